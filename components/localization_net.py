@@ -1,0 +1,101 @@
+"""Predict the parameters of a spatial transform from the image itself.
+
+    theta = fc2(relu(fc1(pool_4x4(relu(max_2x2(conv2(relu(max_2x2(conv1(x))))))))))
+
+Letters: B batch, C channels, H W pixels, P parameters.
+
+Source: "Spatial Transformer Networks", Jaderberg et al. 2015 (https://arxiv.org/abs/1506.02025), section 3.1, with
+the layer sizes of the PyTorch spatial transformer tutorial. At 32x32 the adaptive pooling is the identity, so the
+tutorial's weights load once they are renamed: ``localization.0`` and ``.3`` are ``conv1`` and ``conv2`` here,
+``fc_loc.0`` and ``.2`` are ``fc1`` and ``fc2``.
+
+Convention: the last layer starts with zero weights. With P = 6 its bias is the identity of a 2x3 affine matrix, row by
+row; with any other P it is zero, the identity of transforms that are parametrised as offsets.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+IDENTITY_AFFINE = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+POOLED = 4  # what 32 pixels leave after both convolutions and poolings
+SMALLEST = 18  # the side that leaves one cell there
+
+
+class LocalizationNet(nn.Module):
+    """Two small convolutions and two linear layers that start at the identity transform.
+
+    Args:
+        in_channels: Channels of the image or feature map.
+        num_params: Length of the parameter vector; 6 for an affine transform.
+        device: Where the parameters are created.
+        dtype: Floating-point type of the parameters.
+
+    Shape:
+        - Input: (B, in_channels, H, W), any H and W. A side under 18 pixels is centred in 18 pixels of zeros.
+        - Output: (B, num_params), in the type of the parameters under autocast too: half precision would round a
+          shift to whole pixels on large images.
+
+    Raises:
+        ValueError: If a size is not positive, or the input is not (B, in_channels, H, W).
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        num_params: int = 6,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value in (("in_channels", in_channels), ("num_params", num_params)):
+            if value < 1:
+                raise ValueError(f"LocalizationNet: {name} ({value}) must be at least 1")
+        self.in_channels = in_channels
+        self.num_params = num_params
+        self.conv1 = nn.Conv2d(in_channels, 8, kernel_size=7, device=device, dtype=dtype)
+        self.conv2 = nn.Conv2d(8, 10, kernel_size=5, device=device, dtype=dtype)
+        self.fc1 = nn.Linear(10 * POOLED * POOLED, 32, device=device, dtype=dtype)
+        self.fc2 = nn.Linear(32, num_params, device=device, dtype=dtype)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new weights; the last layer returns to the identity transform."""
+        for layer in (self.conv1, self.conv2, self.fc1):
+            layer.reset_parameters()
+        nn.init.zeros_(self.fc2.weight)
+        identity = IDENTITY_AFFINE if self.num_params == 6 else (0.0,) * self.num_params
+        with torch.no_grad():
+            self.fc2.bias.copy_(torch.tensor(identity))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return one parameter vector an image: (B, C, H, W) -> (B, P)."""
+        if x.ndim != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(f"LocalizationNet: input {tuple(x.shape)} must be (B, {self.in_channels}, H, W)")
+        x = F.relu(F.max_pool2d(self.conv1(_at_least(x, SMALLEST)), 2))  # (B, 8, (H - 6) // 2, ...)
+        x = F.relu(F.max_pool2d(self.conv2(x), 2))  # (B, 10, ((H - 6) // 2 - 4) // 2, ...)
+        x = F.adaptive_avg_pool2d(x, POOLED).flatten(1)  # (B, 160)
+        with _without_autocast(x.device.type):
+            theta: Tensor = self.fc2(F.relu(self.fc1(x.to(self.fc1.weight.dtype))))  # (B, P)
+        return theta
+
+    def extra_repr(self) -> str:
+        """Show the two sizes in ``print(module)``."""
+        return f"in_channels={self.in_channels}, num_params={self.num_params}"
+
+
+def _at_least(x: Tensor, side: int) -> Tensor:
+    """Centre an image in zeros until neither height nor width is under ``side``."""
+    rows, columns = max(0, side - x.shape[-2]), max(0, side - x.shape[-1])
+    if rows == columns == 0:
+        return x
+    return F.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
+
+
+def _without_autocast(device_type: str) -> AbstractContextManager[None]:
+    """Switch autocast off on the devices that have it; the meta device has not."""
+    known = torch.amp.is_autocast_available(device_type)
+    return torch.autocast(device_type, enabled=False) if known else nullcontext()

@@ -1,0 +1,34 @@
+"""What the properties draw: sizes and seeds, never tensor elements.
+
+Tensors come from a local ``torch.Generator`` that is seeded with a drawn integer: hypothesis does not manage torch's
+random state, and elements shrink towards 0 and 1, which are the kinks of bilinear sampling.
+"""
+
+import math
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+seeds = st.integers(0, 2**31 - 1)
+batch_sizes = st.sampled_from((1, 2, 3, 5))
+channels = st.sampled_from((1, 2, 3, 5))
+sides = st.sampled_from((1, 2, 3, 5, 7, 11, 13, 16, 17, 31, 32))
+image_sides = st.sampled_from((1, 5, 17, 18, 19, 23, 31, 32, 47))
+padding_modes = st.sampled_from(("zeros", "border", "reflection"))
+
+
+def generator(seed: int) -> torch.Generator:
+    """A generator of its own for one drawn seed."""
+    return torch.Generator().manual_seed(seed)
+
+
+def random_images(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Images of standard normal noise."""
+    return torch.randn(shape, generator=generator(seed), dtype=dtype)
+
+
+def random_theta(seed: int, batch: int, spread: float = 0.3) -> Tensor:
+    """Affine matrices (batch, 2, 3) around the identity, off every lattice of pixel centres."""
+    noise = torch.randn((batch, 2, 3), generator=generator(seed), dtype=torch.float64)
+    return torch.eye(2, 3, dtype=torch.float64) + spread * noise + 0.01 / math.pi

@@ -1,0 +1,113 @@
+"""What makes a localization network: identity at the start whatever it sees, any image size, the tutorial's weights."""
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from components import LocalizationNet
+from tests import reference
+from tests.strategies import batch_sizes, channels, image_sides, random_images, seeds
+
+
+@given(seeds, batch_sizes, channels, image_sides, image_sides)
+def test_it_starts_at_the_identity_whatever_the_input(seed: int, batch: int, in_channels: int, h: int, w: int) -> None:
+    theta = LocalizationNet(in_channels)(100 * random_images(seed, batch, in_channels, h, w, dtype=torch.float32))
+    assert torch.equal(theta.reshape(batch, 2, 3), torch.eye(2, 3).expand(batch, 2, 3))
+
+
+@given(seeds, st.integers(1, 12).filter(lambda p: p != 6))
+def test_other_parametrisations_start_at_zero(seed: int, num_params: int) -> None:
+    theta = LocalizationNet(3, num_params)(random_images(seed, 2, 3, 32, 32, dtype=torch.float32))
+    assert torch.equal(theta, torch.zeros(2, num_params))
+
+
+@given(seeds, image_sides, image_sides)
+def test_theta_depends_on_every_image_size_once_the_head_is_random(seed: int, h: int, w: int) -> None:
+    torch.manual_seed(seed)
+    net = LocalizationNet(1, 6, dtype=torch.float64)
+    nn.init.normal_(net.fc2.weight)
+    first, second = (net(random_images(seed + i, 1, 1, h, w)) for i in range(2))
+    assert first.shape == (1, 6)
+    assert not torch.equal(first, second)
+
+
+def test_at_the_start_the_head_learns_and_the_trunk_waits() -> None:
+    net = LocalizationNet()
+    net(random_images(0, 4, 3, 32, 32, dtype=torch.float32)).square().sum().backward()
+    assert net.fc2.weight.grad.any()
+    assert not net.conv1.weight.grad.any(), "a zero head hands exactly zero down"
+
+
+def test_reset_parameters_draws_new_features_and_returns_to_the_identity() -> None:
+    torch.manual_seed(0)
+    net = LocalizationNet()
+    before = net.conv1.weight.clone()
+    with torch.no_grad():
+        net.fc2.weight.add_(1)
+    net.reset_parameters()
+    assert not torch.equal(net.conv1.weight, before)
+    assert torch.equal(net(torch.randn(1, 3, 32, 32)), torch.tensor([[1.0, 0, 0, 0, 1, 0]]))
+
+
+class TutorialLocalization(nn.Module):
+    """The layers of the PyTorch tutorial at 32x32, with the tutorial's names and its fixed flatten."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.localization = nn.Sequential(
+            nn.Conv2d(3, 8, 7), nn.MaxPool2d(2, 2), nn.ReLU(), nn.Conv2d(8, 10, 5), nn.MaxPool2d(2, 2), nn.ReLU()
+        )
+        self.fc_loc = nn.Sequential(nn.Linear(10 * 4 * 4, 32), nn.ReLU(), nn.Linear(32, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc_loc(self.localization(x).view(-1, 160))
+
+
+@given(seeds)
+def test_the_weights_of_the_tutorial_load_and_give_its_theta(seed: int) -> None:
+    torch.manual_seed(seed)
+    tutorial = TutorialLocalization()
+    names = {"localization.0": "conv1", "localization.3": "conv2", "fc_loc.0": "fc1", "fc_loc.2": "fc2"}
+    state = {}
+    for key, value in tutorial.state_dict().items():
+        layer, kind = key.rsplit(".", 1)
+        state[f"{names[layer]}.{kind}"] = value
+    net = LocalizationNet()
+    net.load_state_dict(state, strict=True)
+    x = random_images(seed, 3, 3, 32, 32, dtype=torch.float32)
+    torch.testing.assert_close(net(x), tutorial(x))
+
+
+@given(seeds, st.integers(1, 17), st.integers(1, 17))
+def test_a_small_image_is_centred_in_eighteen_pixels_of_zeros(seed: int, h: int, w: int) -> None:
+    torch.manual_seed(seed)
+    net = LocalizationNet(1)
+    nn.init.normal_(net.fc2.weight)
+    x = random_images(seed, 2, 1, h, w, dtype=torch.float32)
+    top, left = (18 - h) // 2, (18 - w) // 2
+    canvas = torch.zeros(2, 1, 18, 18)
+    canvas[:, :, top : top + h, left : left + w] = x
+    assert torch.equal(net(x), net(canvas))
+
+
+def test_theta_keeps_float32_under_autocast() -> None:
+    net = LocalizationNet()
+    with torch.no_grad():
+        net.fc2.bias.fill_(1 + 2**-20)
+    x = random_images(0, 1, 3, 32, 32, dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(net(x), torch.full((1, 6), 1 + 2**-20))
+
+
+def test_the_tutorial_size_has_its_parameters() -> None:
+    assert sum(parameter.numel() for parameter in LocalizationNet().parameters()) == 8_544
+
+
+@given(seeds, st.sampled_from((18, 33, 64, 97)), st.sampled_from((18, 33, 64, 97)))
+def test_an_image_of_any_size_gives_theta_through_the_same_weights(seed: int, h: int, w: int) -> None:
+    torch.manual_seed(seed)
+    net = LocalizationNet(dtype=torch.float64)
+    nn.init.normal_(net.fc2.weight)
+    x = random_images(seed, 2, 3, h, w)
+    torch.testing.assert_close(net(x), reference.localization_net(net, x))
