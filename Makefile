@@ -1,0 +1,59 @@
+# Everything people type. Each target sets up what it needs; check targets never rewrite a file.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/ready
+
+help:  ## show this help
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
+
+setup: $(READY)  ## make the virtual environment .venv (done by itself where needed, again when pyproject.toml changes)
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed, $(PYTHON) is older")'
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+test: $(READY)  ## run the test suite (about a minute on two cores)
+	$(BIN)/python -m pytest -q -n 2 $(ARGS)
+
+test-thorough: $(READY)  ## run the suite with 1,000 examples a property
+	$(BIN)/python -m pytest -q -n 2 --hypothesis-profile=thorough $(ARGS)
+
+lint: $(READY)  ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+typecheck: $(READY)  ## check types, strictly in components/
+	$(BIN)/mypy
+
+format: $(READY)  ## rewrite files to the style that lint checks
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)  ## time the components and the data path
+	$(BIN)/python -m pytest benchmarks -q $(ARGS)
+
+bench-smoke: $(READY)  ## run every benchmark once, untimed
+	$(BIN)/python -m pytest benchmarks -q --benchmark-disable $(ARGS)
+
+# the flags of a run that have a variable of their own: make train-stn DATA=digits EPOCHS=5
+STN_FLAGS = $(foreach flag,DATA EPOCHS RECIPE SEED OUT,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z) '$($(flag))'))
+
+train-stn: $(READY)  ## train a spatial transformer network; DATA= EPOCHS= RECIPE= SEED= OUT= ARGS="--more flags"
+	@$(BIN)/python -m scripts.train_stn $(STN_FLAGS) $(ARGS)
+
+tables: $(READY)  ## write the result tables in README.md anew from scripts/results/
+	$(BIN)/python -m scripts.tables
+
+pictures: $(READY)  ## draw the pictures in scripts/README.md anew
+	$(BIN)/python -m scripts.pictures
+
+clean:  ## remove the virtual environment and caches; data/ and runs/ stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks build *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help setup test test-thorough lint typecheck format bench bench-smoke train-stn tables pictures clean

@@ -1,0 +1,97 @@
+"""Batches that are made where the model is: the whole split lies there as uint8, and is indexed and normalised there.
+
+uint8 (N, 3, H, W) -> shuffled -> uint8 (B, 3, H, W) -> mirrored, shifted -> float32 (B, 3, H, W), channels last
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scripts.data import Split
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """From uint8 to zero mean and unit variance a channel; mean and std are those of images in [0, 1]."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return (x / 255 - mean) / std as float32 in channels-last order, by one multiplication and one addition."""
+        std = torch.tensor(self.std, device=images.device).view(-1, 1, 1)
+        mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)
+        images = images.to(torch.float32, memory_format=torch.channels_last)
+        return torch.addcmul(-mean / std, images, 1 / (255 * std))
+
+    def undo(self, images: Tensor) -> Tensor:
+        """Return uint8 images."""
+        std = torch.tensor(self.std, device=images.device).view(-1, 1, 1)
+        mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)
+        return ((images * std + mean) * 255).round().clamp(0, 255).byte()
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random changes to training images, drawn for every image on its own.
+
+    torchvision's transforms.v2 draw once for a whole batch: every image of it would be mirrored, or none.
+
+    Args:
+        mirror: Mirror left to right with probability one half.
+        shift: Largest shift in pixels, in each direction; what enters the frame is the reflection at its border.
+    """
+
+    mirror: bool = False
+    shift: int = 0
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Return changed images of the same shape; the generator lives on the CPU."""
+        count, channels, height, width = images.shape
+        if self.mirror:
+            coins = (torch.rand(count, generator=generator) < 0.5).to(images.device)
+            images = torch.where(coins.view(-1, 1, 1, 1), images.flip(-1), images)
+        if self.shift:
+            limits = (-self.shift, self.shift + 1)
+            down, right = torch.randint(*limits, (2, count, 1), generator=generator).to(images.device)
+            rows = _reflect(torch.arange(height, device=images.device) + down, height)  # (B, H)
+            columns = _reflect(torch.arange(width, device=images.device) + right, width)  # (B, W)
+            images = images.gather(2, rows[:, None, :, None].expand(-1, channels, -1, width))
+            images = images.gather(3, columns[:, None, None, :].expand(-1, channels, height, -1))
+        return images
+
+
+def _reflect(index: Tensor, size: int) -> Tensor:
+    """Fold an index that left 0 .. size - 1 back at the border pixel it crossed."""
+    return (size - 1) - ((size - 1) - index.abs()).abs()
+
+
+def channel_statistics(images: Tensor) -> Normalise:
+    """Mean and standard deviation of each channel of uint8 images (N, C, H, W), exactly."""
+    # a histogram needs no float copy of the whole set
+    counts = torch.stack([channel.flatten().bincount(minlength=256) for channel in images.cpu().unbind(1)]).double()
+    level = torch.arange(256, dtype=torch.float64) / 255
+    share = counts / counts.sum(1, keepdim=True)
+    mean = share @ level
+    std = (share @ level.square() - mean.square()).clamp(min=1e-6).sqrt()
+    return Normalise(tuple(mean.tolist()), tuple(std.tolist()))
+
+
+def training_batches(
+    split: Split, batch_size: int, normalise: Normalise, augment: Augment, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One pass over the split in a new random order; the last batch may be smaller.
+
+    The generator lives on the CPU, so that every device sees the same batches.
+    """
+    order = torch.randperm(len(split), generator=generator).to(split.labels.device)
+    for chosen in order.split(batch_size):
+        yield normalise(augment(split.images[chosen], generator)), split.labels[chosen]
+
+
+def evaluation_batches(split: Split, normalise: Normalise, batch_size: int = 1000) -> Iterator[tuple[Tensor, Tensor]]:
+    """One pass over the split in its own order."""
+    for images, labels in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
+        yield normalise(images), labels

@@ -1,0 +1,29 @@
+"""Which device a run uses, and how precisely it had better compute there."""
+
+import torch
+
+from scripts.errors import InputError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name, tried with one number; ``auto`` is the accelerator, where there is one, else the CPU.
+
+    Raises:
+        InputError: If it is not there.
+    """
+    if name == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"--device ({name}) must be auto or a device that is there, such as cpu") from error
+    return device
+
+
+def fast_at_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for bfloat16; elsewhere it is emulated, and slow."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    return device.type == "cpu" and any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))

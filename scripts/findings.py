@@ -1,0 +1,49 @@
+"""What a finished run keeps of its test set, so that the report can be drawn from the run folder alone.
+
+findings.pt holds the confusion matrix, a sample of misclassified images and, for a spatial transformer, images before
+and after it, as plain tensors and lists.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+WRONG_SHOWN = 100
+TRANSFORMED_SHOWN = 24
+
+
+def classification_findings(images: Tensor, logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
+    """Confusion matrix and misclassified images.
+
+    Args:
+        images: uint8 (N, 3, H, W).
+        logits: (N, classes).
+        labels: (N,).
+        classes: Their names.
+
+    Returns:
+        ``confusion``: (classes, classes) counts, truth by row and prediction by column.
+        ``wrong_*``: up to 100 misclassified images in random order (the same at every call), with truth, prediction
+        and confidence, the probability of the prediction.
+    """
+    confidence, predicted = logits.softmax(1).max(1)
+    count = len(classes)
+    confusion = (labels * count + predicted).bincount(minlength=count * count).view(count, count)
+    wrong = (predicted != labels).nonzero().squeeze(1).cpu()
+    chosen = wrong[torch.randperm(len(wrong), generator=torch.Generator().manual_seed(0))[:WRONG_SHOWN]]
+    return {
+        "classes": list(classes),
+        "confusion": confusion.cpu(),
+        "wrong_total": len(wrong),
+        "wrong_images": images[chosen].cpu(),
+        "wrong_labels": labels[chosen].cpu(),
+        "wrong_predictions": predicted[chosen].cpu(),
+        "wrong_confidences": confidence[chosen].float().cpu(),
+    }
+
+
+def evenly_spaced(count: int, wanted: int = TRANSFORMED_SHOWN) -> Tensor:
+    """Positions spread over a set of images, which may be sorted by class."""
+    return torch.linspace(0, count - 1, min(count, wanted)).round().long()

@@ -1,0 +1,138 @@
+"""Draw the figures and the page of a finished run from its folder alone.
+
+python -m scripts.report runs/<folder>
+"""
+
+import base64
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import torch
+
+from scripts import figures
+from scripts.command_line import run
+from scripts.errors import InputError
+from scripts.files import write_whole
+from scripts.run_folder import read_metrics
+from scripts.theta import collapse_warning
+
+NEEDED = ("config.json", "environment.json", "summary.json", "metrics.csv", "train.log", "findings.pt")
+LAST_EPOCHS = 10
+
+
+def write_report(folder: Path) -> Path:
+    """Draw every figure and report.html, and return the page.
+
+    Raises:
+        InputError: If the folder is not that of a finished run.
+    """
+    for name in NEEDED:
+        if not (folder / name).is_file():
+            raise InputError(f"run folder ({folder}) must be that of a finished run; {name} is not there")
+    config, environment, summary = (json.loads((folder / name).read_text("utf-8")) for name in NEEDED[:3])
+    rows = read_metrics(folder)
+    found = torch.load(folder / "findings.pt", weights_only=True)
+    page = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
+    ).get_template("report.html")
+    text = page.render(
+        title=f"{summary['recipe']} on {summary['dataset']}, seed {summary['seed']}",
+        notices=_notices(environment, rows),
+        numbers=_numbers(summary),
+        selection=_selection(config, summary),
+        figures=_figures(folder, rows, found),
+        log=_last_epochs((folder / "train.log").read_text("utf-8")),
+        facts=_facts(config, environment),
+    )
+    write_whole(folder / "report.html", lambda file: file.write(text.encode()))
+    return folder / "report.html"
+
+
+def _notices(environment: dict[str, Any], rows: figures.Rows) -> list[dict[str, str]]:
+    notices = [{"word": "Notice", "text": environment["notice"]}] if environment["notice"] else []
+    if "theta_outside" in rows[-1] and (warning := collapse_warning(rows[-1])):
+        notices.append({"word": "Warning", "text": warning})
+    return notices
+
+
+def _numbers(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        ("test accuracy, last epoch", f"{summary['test_accuracy']:.2f} %"),
+        ("test accuracy, best checkpoint", f"{summary['best_test_accuracy']:.2f} %"),
+        ("training accuracy, last epoch", f"{summary['train_accuracy']:.2f} %"),
+        ("epochs", str(summary["epochs"])),
+        ("parameters", f"{summary['parameters']:,}"),
+        ("seconds", f"{summary['seconds']:.0f}"),
+        ("images a second in training", f"{summary['images_per_second']:,.0f}"),
+    ]
+
+
+def _selection(config: dict[str, Any], summary: dict[str, Any]) -> str:
+    if share := config["asked"]["validation"]:
+        return (
+            f"The best checkpoint was chosen on {share:.0%} of the training images, held out for it; the test set was "
+            "used once, at the end. The figures show the best checkpoint."
+        )
+    return (
+        "The best checkpoint was chosen by the test accuracy itself, so its number is optimistic; the last epoch's is "
+        "not. The figures show the last epoch. To choose on held-out training images, use --validation 0.1."
+    )
+
+
+def _figures(folder: Path, rows: figures.Rows, found: dict[str, Any]) -> list[dict[str, str]]:
+    held_out = "validation" if "validation_loss" in rows[0] else "test"
+    shown = len(found["wrong_images"])
+    drawn = [("curves", "Curves", f"Training (while learning) and {held_out} set, each epoch.")]
+    figures.curves(rows, held_out, folder / "curves.png")
+    if "theta" in found:
+        caption = (
+            "Mean (line) and standard deviation (band) over the held-out images. A collapsing transformer shows here "
+            "first: the scale leaves the dotted lines, and the share outside the frame rises."
+        )
+        figures.theta_curves(rows, folder / "theta.png")
+        drawn.append(("theta", "What the spatial transformer does", caption))
+        caption = (
+            "Upper rows: test images and, in red, the outline of what is sampled. Lower rows: what the classifier "
+            "sees; outside the frame that is zero, the mean colour."
+        )
+        figures.transformer(found, folder / "transformer.png")
+        drawn.append(("transformer", "The spatial transformer at work", caption))
+    figures.confusion(found["confusion"], found["classes"], folder / "confusion.png")
+    drawn.append(("confusion", "Confusion matrix", "Test images: truth by row, prediction by column."))
+    figures.misclassified(found, folder / "misclassified.png")
+    caption = (
+        f"{shown} of {found['wrong_total']} misclassified test images, drawn at random: truth → prediction, confidence."
+    )
+    drawn.append(("misclassified", "Misclassified test images", caption))
+    return [
+        {"title": title, "caption": caption, "png": base64.b64encode((folder / f"{name}.png").read_bytes()).decode()}
+        for name, title, caption in drawn
+    ]
+
+
+def _last_epochs(log: str) -> str:
+    starts = [match.start() for match in re.finditer(r"^Epoch \d+/\d+", log, re.MULTILINE)]
+    return log[starts[-LAST_EPOCHS:][0] :].rstrip()
+
+
+def _facts(config: dict[str, Any], environment: dict[str, Any]) -> list[tuple[str, str]]:
+    def plain(value: object) -> str:
+        return json.dumps(value) if isinstance(value, dict | list) else str(value)
+
+    merged = {**config["asked"], **config["resolved"], **environment}
+    return [(name.replace("_", " "), plain(value)) for name, value in merged.items() if value not in (None, "")]
+
+
+def main() -> None:
+    """Draw the report of the folder named on the command line."""
+    if len(sys.argv) != 2:
+        raise InputError("the one argument must be a run folder")
+    print(write_report(Path(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    run(main, "report")
