@@ -68,7 +68,8 @@ class Split:
 class Dataset:
     """Both splits, the names of the classes, and where the images come from in words.
 
-    ``notice`` is not empty where the images are not those that were wanted.
+    ``notice`` is not empty where the images are not those that were wanted; ``mirrors_keep_class`` says whether a
+    mirrored image is still one of its class.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Dataset:
     train: Split
     test: Split
     notice: str = ""
+    mirrors_keep_class: bool = True
 
     def limited(self, train: int | None, test: int | None) -> "Dataset":
         """At most so many images of each split, drawn from all classes; None for all."""
@@ -179,8 +181,9 @@ def digits(poses: int = 4) -> Dataset:
         chosen = which.repeat_interleave(poses)
         count = len(chosen)
         angle = torch.empty(count).uniform_(-torch.pi / 4, torch.pi / 4, generator=draw)
-        size = torch.empty(count).uniform_(0.4, 0.8, generator=draw)  # of the canvas
-        shift = torch.empty(count, 2).uniform_(-1, 1, generator=draw) * (1 - size)[:, None]  # stays on the canvas
+        size = torch.empty(count).uniform_(0.35, 0.6, generator=draw)  # of the canvas
+        reach = 9 / 8 * size * (angle.cos() + angle.sin().abs())  # of the turned square and half a pixel of blur
+        shift = torch.empty(count, 2).uniform_(-1, 1, generator=draw) * (1 - reach)[:, None]  # all stays on the canvas
         turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(-1, 2, 2)
         matrix = turn / size.view(-1, 1, 1)  # from the canvas to the digit
         theta = torch.cat([matrix, -matrix @ shift.unsqueeze(2)], 2)
@@ -189,4 +192,5 @@ def digits(poses: int = 4) -> Dataset:
 
     held_out = torch.arange(len(labels)) % 5 == 4
     train, test = pose((~held_out).nonzero().squeeze(1)), pose(held_out.nonzero().squeeze(1))
-    return Dataset("digits", "scikit-learn digits in random poses", [str(d) for d in range(10)], train, test)
+    names = [str(digit) for digit in range(10)]
+    return Dataset("digits", "scikit-learn digits in random poses", names, train, test, mirrors_keep_class=False)

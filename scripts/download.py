@@ -24,7 +24,8 @@ class _Watch(tqdm):
     """A progress bar that gives up when the last ``window`` seconds brought less than ``slowest`` bytes a second."""
 
     def __init__(self, host: str, slowest: float, window: float) -> None:
-        super().__init__(total=0, unit="B", unit_scale=True, desc=host, leave=False, disable=None)
+        super().__init__(total=1, unit="B", unit_scale=True, desc=host, leave=False, disable=None)
+        # total is 1 until the length is known, for pooch takes an empty bar for none
         self.slowest, self.window = slowest, window
         self.since, self.received = time.monotonic(), 0
 
@@ -71,14 +72,13 @@ def fetch(
             return target
         except StalledError as error:
             failures.append(f"{host} too slow ({error})")
-        except requests.exceptions.ReadTimeout:
-            failures.append(f"{host} stalled")
         except requests.exceptions.HTTPError as error:
             failures.append(f"{host} answered {getattr(error.response, 'status_code', 'with an error')}")
         except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError):
             failures.append(f"{host} broke off")
         except requests.exceptions.RequestException as error:
-            failures.append(f"{host} not reached ({type(error).__name__})")
+            timed_out = "Read timed out" in str(error)  # in the body, requests calls a time-out a ConnectionError
+            failures.append(f"{host} stalled" if timed_out else f"{host} not reached ({type(error).__name__})")
         except ValueError:  # pooch's word for a wrong hash
             failures.append(f"{host} sent another file (MD5 is not {md5})")
         finally:

@@ -32,6 +32,10 @@ def _tidy(axes: Axes, title: str) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
+def _show(axes: Axes, image: Tensor) -> None:
+    axes.imshow(rearrange(image.numpy(), "c h w -> h w c"), interpolation="nearest")
+
+
 def curves(rows: Rows, held_out: str, path: Path) -> None:
     """Loss, accuracy and learning rate against the epoch."""
     figure = _new(11, 3.2)
@@ -83,7 +87,7 @@ def confusion(counts: Tensor, classes: Sequence[str], path: Path) -> None:
     figure = _new(side, side)
     axes = figure.subplots()
     shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(*counts.shape):
         colour = "white" if shares[row, column] > 0.5 else "black"
         axes.text(column, row, str(int(counts[row, column])), ha="center", va="center", fontsize=8, color=colour)
@@ -105,7 +109,7 @@ def misclassified(found: dict[str, Any], path: Path, columns: int = 10) -> None:
     labels, predictions = found["wrong_labels"].tolist(), found["wrong_predictions"].tolist()
     confidences, classes = found["wrong_confidences"].tolist(), found["classes"]
     for axes, image, label, prediction, confidence in zip(grid, images, labels, predictions, confidences, strict=False):
-        axes.imshow(rearrange(image, "c h w -> h w c"), interpolation="nearest")
+        _show(axes, image)
         axes.set_title(f"{classes[label]}\n→ {classes[prediction]} {confidence:.0%}", fontsize=7, linespacing=1.1)
     figure.savefig(path)
 
@@ -123,11 +127,11 @@ def transformer(found: dict[str, Any], path: Path, columns: int = 8) -> None:
     corners = (sampled_corners(theta) + 1) / 2 * size - 0.5  # pixel coordinates, -0.5 the outer edge of pixel 0
     for i, (before, after, outline) in enumerate(zip(inputs, outputs, corners, strict=True)):
         upper, lower = grid[2 * (i // columns), i % columns], grid[2 * (i // columns) + 1, i % columns]
-        upper.imshow(rearrange(before, "c h w -> h w c"), interpolation="nearest")
+        _show(upper, before)
         upper.add_patch(Polygon(outline.numpy(), fill=False, edgecolor=FRAME_COLOUR, linewidth=1.5, clip_on=False))
         upper.set_xlim(-0.2 * width, 1.2 * width)
         upper.set_ylim(1.2 * height, -0.2 * height)
-        lower.imshow(rearrange(after, "c h w -> h w c"), interpolation="nearest")
+        _show(lower, after)
         lower.set_xlim(-0.2 * width, 1.2 * width)
         lower.set_ylim(1.2 * height, -0.2 * height)
     figure.savefig(path)

@@ -130,6 +130,7 @@ def main(options: Options) -> None:
     if options.validation:
         train, held_out = train.divided(options.validation)
     normalise = recipe.normalise or channel_statistics(train.images)
+    augment = dataclasses.replace(recipe.augment, mirror=recipe.augment.mirror and dataset.mirrors_keep_class)
     bfloat16 = options.precision == "bfloat16" or (
         options.precision == "auto" and recipe.bfloat16 and fast_at_bfloat16(device)
     )
@@ -144,7 +145,7 @@ def main(options: Options) -> None:
         "batch_size": batch_size,
         "dropout": recipe.dropout,
         "normalise": dataclasses.asdict(normalise),
-        "augment": dataclasses.asdict(recipe.augment),
+        "augment": dataclasses.asdict(augment),
         "optimizer": recipe.optimizers.__name__,
         "precision": "bfloat16" if bfloat16 else "float32",
         "train_images": len(train),
@@ -167,7 +168,7 @@ def main(options: Options) -> None:
         held_out=held_out,
         held_out_name="validation" if options.validation else "test",
         normalise=normalise,
-        augment=recipe.augment,
+        augment=augment,
         batch_size=batch_size,
         epochs=options.epochs,
         bfloat16=bfloat16,
@@ -201,9 +202,8 @@ def main(options: Options) -> None:
     }
     folder.json("summary.json", summary)
     folder.checkpoint("findings.pt", findings(network, normalise, dataset, shown))
-    page = write_report(folder.path)
-    folder.log(f"Report: {page}")
     folder.announce(dataset.notice)
+    print(f"Report: {write_report(folder.path)}")
     print(json.dumps(summary))
 
 

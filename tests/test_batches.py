@@ -1,0 +1,112 @@
+"""Batches: every image once, normalised exactly, changed each by a draw of its own."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scripts.batches import Augment, Normalise, channel_statistics, evaluation_batches, training_batches
+from scripts.data import Split
+from tests.strategies import generator, seeds
+
+NORMALISE = Normalise((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
+
+
+def images(seed: int, count: int, height: int = 6, width: int = 7) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 3, height, width), generator=generator(seed), dtype=torch.uint8)
+
+
+@given(seeds, st.integers(1, 40), st.integers(1, 50))
+def test_an_epoch_shows_every_image_once_with_its_label(seed: int, count: int, batch_size: int) -> None:
+    numbered = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
+    batches = list(
+        training_batches(
+            Split(numbered, torch.arange(count)), batch_size, Normalise((0,) * 3, (1 / 255,) * 3), Augment(),
+            generator(seed),
+        )
+    )  # fmt: skip
+    assert [len(labels) for _, labels in batches[:-1]] == [batch_size] * (len(batches) - 1)
+    pixels, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    assert labels.sort().values.tolist() == list(range(count))
+    torch.testing.assert_close(pixels[:, 0, 0, 0], labels.float())
+
+
+def test_the_order_changes_with_epoch_and_seed_and_with_nothing_else() -> None:
+    split = Split(images(0, 64), torch.arange(64))
+
+    def orders(seed: int) -> list[list[int]]:
+        draw = generator(seed)
+        batches = [training_batches(split, 16, NORMALISE, Augment(True, 2), draw) for _ in range(2)]
+        return [torch.cat([labels for _, labels in epoch]).tolist() for epoch in batches]
+
+    first, second = orders(1)
+    assert first != second
+    assert orders(1) == [first, second]
+    assert orders(2)[0] != first
+
+
+@given(seeds)
+def test_normalisation_is_the_formula_and_can_be_undone(seed: int) -> None:
+    x = images(seed, 5)
+    expected = (x.double() / 255 - torch.tensor(NORMALISE.mean).double().view(3, 1, 1)) / torch.tensor(
+        NORMALISE.std
+    ).double().view(3, 1, 1)
+    normalised = NORMALISE(x)
+    torch.testing.assert_close(normalised.double(), expected, atol=1e-6, rtol=1e-6)
+    assert normalised.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(NORMALISE.undo(normalised), x)
+
+
+@given(seeds)
+def test_channel_statistics_are_mean_and_standard_deviation(seed: int) -> None:
+    x = images(seed, 4)
+    statistics = channel_statistics(x)
+    scaled = x.double() / 255
+    torch.testing.assert_close(torch.tensor(statistics.mean).double(), scaled.mean((0, 2, 3)), atol=1e-6, rtol=0)
+    expected = scaled.std((0, 2, 3), correction=0)
+    torch.testing.assert_close(torch.tensor(statistics.std).double(), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(statistics(x).double().mean((0, 2, 3)), torch.zeros(3).double(), atol=1e-5, rtol=0)
+
+
+def test_images_of_one_colour_are_normalised_to_finite_numbers() -> None:
+    flat = torch.full((2, 3, 4, 4), 7, dtype=torch.uint8)
+    assert channel_statistics(flat)(flat).isfinite().all()
+
+
+@given(seeds)
+def test_about_half_of_a_batch_is_mirrored_each_image_on_its_own(seed: int) -> None:
+    x = images(seed, 400)
+    mirrored = Augment(mirror=True)(x, generator(seed))
+    same = (mirrored == x).flatten(1).all(1)
+    flipped = (mirrored == x.flip(-1)).flatten(1).all(1)
+    assert (same ^ flipped).all()
+    assert 150 < int(flipped.sum()) < 250, "five sigma around 200"
+
+
+@pytest.mark.parametrize("shift", [1, 3])
+@given(seeds)
+def test_each_image_is_shifted_by_whole_pixels_and_reflected_at_its_border(shift: int, seed: int) -> None:
+    x = images(seed, 60)
+    shifted = Augment(shift=shift)(x, generator(seed))
+    padded = torch.nn.functional.pad(x.float(), (shift,) * 4, mode="reflect").byte()
+    windows = {
+        (down, right): padded[..., down : down + 6, right : right + 7]
+        for down in range(2 * shift + 1)
+        for right in range(2 * shift + 1)
+    }
+    matches = torch.stack([(window == shifted).flatten(1).all(1) for window in windows.values()])
+    assert (matches.sum(0) == 1).all()
+    assert matches.any(1).sum() > len(windows) // 2, "the images of one batch move differently"
+
+
+def test_without_augmentation_images_stay_as_they_are() -> None:
+    x = images(0, 5)
+    assert Augment()(x, generator(0)) is x
+
+
+@given(st.integers(1, 9), st.integers(1, 12))
+def test_evaluation_keeps_the_order(count: int, batch_size: int) -> None:
+    x = images(0, count)
+    parts = list(evaluation_batches(Split(x, torch.arange(count)), NORMALISE, batch_size))
+    assert torch.cat([labels for _, labels in parts]).tolist() == list(range(count))
+    torch.testing.assert_close(torch.cat([pixels for pixels, _ in parts]), NORMALISE(x))

@@ -1,0 +1,61 @@
+"""A run folder is new, whole at any instant, and says where its numbers come from."""
+
+import errno
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from scripts.errors import InputError
+from scripts.files import write_whole
+from scripts.run_folder import RunFolder, environment, read_metrics
+
+
+def test_a_folder_with_something_in_it_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "last.pt").write_text("precious")
+    with pytest.raises(InputError, match=re.escape(f"--out ({tmp_path / 'run'}) must be a new or an empty folder")):
+        RunFolder.create(tmp_path / "run")
+    assert (tmp_path / "run" / "last.pt").read_text() == "precious"
+    with pytest.raises(InputError, match="must be a new or an empty folder"):
+        RunFolder.create(tmp_path / "run" / "last.pt")
+
+
+def test_metrics_come_back_as_numbers_by_name(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run")
+    for epoch in (1, 2):
+        folder.metrics({"epoch": epoch, "loss": 1 / 3})
+    assert read_metrics(tmp_path / "run") == [{"epoch": 1.0, "loss": 0.333333}, {"epoch": 2.0, "loss": 0.333333}]
+
+
+def test_a_notice_stands_out_and_silence_stays_silent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = RunFolder.create(tmp_path / "run")
+    folder.announce("")
+    assert capsys.readouterr().out == ""
+    folder.announce("digits instead")
+    assert "NOTICE: digits instead" in capsys.readouterr().out
+    assert "NOTICE: digits instead" in (tmp_path / "run" / "train.log").read_text()
+
+
+def test_the_environment_says_what_code_and_machine_made_the_run() -> None:
+    found = environment(torch.device("cpu"))
+    assert json.loads(json.dumps(found)) == found
+    assert re.fullmatch("[0-9a-f]{40}", found["commit"] or "0" * 40)
+    assert found["torch"] == torch.__version__
+    assert found["accelerator"] is None
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    write_whole(path, lambda file: file.write(b"old"))
+
+    def full_disk(file) -> None:
+        file.write(b"half of the n")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match=re.escape(f"cannot write {path}: No space left on device")):
+        write_whole(path, full_disk)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]

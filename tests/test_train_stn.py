@@ -1,0 +1,223 @@
+"""The run as a person starts it: flags in, a run folder and a last line of JSON out, errors in one line."""
+
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from scripts.command_line import parse
+from scripts.run_folder import read_metrics
+from scripts.train_stn import RECIPES, Options, main
+from tests.trees import write_tree
+
+ROOT = Path(__file__).parent.parent
+NEEDED = {"dataset", "recipe", "epochs", "seed", "train_accuracy", "test_accuracy", "best_test_accuracy", "parameters",
+          "seconds", "images_per_second", "run_folder"}  # fmt: skip
+
+
+def options(**changes: object) -> Options:
+    return Options(**{**parse(Options, "train_stn", []).__dict__, "device": "cpu", **changes})
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return write_tree(tmp_path / "photos")
+
+
+def run_script(folder: Path, *arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **settings.pop("env", {})}
+    command = [sys.executable, "-m", "scripts.train_stn", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, **settings)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_run_leaves_everything_and_ends_with_json(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], recipe: str
+) -> None:
+    main(options(data=str(tree), recipe=recipe, epochs=2, out="run"))
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert summary.keys() >= NEEDED
+    assert (summary["recipe"], summary["epochs"], summary["run_folder"]) == (recipe, 2, "run")
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names >= {"config.json", "environment.json", "metrics.csv", "train.log", "last.pt", "best.pt", "report.html"}
+    rows = read_metrics(tmp_path / "run")
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert {"theta_scale_mean", "theta_angle_std", "theta_shift_x_mean", "theta_outside"} <= rows[0].keys()
+    assert summary["test_accuracy"] == pytest.approx(rows[-1]["test_accuracy"], abs=0.01)
+    assert summary["best_test_accuracy"] == pytest.approx(max(row["test_accuracy"] for row in rows), abs=0.01)
+
+
+def test_the_last_checkpoint_gives_the_last_test_accuracy(tree: Path, tmp_path: Path) -> None:
+    from scripts.batches import Normalise
+    from scripts.data import load
+    from scripts.models import STNClassifier
+
+    main(options(data=str(tree), epochs=3, precision="float32", out="run"))
+    state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    network = STNClassifier(len(state["classes"])).eval()
+    network.load_state_dict(state["model"])
+    test = load(str(tree)).test
+    correct = (network(Normalise(**state["normalise"])(test.images)).argmax(1) == test.labels).double().mean()
+    assert 100 * correct.item() == pytest.approx(read_metrics(tmp_path / "run")[-1]["test_accuracy"], abs=1e-3)
+
+
+def test_it_learns_to_tell_the_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    main(options(data="digits", epochs=4, batch_size=32, limit_train=2000, limit_test=500, out="run"))
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["test_accuracy"] > 50, "chance is 10"
+    resolved = json.loads((tmp_path / "run" / "config.json").read_text())["resolved"]
+    assert resolved["augment"] == {"mirror": False, "shift": 2}, "a mirrored 2 is no 2"
+
+
+def test_the_same_seed_gives_the_same_run(tree: Path, tmp_path: Path) -> None:
+    def weights(out: str, seed: int) -> torch.Tensor:
+        main(options(data=str(tree), epochs=1, seed=seed, out=out))
+        return torch.load(tmp_path / out / "last.pt", weights_only=True)["model"]["conv1.weight"]
+
+    first = weights("a", 5)
+    assert torch.equal(weights("b", 5), first)
+    assert not torch.equal(weights("c", 6), first)
+
+
+def test_with_validation_the_test_set_is_used_once(tree: Path, tmp_path: Path) -> None:
+    main(options(data=str(tree), epochs=3, validation=0.25, out="run"))
+    rows = read_metrics(tmp_path / "run")
+    assert "validation_accuracy" in rows[0]
+    assert not any(name.startswith("test") for name in rows[0])
+    best = torch.load(tmp_path / "run" / "best.pt", weights_only=True)
+    assert best["metrics"]["validation_accuracy"] == pytest.approx(max(row["validation_accuracy"] for row in rows))
+    assert "held out for it" in (tmp_path / "run" / "report.html").read_text("utf-8")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["resolved"]["train_images"] == 18
+
+
+def test_without_the_transformer_there_is_no_theta(tree: Path, tmp_path: Path) -> None:
+    main(options(data=str(tree), epochs=1, no_transformer=True, out="run"))
+    assert not any(name.startswith("theta") for name in read_metrics(tmp_path / "run")[0])
+    assert not (tmp_path / "run" / "transformer.png").exists()
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["parameters"] == 31_340 - 7 * 51
+
+
+def test_every_flag_reaches_the_configuration(tree: Path, tmp_path: Path) -> None:
+    given = ["--recipe", "tutorial", "--data", str(tree), "--epochs", "1", "--seed", "9", "--batch-size", "5",
+             "--lr", "0.003", "--device", "cpu", "--precision", "float32", "--limit-train", "10", "--limit-test", "4",
+             "--validation", "0.2", "--no-transformer", "--out", "run"]  # fmt: skip
+    parsed = parse(Options, "train_stn", given)
+    defaults = parse(Options, "train_stn", [])
+    assert all(value != getattr(defaults, name) for name, value in vars(parsed).items())
+    main(parsed)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["asked"] == vars(parsed)
+    assert (config["resolved"]["lr"], config["resolved"]["batch_size"]) == (0.003, 5)
+    assert (config["resolved"]["train_images"], config["resolved"]["test_images"]) == (8, 4)
+
+
+def test_the_tutorial_recipe_is_the_published_run_to_the_letter(tree: Path, tmp_path: Path) -> None:
+    main(options(data=str(tree), recipe="tutorial", epochs=1, out="run"))
+    resolved = json.loads((tmp_path / "run" / "config.json").read_text())["resolved"]
+    assert (resolved["lr"], resolved["batch_size"], resolved["dropout"]) == (0.01, 256, 0.5)
+    assert resolved["normalise"] == {"mean": [0.4914, 0.4822, 0.4465], "std": [0.2470, 0.2435, 0.2616]}
+    assert resolved["augment"] == {"mirror": False, "shift": 0}
+    assert resolved["precision"] == "float32"
+    saved = torch.load(tmp_path / "run" / "last.pt", weights_only=True)["optimizers"][0]["param_groups"][0]
+    assert (saved["lr"], saved["momentum"], saved["weight_decay"], saved["nesterov"]) == (0.01, 0.9, 0, False)
+    assert parse(Options, "train_stn", []).seed == 1
+
+
+def full(tmp_path: Path) -> list[str]:
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "last.pt").write_text("precious")
+    return ["--out", "taken"]
+
+
+BAD = [
+    (["--recipe", "tuend"], "--recipe: invalid choice: 'tuend' (choose from"),
+    (["--epochs", "0"], "--epochs (0) must be a whole number, at least 1"),
+    (["--epochs", "many"], "--epochs (many) must be a whole number, at least 1"),
+    (["--seed", "-1"], "--seed (-1) must be a whole number, at least 0"),
+    (["--batch-size", "0"], "--batch-size (0) must be a whole number, at least 1"),
+    (["--lr", "0"], "--lr (0) must be a number above 0"),
+    (["--lr", "nan"], "--lr (nan) must be a number above 0"),
+    (["--validation", "1.5"], "--validation (1.5) must be a share between 0 and 1"),
+    (["--validation", "0.001"], "--validation (0.001) must leave images on both sides"),
+    (["--device", "cuda:99"], "--device (cuda:99) must be auto or a device that is there"),
+    (["--device", "gpu"], "--device (gpu) must be auto or a device that is there"),
+    (["--data", "nowhere"], "--data (nowhere) must be auto, cifar10, digits or a folder"),
+    (["--epoch", "3"], "unrecognized arguments: --epoch 3"),
+    (full, "--out (taken) must be a new or an empty folder"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[message[:40] for _, message in BAD])
+def test_bad_input_gives_one_line_and_exit_code_2(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments, message: str
+) -> None:
+    from scripts.command_line import run
+
+    given = arguments(tmp_path) if callable(arguments) else arguments
+    before = sorted(str(path) for path in tmp_path.rglob("*") if "data" not in path.parts)
+    with pytest.raises(SystemExit) as stopped:
+        run(lambda: main(parse(Options, "train_stn", ["--data", "photos", "--device", "cpu", *given])), "train_stn")
+    assert stopped.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert re.match(f"^train_stn: error: .*{re.escape(message)}", printed.err), printed.err
+    assert printed.err.count("\n") == 1
+    after = sorted(str(path) for path in tmp_path.rglob("*") if "data" not in path.parts)
+    assert after == before, "nothing half-written"
+
+
+def test_a_broken_image_is_named_by_the_whole_program(tree: Path, tmp_path: Path) -> None:
+    (tree / "train" / "dog" / "1.png").write_bytes(b"\x89PNG")
+    finished = run_script(tmp_path, "--data", "photos", "--out", "run")
+    assert finished.returncode == 2
+    assert finished.stdout == ""
+    assert finished.stderr.startswith("train_stn: error: photos/train/dog/1.png must be an image")
+    assert finished.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_full_disk_stops_the_run_in_one_line_with_whole_files_only(tree: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the disk: a checkpoint is larger than 64 kB."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (64_000, 64_000))
+
+    main(options(data=str(tree), epochs=1, out="warm"))  # so that the cache of the images is there
+    finished = run_script(tmp_path, "--data", "photos", "--epochs", "1", "--out", "run", preexec_fn=limit)
+    assert finished.returncode == 2
+    assert finished.stderr == "train_stn: error: cannot write run/last.pt: File too large\n"
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "environment.json", "train.log"}
+
+
+def test_without_a_network_auto_says_three_times_that_it_uses_digits(tmp_path: Path) -> None:
+    nobody = "http://127.0.0.1:9"  # the discard port: refused at once
+    proxies = dict.fromkeys(("http_proxy", "https_proxy"), nobody) | {"no_proxy": "", "CIFAR10_DIR": ""}
+    finished = run_script(
+        tmp_path, "--epochs", "1", "--limit-train", "200", "--limit-test", "50", "--out", "run", env=proxies
+    )
+    assert finished.returncode == 0, finished.stderr
+    lines = finished.stdout.splitlines()
+    notices = [i for i, line in enumerate(lines) if line.startswith("NOTICE: CIFAR-10 could not be had")]
+    assert len(notices) == 2
+    assert notices[0] < 3
+    assert notices[1] > len(lines) - 5
+    assert "CIFAR-10 could not be had" in (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert json.loads(lines[-1])["dataset"] == "digits"
+
+
+def test_help_names_every_flag_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        parse(Options, "train_stn", ["--help"])
+    assert stopped.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for name in vars(parse(Options, "train_stn", [])):
+        assert f"--{name.replace('_', '-')}" in text
+    assert "(default: tuned)" in text

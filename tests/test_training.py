@@ -1,0 +1,170 @@
+"""The loop: it learns, twice the same, in full view, and keeps the last and the best."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from scripts.batches import Augment, Normalise
+from scripts.data import Split
+from scripts.errors import InputError
+from scripts.run_folder import RunFolder, read_metrics
+from scripts.training import Evaluation, Trainer, constant, one_cycle
+from tests.strategies import generator
+
+
+def dots(count: int, seed: int) -> Split:
+    """Dark images of class 0 and bright ones of class 1."""
+    labels = torch.arange(count) % 2
+    noise = torch.randint(0, 100, (count, 3, 4, 4), generator=generator(seed), dtype=torch.uint8)
+    return Split(noise + (100 * labels).byte().view(-1, 1, 1, 1), labels)
+
+
+def trainer(folder: Path, **changes: object) -> Trainer:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
+    settings = {
+        "model": model,
+        "predict": lambda x: (model(x), None),
+        "describe": lambda extra: {"extra_mean": extra.mean().item()},
+        "warn": lambda row: "",
+        "optimizers": [torch.optim.SGD(model.parameters(), lr=0.05)],
+        "schedule": constant,
+        "train": dots(30, seed=1),
+        "held_out": dots(14, seed=2),
+        "held_out_name": "test",
+        "normalise": Normalise((0.5,) * 3, (0.5,) * 3),
+        "augment": Augment(),
+        "batch_size": 8,
+        "epochs": 3,
+        "bfloat16": False,
+        "seed": 0,
+        "folder": RunFolder.create(folder),
+        "about": {"classes": ["dark", "bright"]},
+    }
+    return Trainer(**{**settings, **changes})
+
+
+def test_it_learns_and_writes_a_row_an_epoch(tmp_path: Path) -> None:
+    rows = trainer(tmp_path / "run").fit()
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+    assert rows[-1]["test_accuracy"] == 100
+    kept = read_metrics(tmp_path / "run")
+    assert [list(row) for row in kept] == [list(row) for row in rows]
+    assert kept[-1]["test_loss"] == pytest.approx(rows[-1]["test_loss"], rel=1e-5)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: Path) -> None:
+    def weights(name: str, seed: int) -> Tensor:
+        run = trainer(tmp_path / name, seed=seed)
+        run.fit()
+        return run.model[1].weight
+
+    first = weights("a", 0)
+    assert torch.equal(weights("b", 0), first)
+    assert not torch.equal(weights("c", 1), first)
+
+
+def test_the_log_speaks_as_the_published_run_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trainer(tmp_path / "run", epochs=1).fit()
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert capsys.readouterr().out == log
+    first, second, third = log.splitlines()
+    assert first == "Epoch 1/1, learning rate 0.05"
+    assert second.startswith("Train set: Average loss: 0.")
+    assert third.startswith("Test set: Average loss: 0.")
+    assert third.endswith("%)")
+
+
+def test_the_test_line_is_that_of_the_published_run() -> None:
+    labels = torch.zeros(10000, dtype=torch.long)
+    logits = torch.zeros(10000, 2)
+    logits[6018:, 1] = 1.0
+    logits[:6018, 0] = 1.0
+    result = Evaluation(logits, labels, None)
+    assert result.line("test") == f"Test set: Average loss: {result.loss:.4f}, Accuracy: 6018/10000 (60.18%)"
+
+
+def test_training_loss_and_accuracy_are_means_over_the_images_not_the_batches(tmp_path: Path) -> None:
+    """30 images in batches of 8 leave a batch of 6, which must not weigh as much as the others."""
+    frozen = trainer(tmp_path / "run", epochs=1, schedule=lambda done: 0.0)
+    (row,) = frozen.fit()
+    expected = frozen.evaluate(frozen.train)
+    assert row["train_loss"] == pytest.approx(expected.loss, rel=1e-5)
+    assert row["train_accuracy"] == pytest.approx(expected.accuracy)
+
+
+def test_checkpoints_hold_the_last_and_the_best_epoch_and_load_without_running_code(tmp_path: Path) -> None:
+    run = trainer(tmp_path / "run", epochs=4)
+    rows = run.fit()
+    last = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    best = torch.load(tmp_path / "run" / "best.pt", weights_only=True)
+    assert last["epoch"] == 4
+    assert torch.equal(last["model"]["1.weight"], run.model[1].weight)
+    assert last["classes"] == ["dark", "bright"]
+    accuracies = [row["test_accuracy"] for row in rows]
+    assert best["epoch"] == 1 + accuracies.index(max(accuracies)), "the first of the best"
+    assert best["metrics"]["test_accuracy"] == max(accuracies)
+
+
+def test_what_the_model_reports_becomes_columns_and_one_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trainer(tmp_path / "run", predict=lambda x: (torch.zeros(len(x), 2), x.flatten(1)), warn=lambda row: "look!")
+    rows = run.fit()
+    expected = run.normalise(run.held_out.images).mean().item()
+    assert [row["extra_mean"] for row in rows] == pytest.approx([expected] * 3)
+    assert capsys.readouterr().out.count("Warning: look!") == 1
+
+
+def test_evaluation_neither_trains_nor_drops(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(48, 2))
+    run = trainer(tmp_path / "run", model=model, predict=lambda x: (model(x), None))
+    first, second = run.evaluate(run.held_out), run.evaluate(run.held_out)
+    assert torch.equal(first.logits, second.logits)
+    assert not first.logits.requires_grad
+
+
+def test_bfloat16_is_used_on_request_and_results_are_float32(tmp_path: Path) -> None:
+    seen = []
+
+    def predict(x: Tensor) -> tuple[Tensor, None]:
+        logits = run.model(x)
+        seen.append(logits.dtype)
+        return logits, None
+
+    run = trainer(tmp_path / "run", bfloat16=True, predict=predict)
+    assert run.evaluate(run.held_out).logits.dtype == torch.float32
+    assert seen == [torch.bfloat16]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    run = trainer(tmp_path / "run", schedule=lambda done: 1.0 if done < 1 / 3 else float("inf"))
+    with pytest.raises(InputError, match=r"^the training loss of epoch 2 \(.*\) must be finite; lower --lr$"):
+        run.fit()
+    assert torch.load(tmp_path / "run" / "last.pt", weights_only=True)["epoch"] == 1
+
+
+def test_one_cycle_rises_to_one_and_falls_to_zero_linearly() -> None:
+    factor = one_cycle(0.2)
+    assert [factor(done) for done in (0, 0.1, 0.2, 0.6, 1)] == pytest.approx([0, 0.5, 1, 0.5, 0])
+
+
+def test_the_learning_rate_follows_the_schedule_over_all_steps(tmp_path: Path) -> None:
+    used: list[float] = []
+
+    class Spy(torch.optim.SGD):
+        def step(self, closure: None = None) -> None:
+            used.append(self.param_groups[0]["lr"])
+            super().step(closure)
+
+    run = trainer(tmp_path / "run", epochs=5, schedule=one_cycle(0.2))
+    spies = [Spy(run.model.parameters(), lr=2.0)]
+    trainer(tmp_path / "again", model=run.model, predict=run.predict, optimizers=spies, epochs=5,
+            schedule=one_cycle(0.2)).fit()  # fmt: skip
+    assert len(used) == 5 * 4
+    assert max(used) == pytest.approx(2.0, rel=0.2)
+    assert used.index(max(used)) in (3, 4)
+    assert used[-1] < 0.1
