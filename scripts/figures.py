@@ -58,7 +58,7 @@ def theta_curves(rows: Rows, path: Path) -> None:
     figure = _new(11, 3.0)
     epochs = [row["epoch"] for row in rows]
     panels = (
-        ("scale (1: unchanged, above: shrunk)", {"theta_scale": ("", "black")}),
+        ("scale (above 1: shrunk)", {"theta_scale": ("", "black")}),
         ("angle (degrees)", {"theta_angle": ("", "black")}),
         ("shift (half widths)", {"theta_shift_x": ("x", TRAIN_COLOUR), "theta_shift_y": ("y", HELD_OUT_COLOUR)}),
     )
@@ -110,7 +110,7 @@ def misclassified(found: dict[str, Any], path: Path, columns: int = 10) -> None:
     confidences, classes = found["wrong_confidences"].tolist(), found["classes"]
     for axes, image, label, prediction, confidence in zip(grid, images, labels, predictions, confidences, strict=False):
         _show(axes, image)
-        axes.set_title(f"{classes[label]}\n→ {classes[prediction]} {confidence:.0%}", fontsize=7, linespacing=1.1)
+        axes.set_title(f"{classes[label]}\n→ {classes[prediction]}, {confidence:.0%}", fontsize=7, linespacing=1.1)
     figure.savefig(path)
 
 

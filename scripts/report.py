@@ -40,7 +40,7 @@ def write_report(folder: Path) -> Path:
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     ).get_template("report.html")
     text = page.render(
-        title=f"{summary['recipe']} on {summary['dataset']}, seed {summary['seed']}",
+        title=f"Recipe {summary['recipe']} on {summary['dataset']}, seed {summary['seed']}",
         notices=_notices(environment, rows),
         numbers=_numbers(summary),
         selection=_selection(config, summary),

@@ -98,13 +98,13 @@ class Trainer:
     def fit(self) -> list[dict[str, float]]:
         """Train all epochs and return the rows of metrics.csv."""
         generator = torch.Generator().manual_seed(self.seed)
-        scheduler = self._scheduler()
+        schedulers = self.schedulers()
         rows: list[dict[str, float]] = []
         warned = False
         for epoch in range(1, self.epochs + 1):
             lr = self.optimizers[0].param_groups[0]["lr"]
             self.folder.log(f"Epoch {epoch}/{self.epochs}, learning rate {lr:.6g}")
-            row = {"epoch": epoch, "lr": lr, **self._train_epoch(epoch, generator, scheduler)}
+            row = {"epoch": epoch, "lr": lr, **self.train_epoch(epoch, generator, schedulers)}
             start = time.perf_counter()
             result = self.evaluate(self.held_out)
             row[f"{self.held_out_name}_loss"] = result.loss
@@ -134,8 +134,8 @@ class Trainer:
             torch.cat([logits for logits, _ in parts]), split.labels, torch.cat(extras) if extras else None
         )
 
-    def _train_epoch(
-        self, epoch: int, generator: torch.Generator, scheduler: Sequence[torch.optim.lr_scheduler.LRScheduler]
+    def train_epoch(
+        self, epoch: int, generator: torch.Generator, schedulers: Sequence[torch.optim.lr_scheduler.LRScheduler]
     ) -> dict[str, float]:
         """One pass over the training images: mean loss and accuracy while learning, seconds, images a second."""
         self.model.train()
@@ -151,7 +151,7 @@ class Trainer:
                 for optimizer in self.optimizers:
                     optimizer.zero_grad()
                 loss.backward()
-                for optimizer, schedule in zip(self.optimizers, scheduler, strict=True):
+                for optimizer, schedule in zip(self.optimizers, schedulers, strict=True):
                     optimizer.step()
                     schedule.step()
                 totals += torch.stack([loss.detach() * len(labels), (logits.detach().argmax(1) == labels).sum()])
@@ -169,7 +169,8 @@ class Trainer:
         )
         return {**row, "train_seconds": seconds, "images_per_second": seen / seconds}
 
-    def _scheduler(self) -> list[torch.optim.lr_scheduler.LRScheduler]:
+    def schedulers(self) -> list[torch.optim.lr_scheduler.LRScheduler]:
+        """One for each optimizer, stepped after every batch."""
         total = self.epochs * -(-len(self.train) // self.batch_size)
         return [
             torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule(min(1.0, (step + 0.5) / total)))

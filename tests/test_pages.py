@@ -1,0 +1,44 @@
+"""The pages say what the code does: examples run, links lead somewhere, tables come from the result files."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from scripts import tables
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted(path for path in ROOT.glob("**/*.md") if ".venv" not in path.parts)
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def test_the_result_table_is_that_of_the_result_files() -> None:
+    table = tables.README.read_text("utf-8").split(tables.BEGIN)[1].split(tables.END)[0]
+    assert table == tables.result_table(), "run `make tables`"
+    assert table.count("\n") >= 3, "no results at all"
+
+
+@each_page
+def test_every_python_example_runs(page: Path) -> None:
+    for block in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
+        exec(compile(block, str(page), "exec"), {})
+
+
+@each_page
+def test_every_link_inside_the_repository_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text("utf-8"))
+    assert [link for link in links if not link.startswith("http") and not (page.parent / link).exists()] == []
+
+
+@each_page
+def test_every_make_target_exists(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    named = re.findall(r"(?:^ {4}|`)make ([a-z][a-z-]*)", page.read_text("utf-8"), re.MULTILINE)
+    assert set(named) <= targets
+
+
+@each_page
+def test_no_line_is_too_long_to_read(page: Path) -> None:
+    text = page.read_text("utf-8")
+    long = [line for line in text.splitlines() if len(line) > 125 and not line.startswith("|") and "http" not in line]
+    assert long == []
