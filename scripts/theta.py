@@ -30,7 +30,7 @@ def theta_statistics(theta: Tensor, height: int, width: int) -> dict[str, float]
         statistics[f"{name}_mean"] = value.mean().item()
         statistics[f"{name}_std"] = value.std(correction=0).item()
     statistics["theta_angle_mean"] = direction.angle().rad2deg().item()
-    statistics["theta_angle_std"] = (-2 * direction.abs().clamp(1e-12, 1).log()).sqrt().rad2deg().item()
+    statistics["theta_angle_std"] = (2 * direction.abs().clamp(1e-12, 1).log().abs()).sqrt().rad2deg().item()
     outside = [(affine_grid(part, height, width).abs() > 1).any(-1).double().sum() for part in theta.split(1000)]
     statistics["theta_outside"] = (torch.stack(outside).sum() / (len(theta) * height * width)).item()
     return statistics
@@ -45,6 +45,17 @@ def collapse_warning(statistics: dict[str, float]) -> str:
         f"the spatial transformer shows the images at {1 / scale:.0%} of their size and samples {outside:.0%} of its "
         f"points outside the frame (mean scale of theta {scale:.2f}, sound from {LEAST_SCALE} to {GREATEST_SCALE})"
     )
+
+
+def theta_remark(statistics: dict[str, float]) -> str:
+    """The statistics in one line for the log, and a second one with the warning where there is one."""
+    parts = [
+        f"{name.replace('_', ' ')} {statistics[f'theta_{name}_mean']:.3f} ± {statistics[f'theta_{name}_std']:.3f}{unit}"
+        for name, unit in (("scale", ""), ("angle", "°"), ("shift_x", ""), ("shift_y", ""))
+    ]
+    line = f"Theta: {', '.join(parts)}, {statistics['theta_outside']:.1%} outside the frame"
+    warning = collapse_warning(statistics)
+    return f"{line}\nWarning: {warning}" if warning else line
 
 
 def sampled_corners(theta: Tensor) -> Tensor:

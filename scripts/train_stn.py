@@ -28,7 +28,7 @@ from scripts.models import SMALLEST, STNClassifier
 from scripts.optimizers import KernelMuon
 from scripts.report import write_report
 from scripts.run_folder import RunFolder, environment
-from scripts.theta import collapse_warning, theta_statistics
+from scripts.theta import theta_remark, theta_statistics
 from scripts.training import Evaluation, Trainer, constant, one_cycle
 
 
@@ -161,7 +161,7 @@ def main(options: Options) -> None:
         model=network,
         predict=(lambda x: (network(x), None)) if options.no_transformer else (lambda x: network(x, return_theta=True)),
         describe=lambda theta: theta_statistics(theta, *train.images.shape[-2:]),
-        warn=collapse_warning,
+        remark=theta_remark,
         optimizers=recipe.optimizers(network, lr),
         schedule=recipe.schedule,
         train=train,

@@ -65,7 +65,7 @@ class Trainer:
         model: On the device, in channels-last format.
         predict: Forward pass for evaluation: images -> logits and, where the model has it, something to describe.
         describe: Columns of metrics.csv from all that ``predict`` reported.
-        warn: One line when those columns show something wrong, else nothing.
+        remark: What the log says of those columns.
         optimizers: Stepped together; their learning rates are the peaks of ``schedule``.
         schedule: Learning-rate factor at a share of the run from 0 to 1.
         train: The images trained on, on the device.
@@ -80,7 +80,7 @@ class Trainer:
     model: nn.Module
     predict: Predict
     describe: Callable[[Tensor], dict[str, float]]
-    warn: Callable[[dict[str, float]], str]
+    remark: Callable[[dict[str, float]], str]
     optimizers: Sequence[torch.optim.Optimizer]
     schedule: Callable[[float], float]
     train: Split
@@ -100,7 +100,6 @@ class Trainer:
         generator = torch.Generator().manual_seed(self.seed)
         schedulers = self.schedulers()
         rows: list[dict[str, float]] = []
-        warned = False
         for epoch in range(1, self.epochs + 1):
             lr = self.optimizers[0].param_groups[0]["lr"]
             self.folder.log(f"Epoch {epoch}/{self.epochs}, learning rate {lr:.6g}")
@@ -113,9 +112,7 @@ class Trainer:
             self.folder.log(result.line(self.held_out_name))
             if result.extra is not None:
                 row |= self.describe(result.extra)
-                if (warning := self.warn(row)) and not warned:
-                    self.folder.log(f"Warning: {warning}")
-                    warned = True
+                self.folder.log(self.remark(row))
             best = all(result.accuracy > earlier[f"{self.held_out_name}_accuracy"] for earlier in rows)
             rows.append(row)
             self._save(row, best)

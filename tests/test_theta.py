@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts.theta import collapse_warning, sampled_corners, theta_statistics
+from scripts.theta import collapse_warning, sampled_corners, theta_remark, theta_statistics
 from tests.strategies import random_theta, seeds
 
 angles = st.floats(-179, 179)
@@ -63,6 +63,17 @@ def test_a_collapse_is_told_with_the_size_at_which_images_are_shown() -> None:
     assert collapse_warning(theta_statistics(similarity(0.5, 0), 32, 32))
     assert collapse_warning(theta_statistics(similarity(1.0, 0, x=0.8), 32, 32)), "nothing shrinks, 40 % is outside"
     assert collapse_warning(theta_statistics(similarity(1.1, 5), 32, 32)) == ""
+
+
+def test_the_log_tells_every_statistic_and_warns_in_a_line_of_its_own() -> None:
+    sound = theta_remark(theta_statistics(similarity(1, 0, x=0.25), 32, 32))
+    assert sound == (
+        "Theta: scale 1.000 ± 0.000, angle 0.000 ± 0.000°, shift x 0.250 ± 0.000, shift y 0.000 ± 0.000, "
+        "12.5% outside the frame"
+    )
+    collapsed = theta_remark(theta_statistics(similarity(1.43, 0), 32, 32)).splitlines()
+    assert len(collapsed) == 2
+    assert collapsed[1].startswith("Warning: the spatial transformer shows the images at 70%")
 
 
 @given(seeds)

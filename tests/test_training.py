@@ -1,5 +1,8 @@
 """The loop: it learns, twice the same, in full view, and keeps the last and the best."""
 
+import io
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,7 +31,7 @@ def trainer(folder: Path, **changes: object) -> Trainer:
         "model": model,
         "predict": lambda x: (model(x), None),
         "describe": lambda extra: {"extra_mean": extra.mean().item()},
-        "warn": lambda row: "",
+        "remark": lambda row: f"mean {row['extra_mean']:.3f}",
         "optimizers": [torch.optim.SGD(model.parameters(), lr=0.05)],
         "schedule": constant,
         "train": dots(30, seed=1),
@@ -78,6 +81,16 @@ def test_the_log_speaks_as_the_published_run_did(tmp_path: Path, capsys: pytest.
     assert third.endswith("%)")
 
 
+def test_in_a_terminal_a_bar_shows_running_loss_and_accuracy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stderr", Terminal())
+    trainer(tmp_path / "run", epochs=1, train=dots(400, seed=1)).fit()
+    assert re.search(r"1/1: .* \d+/50 .*loss 0\.\d{4}, accuracy \d\d\.\d\d%\]", sys.stderr.getvalue())
+
+
 def test_the_test_line_is_that_of_the_published_run() -> None:
     labels = torch.zeros(10000, dtype=torch.long)
     logits = torch.zeros(10000, 2)
@@ -109,14 +122,14 @@ def test_checkpoints_hold_the_last_and_the_best_epoch_and_load_without_running_c
     assert best["metrics"]["test_accuracy"] == max(accuracies)
 
 
-def test_what_the_model_reports_becomes_columns_and_one_warning(
+def test_what_the_model_reports_becomes_columns_and_a_line_each_epoch(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = trainer(tmp_path / "run", predict=lambda x: (torch.zeros(len(x), 2), x.flatten(1)), warn=lambda row: "look!")
+    run = trainer(tmp_path / "run", predict=lambda x: (torch.zeros(len(x), 2), x.flatten(1)))
     rows = run.fit()
     expected = run.normalise(run.held_out.images).mean().item()
     assert [row["extra_mean"] for row in rows] == pytest.approx([expected] * 3)
-    assert capsys.readouterr().out.count("Warning: look!") == 1
+    assert capsys.readouterr().out.count(f"\nmean {expected:.3f}\n") == 3
 
 
 def test_evaluation_neither_trains_nor_drops(tmp_path: Path) -> None:
