@@ -4,6 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from components import LocalizationNet
 from tests import reference
@@ -48,6 +49,23 @@ def test_reset_parameters_draws_new_features_and_returns_to_the_identity() -> No
     net.reset_parameters()
     assert not torch.equal(net.conv1.weight, before)
     assert torch.equal(net(torch.randn(1, 3, 32, 32)), torch.tensor([[1.0, 0, 0, 0, 1, 0]]))
+
+
+@given(seeds, batch_sizes, image_sides, image_sides)
+def test_the_slope_along_any_direction_is_that_of_the_gradient(seed: int, batch: int, h: int, w: int) -> None:
+    torch.manual_seed(seed)
+    net = LocalizationNet(2, 3, dtype=torch.float64)
+    nn.init.normal_(net.fc2.weight)
+    start = {"x": random_images(seed, batch, 2, h, w), **net.state_dict()}
+    direction = {name: torch.randn_like(value) for name, value in start.items()}
+
+    def loss(step: float) -> Tensor:
+        moved = {name: value + step * direction[name] for name, value in start.items()}
+        return functional_call(net, moved, (moved.pop("x"),)).sin().sum()
+
+    step = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(loss(step), step)
+    torch.testing.assert_close((loss(1e-7) - loss(-1e-7)) / 2e-7, slope, atol=1e-5, rtol=1e-4)
 
 
 class TutorialLocalization(nn.Module):
