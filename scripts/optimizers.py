@@ -24,6 +24,11 @@ class KernelMuon(torch.optim.Muon):
         self.matrices = [nn.Parameter(kernel.detach().flatten(1).clone()) for kernel in self.kernels]
         super().__init__(self.matrices, lr=lr, weight_decay=weight_decay)
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear the gradients of the kernels: the matrices only borrow them."""
+        for kernel in self.kernels:
+            kernel.grad = None if set_to_none or kernel.grad is None else torch.zeros_like(kernel)
+
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """Step every kernel that has a gradient."""

@@ -4,9 +4,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from scripts.batches import Augment, Normalise, channel_statistics, evaluation_batches, training_batches
 from scripts.data import Split
+from scripts.models import STNClassifier
 from tests.strategies import generator, seeds
 
 NORMALISE = Normalise((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
@@ -110,3 +112,18 @@ def test_evaluation_keeps_the_order(count: int, batch_size: int) -> None:
     parts = list(evaluation_batches(Split(x, torch.arange(count)), NORMALISE, batch_size))
     assert torch.cat([labels for _, labels in parts]).tolist() == list(range(count))
     torch.testing.assert_close(torch.cat([pixels for pixels, _ in parts]), NORMALISE(x))
+
+
+def test_on_a_gpu_batches_are_made_there_and_the_network_takes_them() -> None:
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cuda:0"):
+        split = Split(torch.zeros(50, 3, 32, 32, dtype=torch.uint8), torch.zeros(50, dtype=torch.long))
+        network = STNClassifier()
+        for batches in (
+            training_batches(split, 16, NORMALISE, Augment(True, 2), generator(0)),
+            evaluation_batches(split, NORMALISE),
+        ):
+            for x, labels in batches:
+                tensors = (x, labels, *network(x, return_theta=True))
+                assert {str(tensor.device) for tensor in tensors} == {"cuda:0"}
+        held_out = split.sample(40).divided(0.1)
+        assert {str(part.images.device) for part in held_out} == {"cuda:0"}

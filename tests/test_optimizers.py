@@ -24,6 +24,16 @@ def test_a_kernel_moves_as_the_matrix_of_its_output_channels(seed: int) -> None:
     assert torch.equal(kernel.flatten(1), matrix)
 
 
+def test_gradients_do_not_pile_up_from_step_to_step() -> None:
+    kernel = nn.Parameter(torch.ones(2, 3))
+    optimizer = KernelMuon([kernel], lr=0.1, weight_decay=0.0)
+    for _ in range(2):
+        optimizer.zero_grad()
+        kernel.sum().backward()
+        assert torch.equal(kernel.grad, torch.ones(2, 3))
+        optimizer.step()
+
+
 def test_it_follows_weights_that_were_loaded_after_it_was_made() -> None:
     kernel = nn.Parameter(torch.zeros(3, 4))
     optimizer = KernelMuon([kernel], lr=0.1, weight_decay=0.0)
