@@ -40,14 +40,15 @@ def test_at_the_start_the_head_learns_and_the_trunk_waits() -> None:
     assert not net.conv1.weight.grad.any(), "a zero head hands exactly zero down"
 
 
-def test_reset_parameters_draws_new_features_and_returns_to_the_identity() -> None:
+def test_reset_parameters_draws_every_layer_anew_and_returns_to_the_identity() -> None:
     torch.manual_seed(0)
     net = LocalizationNet()
-    before = net.conv1.weight.clone()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
     with torch.no_grad():
         net.fc2.weight.add_(1)
     net.reset_parameters()
-    assert not torch.equal(net.conv1.weight, before)
+    same = {name for name, value in net.state_dict().items() if torch.equal(value, before[name])}
+    assert same == {"fc2.weight", "fc2.bias"}
     assert torch.equal(net(torch.randn(1, 3, 32, 32)), torch.tensor([[1.0, 0, 0, 0, 1, 0]]))
 
 
