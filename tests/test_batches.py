@@ -9,6 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from scripts.batches import Augment, Normalise, channel_statistics, evaluation_batches, training_batches
 from scripts.data import Split
 from scripts.models import STNClassifier
+from tests.marks import pretends_cuda
 from tests.strategies import generator, seeds
 
 NORMALISE = Normalise((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
@@ -114,6 +115,7 @@ def test_evaluation_keeps_the_order(count: int, batch_size: int) -> None:
     torch.testing.assert_close(torch.cat([pixels for pixels, _ in parts]), NORMALISE(x))
 
 
+@pretends_cuda
 def test_on_a_gpu_batches_are_made_there_and_the_network_takes_them() -> None:
     with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cuda:0"):
         split = Split(torch.zeros(50, 3, 32, 32, dtype=torch.uint8), torch.zeros(50, dtype=torch.long))

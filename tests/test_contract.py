@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call, stack_module_state, vmap
 
 from tests.cases import CASES, Case, Refusal
+from tests.marks import pretends_cuda
 
 each_component = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
@@ -196,6 +197,7 @@ def test_half_precision_stays_near_float32_and_finite(case: Case) -> None:
     assert (half - exact).norm() < 0.1 * exact.norm()
 
 
+@pretends_cuda
 @each_component
 def test_it_runs_on_cuda_and_refuses_mixed_devices(case: Case) -> None:
     with FakeTensorMode():
