@@ -163,7 +163,7 @@ def image_tree(root: Path) -> Dataset:
     tree = read_image_tree(root, DATA_DIR / "cache")
     train, test = (Split(*tree.splits[name]) for name in ("train", "test"))
     return Dataset(
-        f"tree:{root.resolve().name}", f"image tree {root} ({tree.formats} files)", tree.classes, train, test
+        f"tree:{root.absolute().name}", f"image tree {root} ({tree.formats} files)", tree.classes, train, test
     )
 
 
