@@ -10,7 +10,7 @@ Convention: theta (B, 2, 3) maps *output* to *input* coordinates, x before y, bo
 shows the image at half its size. ``align_corners=False`` puts -1 and 1 on the outer edges of the border pixels,
 ``True`` on their centres; grid and sampling always use the same one. Equal to ``F.affine_grid`` and ``F.grid_sample``
 in everything but speed, empty batches and autocast: coordinates are never computed in less than float32, because
-bfloat16 has steps of a whole pixel from 256 pixels on.
+bfloat16 takes steps of 1/256 near the border, which is a whole pixel at 512 pixels.
 """
 
 import torch

@@ -37,7 +37,7 @@ def first_cells(title: str) -> list[str]:
 
 
 def written(figure: Figure) -> list[Text]:
-    return [text for text in figure.findobj(Text) if text.get_text() and text.axes.axison is False]
+    return [text for axes in figure.axes for text in axes.texts if text.get_text()]
 
 
 def pixels(path: Path) -> torch.Tensor:
@@ -137,11 +137,9 @@ def test_the_recipe_table_is_that_of_the_recipes() -> None:
     rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in section("The two recipes").splitlines()]
     table = {row[0]: dict(zip(("tutorial", "tuned"), row[1:], strict=True)) for row in rows if len(row) == 3}
     for name, recipe in RECIPES.items():
-        rates = [
-            [group["lr"] for group in o.param_groups] for o in recipe.optimizers(models.STNClassifier(), recipe.lr)
-        ]
+        optimizers = recipe.optimizers(models.STNClassifier(), recipe.lr)
         numbers = {
-            "learning rate": sum(rates, []),
+            "learning rate": [group["lr"] for optimizer in optimizers for group in optimizer.param_groups],
             "batch size": [recipe.batch_size],
             "dropout": [recipe.dropout],
         }
