@@ -1,7 +1,7 @@
 """The folder of one run: what was asked, on what machine, what happened, and what came out.
 
-config.json, environment.json, metrics.csv, train.log, last.pt, best.pt while it runs; then summary.json, findings.pt, the
-figures and report.html.
+config.json, environment.json, metrics.csv, train.log, last.pt and best.pt while it runs; then summary.json,
+findings.pt, the figures and report.html.
 """
 
 import csv
