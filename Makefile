@@ -18,10 +18,10 @@ $(READY): pyproject.toml
 	@touch $@
 
 test: $(READY)  ## run the test suite (about a minute on two cores)
-	$(BIN)/python -m pytest -q -n 2 $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(ARGS)
 
 test-thorough: $(READY)  ## run the suite with 1,000 examples a property
-	$(BIN)/python -m pytest -q -n 2 --hypothesis-profile=thorough $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal --hypothesis-profile=thorough $(ARGS)
 
 lint: $(READY)  ## check style and formatting
 	$(BIN)/ruff check .
