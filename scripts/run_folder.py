@@ -35,10 +35,15 @@ class RunFolder:
         Raises:
             InputError: If something is there already; it is left alone.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise InputError(f"--out ({path}) must be a new or an empty folder; something is there already")
+        cls.refuse_taken(path)
         path.mkdir(parents=True, exist_ok=True)
         return cls(path)
+
+    @staticmethod
+    def refuse_taken(path: Path) -> None:
+        """Raise InputError if something is at that place already."""
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise InputError(f"--out ({path}) must be a new or an empty folder; something is there already")
 
     def log(self, line: str) -> None:
         """Print a line and keep it in train.log."""

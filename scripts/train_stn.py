@@ -121,25 +121,60 @@ class Options:
 def main(options: Options) -> None:
     """Data -> network -> loop -> run folder -> report."""
     started = time.perf_counter()
-    recipe = RECIPES[options.recipe]
+    if options.out:
+        RunFolder.refuse_taken(Path(options.out))  # before anything is downloaded
     device = choose_device(options.device)
     dataset = load(options.data).limited(options.limit_train, options.limit_test).to(device)
+    network, trainer = prepare(options, dataset, device)
+    folder = trainer.folder
+
+    rows = trainer.fit()
+    last = shown = trainer.evaluate(dataset.test)
+    best = max(row.get("test_accuracy", 0.0) for row in rows)
+    if options.validation:  # then no row knows the test set, and the best checkpoint meets it here
+        network.load_state_dict(torch.load(folder.path / "best.pt", weights_only=True)["model"])
+        shown = trainer.evaluate(dataset.test)
+        best = shown.accuracy
+    summary = {
+        "dataset": dataset.name,
+        "recipe": options.recipe,
+        "epochs": options.epochs,
+        "seed": options.seed,
+        "train_accuracy": round(rows[-1]["train_accuracy"], 2),
+        "test_accuracy": round(last.accuracy, 2),
+        "best_test_accuracy": round(best, 2),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "seconds": round(time.perf_counter() - started, 1),
+        "images_per_second": round(len(rows) * len(trainer.train) / sum(row["train_seconds"] for row in rows)),
+        "run_folder": str(folder.path),
+    }
+    folder.json("summary.json", summary)
+    folder.checkpoint("findings.pt", findings(network, trainer.normalise, dataset, shown))
+    folder.announce(dataset.notice)
+    print(f"Report: {write_report(folder.path)}")
+    print(json.dumps(summary))
+
+
+def prepare(options: Options, dataset: Dataset, device: torch.device) -> tuple[STNClassifier, Trainer]:
+    """Turn options and recipe into a network, and a trainer with a run folder that says what they came to.
+
+    Raises:
+        InputError: If the images are too small or too few for what is asked, or the run folder is taken.
+    """
+    recipe = RECIPES[options.recipe]
     if min(dataset.train.images.shape[-2:]) < SMALLEST:
         raise InputError(f"--data ({options.data}) must hold images of at least {SMALLEST}x{SMALLEST} pixels")
-    train, held_out = dataset.train, dataset.test
-    if options.validation:
-        train, held_out = train.divided(options.validation)
+    train, held_out = dataset.train.divided(options.validation) if options.validation else (dataset.train, dataset.test)
     normalise = recipe.normalise or channel_statistics(train.images)
     augment = dataclasses.replace(recipe.augment, mirror=recipe.augment.mirror and dataset.mirrors_keep_class)
-    bfloat16 = options.precision == "bfloat16" or (
-        options.precision == "auto" and recipe.bfloat16 and fast_at_bfloat16(device)
-    )
+    bfloat16 = recipe.bfloat16 and fast_at_bfloat16(device)
+    if options.precision != "auto":
+        bfloat16 = options.precision == "bfloat16"
+    lr, batch_size = options.lr or recipe.lr, options.batch_size or recipe.batch_size
     torch.manual_seed(options.seed)
     network = STNClassifier(len(dataset.classes), dropout=recipe.dropout, transform=not options.no_transformer)
     network.to(device).to(memory_format=torch.channels_last)
-    lr, batch_size = options.lr or recipe.lr, options.batch_size or recipe.batch_size
 
-    folder = RunFolder.create(Path(options.out or default_folder(options, dataset.name)))
     resolved = {
         "lr": lr,
         "batch_size": batch_size,
@@ -152,12 +187,12 @@ def main(options: Options) -> None:
         "test_images": len(dataset.test),
         "classes": list(dataset.classes),
     }
+    folder = RunFolder.create(Path(options.out) if options.out else default_folder(options, dataset.name))
     folder.json("config.json", {"asked": dataclasses.asdict(options), "resolved": resolved})
     folder.json("environment.json", environment(device) | {"data": dataset.description, "notice": dataset.notice})
     folder.announce(dataset.notice)
     folder.log(f"{dataset.description}: {len(train)} images to train on, {len(dataset.test)} to test")
-
-    trainer = Trainer(
+    return network, Trainer(
         model=network,
         predict=(lambda x: (network(x), None)) if options.no_transformer else (lambda x: network(x, return_theta=True)),
         describe=lambda theta: theta_statistics(theta, *train.images.shape[-2:]),
@@ -176,35 +211,6 @@ def main(options: Options) -> None:
         folder=folder,
         about={"recipe": options.recipe, **resolved},
     )
-    rows = trainer.fit()
-
-    shown = trainer.evaluate(dataset.test)
-    summary = {
-        "dataset": dataset.name,
-        "recipe": options.recipe,
-        "epochs": options.epochs,
-        "seed": options.seed,
-        "train_accuracy": round(rows[-1]["train_accuracy"], 2),
-        "test_accuracy": round(shown.accuracy, 2),
-    }
-    if options.validation:
-        network.load_state_dict(torch.load(folder.path / "best.pt", weights_only=True)["model"])
-        shown = trainer.evaluate(dataset.test)
-        best = shown.accuracy
-    else:
-        best = max(row["test_accuracy"] for row in rows)
-    summary |= {
-        "best_test_accuracy": round(best, 2),
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "seconds": round(time.perf_counter() - started, 1),
-        "images_per_second": round(len(rows) * len(train) / sum(row["train_seconds"] for row in rows)),
-        "run_folder": str(folder.path),
-    }
-    folder.json("summary.json", summary)
-    folder.checkpoint("findings.pt", findings(network, normalise, dataset, shown))
-    folder.announce(dataset.notice)
-    print(f"Report: {write_report(folder.path)}")
-    print(json.dumps(summary))
 
 
 def findings(network: STNClassifier, normalise: Normalise, dataset: Dataset, shown: Evaluation) -> dict[str, Any]:

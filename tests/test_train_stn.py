@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from scripts.command_line import parse
+from scripts.batches import Normalise
+from scripts.command_line import parse, run
+from scripts.data import load
+from scripts.models import STNClassifier
 from scripts.run_folder import read_metrics
 from scripts.train_stn import RECIPES, Options, main
 from tests.trees import write_tree
@@ -54,18 +57,19 @@ def test_a_run_leaves_everything_and_ends_with_json(
     assert summary["best_test_accuracy"] == pytest.approx(max(row["test_accuracy"] for row in rows), abs=0.01)
 
 
-def test_the_last_checkpoint_gives_the_last_test_accuracy(tree: Path, tmp_path: Path) -> None:
-    from scripts.batches import Normalise
-    from scripts.data import load
-    from scripts.models import STNClassifier
-
-    main(options(data=str(tree), epochs=3, precision="float32", out="run"))
-    state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
-    network = STNClassifier(len(state["classes"])).eval()
-    network.load_state_dict(state["model"])
+@pytest.mark.parametrize("validation", [None, 0.25])
+def test_the_checkpoints_alone_give_the_accuracies_of_the_summary(
+    tree: Path, tmp_path: Path, validation: float | None
+) -> None:
+    main(options(data=str(tree), epochs=4, precision="float32", validation=validation, out="run"))
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     test = load(str(tree)).test
-    correct = (network(Normalise(**state["normalise"])(test.images)).argmax(1) == test.labels).double().mean()
-    assert 100 * correct.item() == pytest.approx(read_metrics(tmp_path / "run")[-1]["test_accuracy"], abs=1e-3)
+    for name, key in (("last.pt", "test_accuracy"), ("best.pt", "best_test_accuracy")):
+        state = torch.load(tmp_path / "run" / name, weights_only=True)
+        network = STNClassifier(len(state["classes"])).eval()
+        network.load_state_dict(state["model"])
+        correct = network(Normalise(**state["normalise"])(test.images)).argmax(1) == test.labels
+        assert 100 * correct.double().mean().item() == pytest.approx(summary[key], abs=0.01)
 
 
 def test_it_learns_to_tell_the_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,8 +163,6 @@ BAD = [
 def test_bad_input_gives_one_line_and_exit_code_2(
     tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments, message: str
 ) -> None:
-    from scripts.command_line import run
-
     given = arguments(tmp_path) if callable(arguments) else arguments
     before = sorted(str(path) for path in tmp_path.rglob("*") if "data" not in path.parts)
     with pytest.raises(SystemExit) as stopped:
