@@ -15,6 +15,11 @@ batch_sizes = st.sampled_from((1, 2, 3, 5))
 channels = st.sampled_from((1, 2, 3, 5))
 sides = st.sampled_from((1, 2, 3, 5, 7, 11, 13, 16, 17, 31, 32))
 image_sides = st.sampled_from((1, 5, 17, 18, 19, 23, 31, 32, 47))
+head_counts = st.sampled_from((1, 2, 3, 5))
+head_widths = st.sampled_from((1, 2, 3, 4))
+token_counts = st.sampled_from((1, 2, 3, 5, 7))
+patch_sizes = st.sampled_from((1, 2, 3, 4))
+grid_sides = st.sampled_from((1, 2, 3, 4, 5, 7))
 padding_modes = st.sampled_from(("zeros", "border", "reflection"))
 
 
@@ -32,3 +37,14 @@ def random_theta(seed: int, batch: int, spread: float = 0.3) -> Tensor:
     """Affine matrices (batch, 2, 3) around the identity, off every lattice of pixel centres."""
     noise = torch.randn((batch, 2, 3), generator=generator(seed), dtype=torch.float64)
     return torch.eye(2, 3, dtype=torch.float64) + spread * noise + 0.01 / math.pi
+
+
+def random_tokens(seed: int, batch: int, count: int, dim: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Tokens of standard normal noise."""
+    return random_images(seed, batch, count, dim, dtype=dtype)
+
+
+def random_mask(seed: int, batch: int, heads: int, count: int) -> Tensor:
+    """A boolean mask in which some pairs are hidden, and no row is empty: every token sees itself."""
+    open_pairs = torch.rand((batch, heads, count, count), generator=generator(seed)) > 0.4
+    return open_pairs | torch.eye(count, dtype=torch.bool)

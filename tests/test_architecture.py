@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SIBLINGS = {"localization_net": set(), "spatial_transformer": set()}  # component -> components it may import
+SIBLINGS = {  # component -> components it may import
+    "localization_net": set(),
+    "spatial_transformer": set(),
+    "attention": set(),
+    "mlp": set(),
+    "block": {"attention", "mlp"},
+    "encoder": {"block"},
+}
 ENTRIES = {"train_stn"}
 KNOWS_NO_TRAINING = {"data", "download", "image_tree", "batches", "report", "figures", "findings", "theta"}
 

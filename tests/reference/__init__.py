@@ -1,6 +1,19 @@
 """The components once more, in float64, slowly and another way: loops and einsum instead of torch's layers."""
 
+from tests.reference.attention import attention
+from tests.reference.block import block, layer_norm
+from tests.reference.encoder import encoder
 from tests.reference.localization_net import localization_net
+from tests.reference.mlp import mlp
 from tests.reference.spatial_transformer import spatial_transformer, warp
 
-__all__ = ["localization_net", "spatial_transformer", "warp"]
+__all__ = [
+    "attention",
+    "block",
+    "encoder",
+    "layer_norm",
+    "localization_net",
+    "mlp",
+    "spatial_transformer",
+    "warp",
+]

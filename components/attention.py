@@ -1,0 +1,128 @@
+"""Let every token take from every other what it needs.
+
+    Attention(x) = proj(concat over heads of softmax(q k^T / sqrt(D / heads) + mask) v),  q, k, v = split(qkv(x))
+
+Letters: B batch, N tokens, D width, d = D / heads width of a head.
+
+Source: "Attention Is All You Need", Vaswani et al. 2017 (https://arxiv.org/abs/1706.03762), section 3.2.
+
+Convention: one fused ``qkv`` layer; its rows are all of q, then k, then v, each head by head (as in timm). In a mask
+True means *attend*, as in ``F.scaled_dot_product_attention``; in ``nn.MultiheadAttention`` it means the opposite.
+Weights start as in the original Flax code: q, k, v and proj are each a Xavier uniform square matrix, biases are zero.
+"""
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def open_mask(mask: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Make a mask harmless: no NaN comes from a row without keys, nor from a hidden key (0 times NaN is NaN).
+
+    Returns the mask as an addend; the rows that attend to nothing, which it opens so that their softmax exists; k and v
+    with zeros in place of keys that are not finite: the addend is NaN wherever such a key is not hidden.
+    """
+    if mask.dtype != torch.bool and not mask.is_floating_point():
+        raise TypeError(f"Attention: mask ({mask.dtype}) must be boolean (True = attend) or floating point")
+    full = (*k.shape[:3], k.shape[2])
+    if mask.ndim != 4 or any(size not in (1, most) for size, most in zip(mask.shape, full, strict=True)):
+        raise ValueError(f"Attention: mask {tuple(mask.shape)} must be {full} or 1 in any place")
+    bias = torch.where(mask, 0.0, -torch.inf) if mask.dtype == torch.bool else mask
+    bias = bias.to(k.dtype)  # before looking for -inf: the smallest float32 is -inf in bfloat16
+    hidden = bias == -torch.inf
+    empty = hidden.all(-1, keepdim=True)  # (B, heads, N, 1)
+    broken = ~(k.isfinite() & v.isfinite()).all(-1, keepdim=True)  # (B, heads, N, 1)
+    bias = bias.masked_fill(empty, 0).masked_fill(broken.mT & ~hidden, torch.nan)  # (B, heads, N, N)
+    return bias, empty, k.masked_fill(broken, 0), v.masked_fill(broken, 0)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with a fused kernel, and the attention weights on request.
+
+    Args:
+        dim: Width of a token.
+        num_heads: Number of heads; each works on dim / num_heads numbers.
+        qkv_bias: Whether q, k and v have a bias.
+        dropout: Probability of dropping an element of the output, after ``proj``.
+        attn_dropout: Probability of dropping an attention weight.
+        device: Where the parameters are created.
+        dtype: Floating-point type of the parameters.
+
+    Shape:
+        - Input: (B, N, dim). ``mask``: (B, num_heads, N, N) or 1 in any place; row i says what token i attends to:
+          True = attend, or numbers that are added to the scores, where -inf hides. ``real[:, None, None, :]`` hides
+          padding if ``real`` (B, N) is True for the tokens that exist.
+        - Output: (B, N, dim). Whatever a hidden token holds, NaN included, has no influence on the row, and a row
+          that attends to nothing is zero before ``proj``.
+        - With ``return_weights=True`` also the weights (B, num_heads, N, N) before dropout: a row sums to one, or to
+          zero if it attends to nothing. The output is then computed from them without the fused kernel: equal up to
+          rounding (and the draw of ``attn_dropout``), with a gradient for the weights and with second derivatives.
+
+    Raises:
+        TypeError: If the mask is neither boolean nor floating point.
+        ValueError: If a size or a probability is out of range, or input or mask have another shape.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        qkv_bias: bool = True,
+        dropout: float = 0.0,
+        attn_dropout: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value in (("dim", dim), ("num_heads", num_heads)):
+            if value < 1:
+                raise ValueError(f"Attention: {name} ({value}) must be at least 1")
+        if dim % num_heads:
+            raise ValueError(f"Attention: dim ({dim}) must be divisible by num_heads ({num_heads})")
+        for name, rate in (("dropout", dropout), ("attn_dropout", attn_dropout)):
+            if not 0 <= rate < 1:
+                raise ValueError(f"Attention: {name} ({rate}) must be at least 0 and less than 1")
+        self.dim = dim
+        self.num_heads = num_heads
+        self.attn_dropout = attn_dropout
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias, device=device, dtype=dtype)
+        self.proj = nn.Linear(dim, dim, device=device, dtype=dtype)
+        self.dropout = nn.Dropout(dropout)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new weights; biases return to zero."""
+        # each third on its own: as one matrix q, k and v would be smaller by the square root of two
+        for weight in (*self.qkv.weight.detach().chunk(3), self.proj.weight):
+            nn.init.xavier_uniform_(weight)
+        for bias in (self.qkv.bias, self.proj.bias):
+            if bias is not None:
+                nn.init.zeros_(bias)
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, return_weights: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the tokens after attention, and the weights where they are asked for."""
+        if x.ndim != 3 or x.shape[-1] != self.dim:
+            raise ValueError(f"Attention: input {tuple(x.shape)} must be (B, N, {self.dim})")
+        q, k, v = rearrange(self.qkv(x), "b n (three heads d) -> three b heads n d", three=3, heads=self.num_heads)
+        bias = empty = weights = None
+        if mask is not None:
+            bias, empty, k, v = open_mask(mask, k, v)
+        attn_dropout = self.attn_dropout if self.training else 0.0  # the fused kernel does not ask
+        if return_weights:
+            scores = q * q.shape[-1] ** -0.5 @ k.mT  # (B, heads, N, N)
+            weights = torch.softmax(scores if bias is None else scores + bias, -1)
+            weights = weights if empty is None else weights.masked_fill(empty, 0)
+            x = F.dropout(weights, attn_dropout) @ v  # (B, heads, N, d)
+        else:
+            x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=attn_dropout)  # (B, heads, N, d)
+        x = x if empty is None else x.masked_fill(empty, 0)
+        x = self.dropout(self.proj(rearrange(x, "b heads n d -> b n (heads d)")))
+        return x if weights is None else (x, weights)
+
+    def extra_repr(self) -> str:
+        """Show the options in ``print(module)``."""
+        return f"dim={self.dim}, num_heads={self.num_heads}, attn_dropout={self.attn_dropout}"

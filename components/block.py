@@ -1,0 +1,96 @@
+"""One layer of a transformer: look around, then think, each as a correction to what is there.
+
+    y = x + Attention(norm1(x)),  Block(x) = y + MLP(norm2(y))
+
+Letters: B batch, N tokens, D width.
+
+Source: "An Image is Worth 16x16 Words", Dosovitskiy et al. 2020 (https://arxiv.org/abs/2010.11929), equations 2 and 3;
+stochastic depth: "Deep Networks with Stochastic Depth", Huang et al. 2016 (https://arxiv.org/abs/1603.09382).
+
+Convention: pre-norm: the residual path itself is never normalised. LayerNorm eps 1e-6 as in Flax and timm (torch's
+default is 1e-5). Stochastic depth drops a branch for whole samples in training and scales what it keeps by
+1 / (1 - rate), so that nothing changes in evaluation.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from components.attention import Attention
+from components.mlp import MLP
+
+
+class Block(nn.Module):
+    """Pre-norm attention and MLP, each with a residual connection.
+
+    Args:
+        dim: Width of a token.
+        num_heads: Number of attention heads.
+        mlp_dim: Hidden width of the MLP.
+        qkv_bias: Whether q, k and v have a bias.
+        dropout: Probability of dropping an element of either branch, and of the MLP's hidden layer.
+        attn_dropout: Probability of dropping an attention weight.
+        stochastic_depth: Probability that a sample skips the attention, and independently the MLP, in training.
+        device: Where the parameters are created.
+        dtype: Floating-point type of the parameters.
+
+    Shape:
+        - Input: (B, N, dim), and ``mask`` as in ``Attention``: (B, num_heads, N, N), True = attend.
+        - Output: (B, N, dim); with ``return_weights=True`` also the attention weights (B, num_heads, N, N).
+
+    Raises:
+        TypeError: If the mask is neither boolean nor floating point.
+        ValueError: If a size or a probability is out of range, or input or mask have another shape.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        mlp_dim: int,
+        qkv_bias: bool = True,
+        dropout: float = 0.0,
+        attn_dropout: float = 0.0,
+        stochastic_depth: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if not 0 <= stochastic_depth < 1:
+            raise ValueError(f"Block: stochastic_depth ({stochastic_depth}) must be at least 0 and less than 1")
+        self.stochastic_depth = stochastic_depth
+        # every child draws its parameters as it is built, so that reset_parameters has nothing to do here
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6, device=device, dtype=dtype)
+        self.attn = Attention(
+            dim, num_heads, qkv_bias=qkv_bias, dropout=dropout, attn_dropout=attn_dropout, device=device, dtype=dtype
+        )
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6, device=device, dtype=dtype)
+        self.mlp = MLP(dim, mlp_dim, dropout=dropout, device=device, dtype=dtype)
+
+    def reset_parameters(self) -> None:
+        """Draw new weights; both norms return to scale one and shift zero."""
+        for child in (self.norm1, self.attn, self.norm2, self.mlp):
+            child.reset_parameters()
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, return_weights: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the tokens after both branches, and the attention weights where they are asked for."""
+        if x.ndim != 3 or x.shape[-1] != self.attn.dim:
+            raise ValueError(f"Block: input {tuple(x.shape)} must be (B, N, {self.attn.dim})")
+        attended = self.attn(self.norm1(x), mask, return_weights)
+        attended, weights = attended if return_weights else (attended, None)  # (B, N, D), (B, heads, N, N)
+        x = x + self._skip_samples(attended)
+        x = x + self._skip_samples(self.mlp(self.norm2(x)))
+        return x if weights is None else (x, weights)
+
+    def _skip_samples(self, branch: Tensor) -> Tensor:
+        """Multiply by zero or by 1 / (1 - rate), one draw a sample."""
+        if not self.training or self.stochastic_depth == 0:
+            return branch
+        return branch * F.dropout(branch.new_ones(branch.shape[0], 1, 1), self.stochastic_depth)
+
+    def extra_repr(self) -> str:
+        """Show the option in ``print(module)``."""
+        return f"stochastic_depth={self.stochastic_depth}"

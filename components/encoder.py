@@ -1,0 +1,105 @@
+"""A transformer encoder: a stack of blocks and a last normalisation.
+
+    Encoder(x) = norm(block_L(... block_2(block_1(x))))
+
+Letters: B batch, N tokens, D width, L depth.
+
+Source: "An Image is Worth 16x16 Words", Dosovitskiy et al. 2020 (https://arxiv.org/abs/2010.11929), equations 2 to 4;
+"Deep Networks with Stochastic Depth", Huang et al. 2016 (https://arxiv.org/abs/1603.09382), equation 4.
+
+Convention: blocks are pre-norm, hence the final norm (eps 1e-6), over every token. Block l of L skips a branch with
+probability stochastic_depth * l / L, as in the paper; timm starts at zero, l - 1 of L - 1. Positions are not added
+here: without them the encoder treats its tokens as a set.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from components.block import Block
+
+
+class Encoder(nn.Module):
+    """Blocks one after another, then a LayerNorm.
+
+    Args:
+        dim: Width of a token.
+        depth: Number of blocks.
+        num_heads: Number of attention heads in each.
+        mlp_dim: Hidden width of each MLP.
+        qkv_bias: Whether q, k and v have a bias.
+        dropout: Probability of dropping an element of any branch, and of any MLP's hidden layer.
+        attn_dropout: Probability of dropping an attention weight.
+        stochastic_depth: Probability that a sample skips a branch of the last block; linear in depth before it.
+        checkpointing: Keep only the input of each block for the backward pass and compute the rest once more there:
+            far less memory for about a third more time. The numbers stay the same.
+        device: Where the parameters are created.
+        dtype: Floating-point type of the parameters.
+
+    Shape:
+        - Input: (B, N, dim), and ``mask`` as in ``Attention``: (B, num_heads, N, N), True = attend, for every block.
+        - Output: (B, N, dim); with ``return_weights=True`` also all attention weights (B, depth, num_heads, N, N).
+
+    Raises:
+        TypeError: If the mask is neither boolean nor floating point.
+        ValueError: If a size or a probability is out of range, or input or mask have another shape.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        depth: int,
+        *,
+        num_heads: int,
+        mlp_dim: int,
+        qkv_bias: bool = True,
+        dropout: float = 0.0,
+        attn_dropout: float = 0.0,
+        stochastic_depth: float = 0.0,
+        checkpointing: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if depth < 1:
+            raise ValueError(f"Encoder: depth ({depth}) must be at least 1")
+        if not 0 <= stochastic_depth < 1:
+            raise ValueError(f"Encoder: stochastic_depth ({stochastic_depth}) must be at least 0 and less than 1")
+        self.dim = dim
+        self.checkpointing = checkpointing
+        # every child draws its parameters as it is built, so that reset_parameters has nothing to do here
+        self.blocks = nn.ModuleList(
+            Block(
+                dim, num_heads, mlp_dim=mlp_dim, qkv_bias=qkv_bias, dropout=dropout, attn_dropout=attn_dropout,
+                stochastic_depth=stochastic_depth * (index + 1) / depth, device=device, dtype=dtype,
+            )
+            for index in range(depth)
+        )  # fmt: skip
+        self.norm = nn.LayerNorm(dim, eps=1e-6, device=device, dtype=dtype)
+
+    def reset_parameters(self) -> None:
+        """Draw new weights in every block; the final norm returns to scale one and shift zero."""
+        for child in (*self.blocks, self.norm):
+            child.reset_parameters()
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, return_weights: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the tokens after all blocks, and the attention weights of each where they are asked for."""
+        if x.ndim != 3 or x.shape[-1] != self.dim:
+            raise ValueError(f"Encoder: input {tuple(x.shape)} must be (B, N, {self.dim})")
+        attention = []
+        for block in self.blocks:
+            if self.checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, mask, return_weights, use_reentrant=False)
+            else:
+                x = block(x, mask, return_weights)
+            if return_weights:
+                x, weights = x  # (B, N, D), (B, heads, N, N)
+                attention.append(weights)
+        x = self.norm(x)
+        return (x, torch.stack(attention, 1)) if return_weights else x
+
+    def extra_repr(self) -> str:
+        """Show the option in ``print(module)``."""
+        return f"checkpointing={self.checkpointing}"
