@@ -5,6 +5,7 @@ from components.block import Block
 from components.encoder import Encoder
 from components.localization_net import LocalizationNet
 from components.mlp import MLP
+from components.patch_embeddings import PatchEmbeddings
 from components.spatial_transformer import SpatialTransformer
 
-__all__ = ["MLP", "Attention", "Block", "Encoder", "LocalizationNet", "SpatialTransformer"]
+__all__ = ["MLP", "Attention", "Block", "Encoder", "LocalizationNet", "PatchEmbeddings", "SpatialTransformer"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from components import MLP, Attention, Block, Encoder, LocalizationNet, SpatialTransformer
+from components import MLP, Attention, Block, Encoder, LocalizationNet, PatchEmbeddings, SpatialTransformer
 from tests import reference
 from tests.strategies import generator
 
@@ -144,6 +144,53 @@ CASES = (
             Refusal(lambda: SpatialTransformer(Returns(torch.zeros(1, 6)))(torch.zeros(2, 3, 8, 8)), ValueError,
                     "SpatialTransformer: theta (1, 6) must be (2, 6) or (2, 2, 3)"),
         ),
+    ),
+    Case(
+        name="PatchEmbeddings",
+        build=lambda **options: PatchEmbeddings((4, 6), 2, dim=5, in_channels=3, **options),
+        input_shape=(3, 4, 6),
+        output_shape=(7, 5),
+        reference=reference.patch_embeddings,
+        keys=("cls_token", "pos_embed", "proj.weight", "proj.bias"),
+        rates=("dropout",),
+        refusals=(
+            Refusal(lambda: PatchEmbeddings(32, 0, dim=8), ValueError,
+                    "PatchEmbeddings: patch_size (0) must be at least 1"),
+            Refusal(lambda: PatchEmbeddings(32, 4, dim=0), ValueError, "PatchEmbeddings: dim (0) must be at least 1"),
+            Refusal(lambda: PatchEmbeddings(32, 4, dim=8, in_channels=-3), ValueError,
+                    "PatchEmbeddings: in_channels (-3) must be at least 1"),
+            Refusal(lambda: PatchEmbeddings(30, 4, dim=8), ValueError,
+                    "PatchEmbeddings: image_size (30) must be one or two multiples of 4"),
+            Refusal(lambda: PatchEmbeddings((32, 30), 4, dim=8), ValueError,
+                    "PatchEmbeddings: image_size ((32, 30)) must be one or two multiples of 4"),
+            Refusal(lambda: PatchEmbeddings((0, 32), 4, dim=8), ValueError,
+                    "PatchEmbeddings: image_size ((0, 32)) must be one or two multiples of 4"),
+            Refusal(lambda: PatchEmbeddings((4, 4, 4), 4, dim=8), ValueError,
+                    "PatchEmbeddings: image_size ((4, 4, 4)) must be one or two multiples of 4"),
+            Refusal(lambda: PatchEmbeddings(32, 4, dim=8, dropout=1.0), ValueError,
+                    "PatchEmbeddings: dropout (1.0) must be at least 0 and less than 1"),
+            Refusal(lambda: PatchEmbeddings(32, 4, dim=8, interpolation="cubic"), ValueError,
+                    "PatchEmbeddings: interpolation ('cubic') must be one of ('bicubic-antialias', 'bicubic', "
+                    "'bicubic-corners', 'bilinear', 'bilinear-corners')"),
+            Refusal(lambda: PatchEmbeddings(32, 4, dim=8)(torch.zeros(3, 32, 32)), ValueError,
+                    "PatchEmbeddings: input (3, 32, 32) must be (B, 3, H, W) with H and W multiples of 4"),
+            Refusal(lambda: PatchEmbeddings(32, 4, dim=8)(torch.zeros(2, 1, 32, 32)), ValueError,
+                    "PatchEmbeddings: input (2, 1, 32, 32) must be (B, 3, H, W) with H and W multiples of 4"),
+            Refusal(lambda: PatchEmbeddings(32, 4, dim=8)(torch.zeros(2, 3, 32, 30)), ValueError,
+                    "PatchEmbeddings: input (2, 3, 32, 30) must be (B, 3, H, W) with H and W multiples of 4"),
+            Refusal(lambda: PatchEmbeddings(32, 4, dim=8)(torch.zeros(2, 3, 0, 32)), ValueError,
+                    "PatchEmbeddings: input (2, 3, 0, 32) must be (B, 3, H, W) with H and W multiples of 4"),
+        ),
+    ),
+    Case(  # the same on an image that is larger one way and smaller the other: its positions are resampled
+        name="PatchEmbeddings resized",
+        build=lambda **options: PatchEmbeddings((4, 6), 2, dim=5, in_channels=3, **options),
+        input_shape=(3, 10, 4),
+        output_shape=(11, 5),
+        reference=reference.patch_embeddings,
+        keys=("cls_token", "pos_embed", "proj.weight", "proj.bias"),
+        rates=("dropout",),
+        refusals=(),
     ),
     Case(
         name="Attention",

@@ -9,6 +9,7 @@ ROOT = Path(__file__).parent.parent
 SIBLINGS = {  # component -> components it may import
     "localization_net": set(),
     "spatial_transformer": set(),
+    "patch_embeddings": set(),
     "attention": set(),
     "mlp": set(),
     "block": {"attention", "mlp"},

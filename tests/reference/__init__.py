@@ -5,6 +5,7 @@ from tests.reference.block import block, layer_norm
 from tests.reference.encoder import encoder
 from tests.reference.localization_net import localization_net
 from tests.reference.mlp import mlp
+from tests.reference.patch_embeddings import patch_embeddings, resize
 from tests.reference.spatial_transformer import spatial_transformer, warp
 
 __all__ = [
@@ -14,6 +15,8 @@ __all__ = [
     "layer_norm",
     "localization_net",
     "mlp",
+    "patch_embeddings",
+    "resize",
     "spatial_transformer",
     "warp",
 ]

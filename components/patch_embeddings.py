@@ -1,0 +1,130 @@
+"""Turn an image into a sequence of tokens.
+
+    PatchEmbeddings(x) = dropout(concat(class token, W patch_1 + b, ..., W patch_N + b) + positions)
+
+Letters: B batch, C channels, H W pixels, P side of a patch, h w = H/P W/P patches, N = h w, D width.
+
+Source: "An Image is Worth 16x16 Words", Dosovitskiy et al. 2020 (https://arxiv.org/abs/2010.11929), equation 1.
+
+Convention: the class token comes first and has a position of its own; patches follow row by row. Positions are learned
+for one grid and resampled for any other, by default as in timm. Weights start as in the original Flax code: projection
+LeCun normal (cut at two standard deviations), its bias and the class token zero, positions normal(0.02).
+"""
+
+import math
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+INTERPOLATIONS: dict[str, dict[str, Any]] = {
+    "bicubic-antialias": {"mode": "bicubic", "antialias": True},  # timm
+    "bicubic": {"mode": "bicubic"},  # Hugging Face
+    "bicubic-corners": {"mode": "bicubic", "align_corners": True},  # torchvision
+    "bilinear": {"mode": "bilinear"},  # timm, for Google's files
+    "bilinear-corners": {"mode": "bilinear", "align_corners": True},  # Google and jeonsworld: ndimage.zoom(order=1)
+}
+
+
+def resize_pos_embed(
+    pos_embed: Tensor,
+    old: tuple[int, int],
+    new: tuple[int, int],
+    *,
+    prefix: int = 1,
+    interpolation: str = "bicubic-antialias",
+) -> Tensor:
+    """Resample positions (1, prefix + N, D) from a grid of old rows and columns to a new one; the prefix stays."""
+    if pos_embed.shape[:2] != (1, prefix + old[0] * old[1]):
+        shape = tuple(pos_embed.shape)
+        raise ValueError(f"resize_pos_embed: pos_embed {shape} must be (1, {prefix} + {old[0]} * {old[1]}, D)")
+    if interpolation not in INTERPOLATIONS:
+        raise ValueError(f"resize_pos_embed: interpolation ({interpolation!r}) must be one of {(*INTERPOLATIONS,)}")
+    # a graph that is exported for any image size must not remember that this one needed no resizing
+    if not torch.compiler.is_exporting() and old == new:
+        return pos_embed
+    exact = torch.promote_types(pos_embed.dtype, torch.float32)  # antialiasing knows no half precision
+    cells = rearrange(pos_embed[:, prefix:].to(exact), "b (h w) d -> b d h w", h=old[0])
+    cells = F.interpolate(cells, size=new, **INTERPOLATIONS[interpolation]).to(pos_embed.dtype)
+    return torch.cat([pos_embed[:, :prefix], rearrange(cells, "b d h w -> b (h w) d")], 1)
+
+
+class PatchEmbeddings(nn.Module):
+    """Project every patch, put the class token in front, add positions.
+
+    Args:
+        image_size: Height and width in pixels that the positions are learned for, one number for a square.
+        patch_size: Side of a patch in pixels.
+        dim: Width of a token.
+        in_channels: Channels of the image.
+        dropout: Probability of dropping an element of the output.
+        interpolation: How positions are resampled for another image size, one of ``INTERPOLATIONS``.
+        device: Where the parameters are created.
+        dtype: Floating-point type of the parameters.
+
+    Shape:
+        - Input: (B, in_channels, H, W), any H and W that ``patch_size`` divides.
+        - Output: (B, 1 + H/P W/P, dim), the class token first.
+
+    Raises:
+        ValueError: If an option is out of range, or the input has another shape.
+    """
+
+    def __init__(
+        self,
+        image_size: int | tuple[int, int],
+        patch_size: int,
+        *,
+        dim: int,
+        in_channels: int = 3,
+        dropout: float = 0.0,
+        interpolation: str = "bicubic-antialias",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value in (("patch_size", patch_size), ("dim", dim), ("in_channels", in_channels)):
+            if value < 1:
+                raise ValueError(f"PatchEmbeddings: {name} ({value}) must be at least 1")
+        sides = (image_size, image_size) if isinstance(image_size, int) else image_size
+        if len(sides) != 2 or any(side < 1 or side % patch_size for side in sides):
+            raise ValueError(f"PatchEmbeddings: image_size ({image_size}) must be one or two multiples of {patch_size}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"PatchEmbeddings: dropout ({dropout}) must be at least 0 and less than 1")
+        if interpolation not in INTERPOLATIONS:
+            raise ValueError(f"PatchEmbeddings: interpolation ({interpolation!r}) must be one of {(*INTERPOLATIONS,)}")
+        self.patch_size = patch_size
+        self.grid = (sides[0] // patch_size, sides[1] // patch_size)
+        self.interpolation = interpolation
+        self.cls_token = nn.Parameter(torch.empty(1, 1, dim, device=device, dtype=dtype))
+        self.pos_embed = nn.Parameter(torch.empty(1, 1 + self.grid[0] * self.grid[1], dim, device=device, dtype=dtype))
+        self.proj = nn.Conv2d(in_channels, dim, patch_size, stride=patch_size, device=device, dtype=dtype)
+        self.dropout = nn.Dropout(dropout)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw a new projection and new positions; class token and bias return to zero."""
+        std = self.proj.weight[0].numel() ** -0.5 / 0.8796256610342398  # the cut leaves a unit normal variable 0.88
+        within = math.erf(2**0.5)  # nn.init.trunc_normal_ draws in a loop, which a fake or compiling device cannot
+        self.proj.weight.detach().uniform_(-within, within).erfinv_().mul_(2**0.5 * std)
+        nn.init.zeros_(self.proj.bias)  # type: ignore[arg-type]  # torch's stub: a convolution may have none
+        nn.init.zeros_(self.cls_token)
+        nn.init.normal_(self.pos_embed, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return class token and patches: (B, C, H, W) -> (B, 1 + H/P W/P, D)."""
+        channels, size = self.proj.in_channels, self.patch_size
+        if x.ndim != 4 or x.shape[1] != channels or any(side < 1 or side % size for side in x.shape[2:]):
+            wanted = f"(B, {channels}, H, W) with H and W multiples of {size}"
+            raise ValueError(f"PatchEmbeddings: input {tuple(x.shape)} must be {wanted}")
+        grid = (x.shape[2] // size, x.shape[3] // size)
+        x = rearrange(self.proj(x), "b d h w -> b (h w) d")  # (B, N, D)
+        x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], 1)  # (B, 1 + N, D)
+        x = self.dropout(x + resize_pos_embed(self.pos_embed, self.grid, grid, interpolation=self.interpolation))
+        return x
+
+    def extra_repr(self) -> str:
+        """Show the options in ``print(module)``."""
+        return f"patch_size={self.patch_size}, grid={self.grid}, interpolation={self.interpolation!r}"
