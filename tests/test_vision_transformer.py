@@ -1,0 +1,175 @@
+"""The Vision Transformer: its published sizes, torchvision's numbers, timm's names, any image, maps of every layer."""
+
+import re
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torchvision.models import VisionTransformer as TorchvisionTransformer
+
+from scripts.models import PRESETS, VisionTransformer
+from tests.strategies import random_images, seeds
+
+PUBLISHED = {  # parameters with 1000 classes at 224x224, from the pages of torchvision's weights
+    "b16": 86_567_656,
+    "b32": 88_224_232,
+    "l16": 304_326_632,
+    "l32": 306_535_400,
+    "h14": 632_045_800,
+}
+
+
+def count(preset: str, num_classes: int, **options: object) -> int:
+    model = VisionTransformer.from_preset(preset, num_classes, device="meta", **options)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def tiny(num_classes: int = 7, **options: object) -> VisionTransformer:
+    """Float64, with every parameter drawn: the head starts at zero."""
+    size = {"image_size": 32, "patch_size": 8, "dim": 12, "depth": 2, "num_heads": 3, "mlp_dim": 20}
+    model = VisionTransformer(num_classes, **(size | options), dtype=torch.float64)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+    return model
+
+
+@pytest.mark.parametrize("preset", PUBLISHED)
+def test_a_preset_has_the_published_number_of_parameters(preset: str) -> None:
+    assert count(preset, 1000) == PUBLISHED[preset]
+
+
+def test_vit_b16_has_the_numbers_of_the_published_configuration() -> None:
+    assert count("b16", 10) == 85_806_346
+    model = VisionTransformer.from_preset("b16", device="meta")
+    block = model.encoder.blocks[0]
+    assert (len(model.encoder.blocks), block.attn.num_heads, block.attn.dim, block.mlp.fc1.out_features) == (
+        (12, 12, 768, 3072)
+    )
+    assert model.embeddings.pos_embed.shape == (1, 197, 768)
+    rates = (model.embeddings.dropout, block.attn.dropout, block.mlp.dropout)
+    assert [rate.p for rate in rates] == [0.1, 0.1, 0.1]
+    assert (block.attn.attn_dropout, block.stochastic_depth, block.norm1.eps) == (0.0, 0.0, 1e-6)
+
+
+def test_vit_b16_sees_four_patches_at_32_pixels() -> None:
+    model = VisionTransformer.from_preset("b16", image_size=32, device="meta")
+    logits, weights = model(torch.zeros(2, 3, 32, 32, device="meta"), return_weights=True)
+    assert logits.shape == (2, 10)
+    assert weights.shape == (2, 12, 12, 4 + 1, 4 + 1)
+
+
+def test_lite_is_vit_lite_7_4() -> None:
+    """3.717 M in the paper, whose layers have no bias in the patch projection nor in q, k and v."""
+    without = count("lite", 10) - 256 - 7 * 3 * 256
+    assert round(without / 1e6, 3) == 3.717
+
+
+def test_the_first_prediction_is_uniform_and_the_trunk_waits_for_the_head() -> None:
+    torch.manual_seed(0)
+    model = VisionTransformer.from_preset("lite", dim=32, mlp_dim=64)
+    logits = model(random_images(0, 2, 3, 32, 32, dtype=torch.float32))
+    assert torch.equal(logits, torch.zeros(2, 10))
+    torch.nn.functional.cross_entropy(logits, torch.tensor([1, 2])).backward()
+    assert model.head.weight.grad.any()
+    assert not model.embeddings.proj.weight.grad.any()
+
+
+TORCHVISION = {  # patterns of torchvision's names -> ours
+    r"class_token": "embeddings.cls_token",
+    r"conv_proj\.": "embeddings.proj.",
+    r"encoder\.pos_embedding": "embeddings.pos_embed",
+    r"encoder\.layers\.encoder_layer_(\d+)\.": r"encoder.blocks.\1.",
+    r"ln_(\d)\.": r"norm\1.",
+    r"self_attention\.in_proj_": "attn.qkv.",
+    r"self_attention\.out_proj\.": "attn.proj.",
+    r"mlp\.0\.": "mlp.fc1.",
+    r"mlp\.3\.": "mlp.fc2.",
+    r"encoder\.ln\.": "encoder.norm.",
+    r"heads\.head\.": "head.",
+}
+
+
+def renamed(name: str) -> str:
+    for pattern, ours in TORCHVISION.items():
+        name = re.sub(pattern, ours, name)
+    return name
+
+
+@given(seeds)
+def test_it_computes_what_torchvision_computes(seed: int) -> None:
+    torch.manual_seed(seed)
+    ours = tiny()
+    theirs = TorchvisionTransformer(32, 8, 2, 3, 12, 20, num_classes=7).double().eval()
+    theirs.load_state_dict({name: ours.state_dict()[renamed(name)] for name in theirs.state_dict()}, strict=True)
+    assert {renamed(name) for name in theirs.state_dict()} == set(ours.state_dict())
+    x = random_images(seed, 2, 3, 32, 32)
+    torch.testing.assert_close(ours(x), theirs(x), atol=1e-10, rtol=1e-10)
+
+
+def test_the_names_are_those_of_timm_behind_two_prefixes() -> None:
+    layers = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+    timm = ["cls_token", "pos_embed"]
+    for layer in ("patch_embed.proj", *(f"blocks.{i}.{name}" for i in range(2) for name in layers), "norm", "head"):
+        timm += [f"{layer}.weight", f"{layer}.bias"]
+    prefixes = {"cls_": "embeddings.cls_", "pos_": "embeddings.pos_", "patch_embed.": "embeddings.",
+                "blocks.": "encoder.blocks.", "norm.": "encoder.norm.", "head.": "head."}  # fmt: skip
+    ours = [
+        next(new + name.removeprefix(old) for old, new in prefixes.items() if name.startswith(old)) for name in timm
+    ]
+    assert ours == list(tiny().state_dict())
+
+
+@given(seeds, st.sampled_from((8, 24, 32, 40)), st.sampled_from((8, 16, 56)))
+def test_any_image_is_classified_and_every_layer_shows_its_weights(seed: int, height: int, width: int) -> None:
+    torch.manual_seed(seed)
+    model, x = tiny(), random_images(seed, 2, 3, height, width)
+    logits, weights = model(x, return_weights=True)
+    tokens = 1 + height * width // 64
+    assert weights.shape == (2, 2, 3, tokens, tokens)
+    torch.testing.assert_close(weights.sum(-1), torch.ones_like(weights[..., 0]))
+    torch.testing.assert_close(logits, model(x))
+    torch.testing.assert_close(logits, model.head(model.encoder(model.embeddings(x))[:, 0]), msg="the class token")
+
+
+def test_options_reach_the_parts() -> None:
+    model = tiny(in_channels=2, dropout=0.1, attn_dropout=0.2, stochastic_depth=0.3, checkpointing=True,
+                 interpolation="bilinear")  # fmt: skip
+    assert (model.embeddings.proj.in_channels, model.embeddings.dropout.p) == (2, 0.1)
+    assert (model.embeddings.interpolation, model.encoder.checkpointing) == ("bilinear", True)
+    last = model.encoder.blocks[-1]
+    assert (last.mlp.dropout.p, last.attn.attn_dropout, last.stochastic_depth) == (0.1, 0.2, 0.3)
+    assert VisionTransformer.from_preset("lite", dropout=0.5, device="meta").embeddings.dropout.p == 0.5
+
+
+def test_an_unknown_preset_is_refused_by_name() -> None:
+    message = f"VisionTransformer: preset ('b8') must be one of {tuple(PRESETS)}"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        VisionTransformer.from_preset("b8")
+
+
+def test_it_is_built_and_runs_on_cuda() -> None:
+    with FakeTensorMode():
+        model = VisionTransformer.from_preset("b16", device="cuda:0", dtype=torch.bfloat16)
+        logits = model(torch.empty(2, 3, 224, 256, device="cuda:0", dtype=torch.bfloat16))
+    assert (logits.shape, logits.device.type, logits.dtype) == ((2, 10), "cuda", torch.bfloat16)
+
+
+def test_it_compiles_into_one_graph_and_exports_for_any_image_size() -> None:
+    torch.manual_seed(0)
+    model = tiny(depth=1)
+
+    def image(batch: int, h: int, w: int) -> Tensor:
+        return random_images(0, batch, 3, 8 * h, 8 * w)
+
+    h, w = (torch.export.Dim(name, min=2, max=32) for name in "hw")
+    shapes = ({0: torch.export.Dim("batch"), 2: 8 * h, 3: 8 * w},)
+    program = torch.export.export(model, (image(2, 4, 4),), dynamic_shapes=shapes).module()
+    for sizes in ((3, 4, 4), (1, 3, 5)):
+        torch.testing.assert_close(program(image(*sizes)), model(image(*sizes)))
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(image(2, 4, 4)), model(image(2, 4, 4)))
