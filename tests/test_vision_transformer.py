@@ -63,9 +63,9 @@ def test_vit_b16_sees_four_patches_at_32_pixels() -> None:
 
 
 def test_lite_is_vit_lite_7_4() -> None:
-    """3.717 M in the paper, whose layers have no bias in the patch projection nor in q, k and v."""
-    without = count("lite", 10) - 256 - 7 * 3 * 256
-    assert round(without / 1e6, 3) == 3.717
+    """3.717 M parameters in the README of SHI-Labs/Compact-Transformers, whose q, k and v have no bias."""
+    biases = 7 * 3 * 256
+    assert round((count("lite", 10) - biases) / 1e6, 3) == 3.717
 
 
 def test_the_first_prediction_is_uniform_and_the_trunk_waits_for_the_head() -> None:
