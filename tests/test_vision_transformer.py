@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.models import VisionTransformer as TorchvisionTransformer
 
 from scripts.models import PRESETS, VisionTransformer
+from tests.marks import pretends_cuda
 from tests.strategies import random_images, seeds
 
 PUBLISHED = {  # parameters with 1000 classes at 224x224, from the pages of torchvision's weights
@@ -151,6 +152,7 @@ def test_an_unknown_preset_is_refused_by_name() -> None:
         VisionTransformer.from_preset("b8")
 
 
+@pretends_cuda
 def test_it_is_built_and_runs_on_cuda() -> None:
     with FakeTensorMode():
         model = VisionTransformer.from_preset("b16", device="cuda:0", dtype=torch.bfloat16)
