@@ -32,6 +32,17 @@ def _tidy(axes: Axes, title: str) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
+def _sheet(rows: int, columns: int, side: float, title: float = 0.0) -> np.ndarray:
+    """Square axes in rows and columns, with room for a title above each; in inches. No solver: it is slow for many."""
+    height = side + title
+    figure = Figure(figsize=(side * columns, height * rows), dpi=DPI)
+    figure.subplots_adjust(0.005, 0.005, 0.995, 1 - title / (height * rows), wspace=0.08, hspace=0.05 + title / side)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    return grid
+
+
 def _show(axes: Axes, image: Tensor) -> None:
     axes.imshow(rearrange(image.numpy(), "c h w -> h w c"), interpolation="nearest")
 
@@ -102,26 +113,20 @@ def misclassified(found: dict[str, Any], path: Path, columns: int = 10) -> None:
     """A sheet of misclassified images, each with truth, prediction and confidence."""
     images = found["wrong_images"]
     rows = max(1, -(-len(images) // columns))
-    figure = _new(1.15 * columns, 1.55 * rows)
-    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axes in grid:
-        axes.axis("off")
+    grid = list(_sheet(rows, columns, side=1.15, title=0.4).flat)
     labels, predictions = found["wrong_labels"].tolist(), found["wrong_predictions"].tolist()
     confidences, classes = found["wrong_confidences"].tolist(), found["classes"]
     for axes, image, label, prediction, confidence in zip(grid, images, labels, predictions, confidences, strict=False):
         _show(axes, image)
         axes.set_title(f"{classes[label]}\n→ {classes[prediction]}, {confidence:.0%}", fontsize=7, linespacing=1.1)
-    figure.savefig(path)
+    grid[0].figure.savefig(path)
 
 
 def transformer(found: dict[str, Any], path: Path, columns: int = 8) -> None:
     """Pairs of rows: inputs with the outline of what is sampled, and below each what the classifier sees instead."""
     inputs, outputs, theta = found["transformer_inputs"], found["transformer_outputs"], found["theta"]
     rows = -(-len(inputs) // columns)
-    figure = _new(1.4 * columns, 2.8 * rows)
-    grid = figure.subplots(2 * rows, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.axis("off")
+    grid = _sheet(2 * rows, columns, side=1.4)
     height, width = inputs.shape[-2:]
     size = torch.tensor([width, height])
     corners = (sampled_corners(theta) + 1) / 2 * size - 0.5  # pixel coordinates, -0.5 the outer edge of pixel 0
@@ -134,4 +139,4 @@ def transformer(found: dict[str, Any], path: Path, columns: int = 8) -> None:
         _show(lower, after)
         lower.set_xlim(-0.2 * width, 1.2 * width)
         lower.set_ylim(1.2 * height, -0.2 * height)
-    figure.savefig(path)
+    grid[0, 0].figure.savefig(path)

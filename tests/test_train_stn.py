@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from scripts import data, train_stn
 from scripts.batches import Normalise
 from scripts.command_line import parse, run
 from scripts.data import load
 from scripts.models import STNClassifier
 from scripts.run_folder import read_metrics
 from scripts.train_stn import RECIPES, Options, main
+from tests.servers import refused
 from tests.trees import write_tree
 
 ROOT = Path(__file__).parent.parent
@@ -34,10 +36,10 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write_tree(tmp_path / "photos")
 
 
-def run_script(folder: Path, *arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **settings.pop("env", {})}
-    command = [sys.executable, "-m", "scripts.train_stn", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, **settings)
+@pytest.fixture
+def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes a second, and here nobody looks."""
+    monkeypatch.setattr(train_stn, "write_report", lambda folder: folder / "report.html")
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -57,6 +59,7 @@ def test_a_run_leaves_everything_and_ends_with_json(
     assert summary["best_test_accuracy"] == pytest.approx(max(row["test_accuracy"] for row in rows), abs=0.01)
 
 
+@pytest.mark.usefixtures("_no_report")
 @pytest.mark.parametrize("validation", [None, 0.25])
 def test_the_checkpoints_alone_give_the_accuracies_of_the_summary(
     tree: Path, tmp_path: Path, validation: float | None
@@ -72,14 +75,16 @@ def test_the_checkpoints_alone_give_the_accuracies_of_the_summary(
         assert 100 * correct.double().mean().item() == pytest.approx(summary[key], abs=0.01)
 
 
+@pytest.mark.usefixtures("_no_report")
 def test_it_learns_to_tell_the_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    main(options(data="digits", epochs=4, batch_size=32, limit_train=2000, limit_test=500, out="run"))
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["test_accuracy"] > 50, "chance is 10"
+    main(options(data="digits", epochs=4, batch_size=16, limit_train=800, limit_test=300, out="run"))
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["test_accuracy"] > 30, "chance is 10"
     resolved = json.loads((tmp_path / "run" / "config.json").read_text())["resolved"]
     assert resolved["augment"] == {"mirror": False, "shift": 2}, "a mirrored 2 is no 2"
 
 
+@pytest.mark.usefixtures("_no_report")
 def test_the_same_seed_gives_the_same_run(tree: Path, tmp_path: Path) -> None:
     def weights(out: str, seed: int) -> torch.Tensor:
         main(options(data=str(tree), epochs=1, seed=seed, out=out))
@@ -109,6 +114,7 @@ def test_without_the_transformer_there_is_no_theta(tree: Path, tmp_path: Path) -
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["parameters"] == 31_340 - 7 * 51
 
 
+@pytest.mark.usefixtures("_no_report")
 def test_every_flag_reaches_the_configuration(tree: Path, tmp_path: Path) -> None:
     given = ["--recipe", "tutorial", "--data", str(tree), "--epochs", "1", "--seed", "9", "--batch-size", "5",
              "--lr", "0.003", "--device", "cpu", "--precision", "float32", "--limit-train", "10", "--limit-test", "4",
@@ -123,6 +129,7 @@ def test_every_flag_reaches_the_configuration(tree: Path, tmp_path: Path) -> Non
     assert (config["resolved"]["train_images"], config["resolved"]["test_images"]) == (8, 4)
 
 
+@pytest.mark.usefixtures("_no_report")
 def test_the_tutorial_recipe_is_the_published_run_to_the_letter(tree: Path, tmp_path: Path) -> None:
     main(options(data=str(tree), recipe="tutorial", epochs=1, out="run"))
     resolved = json.loads((tmp_path / "run" / "config.json").read_text())["resolved"]
@@ -135,7 +142,12 @@ def test_the_tutorial_recipe_is_the_published_run_to_the_letter(tree: Path, tmp_
     assert parse(Options, "train_stn", []).seed == 1
 
 
-def full(tmp_path: Path) -> list[str]:
+def broken_image(tmp_path: Path) -> list[str]:
+    (tmp_path / "photos" / "train" / "dog" / "1.png").write_bytes(b"\x89PNG")
+    return []
+
+
+def taken_folder(tmp_path: Path) -> list[str]:
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "last.pt").write_text("precious")
     return ["--out", "taken"]
@@ -155,7 +167,8 @@ BAD = [
     (["--device", "gpu"], "--device (gpu) must be auto or a device that is there"),
     (["--data", "nowhere"], "--data (nowhere) must be auto, cifar10, digits or a folder"),
     (["--epoch", "3"], "unrecognized arguments: --epoch 3"),
-    (full, "--out (taken) must be a new or an empty folder"),
+    (broken_image, "photos/train/dog/1.png must be an image; it cannot be decoded"),
+    (taken_folder, "--out (taken) must be a new or an empty folder"),
 ]
 
 
@@ -176,16 +189,6 @@ def test_bad_input_gives_one_line_and_exit_code_2(
     assert after == before, "nothing half-written"
 
 
-def test_a_broken_image_is_named_by_the_whole_program(tree: Path, tmp_path: Path) -> None:
-    (tree / "train" / "dog" / "1.png").write_bytes(b"\x89PNG")
-    finished = run_script(tmp_path, "--data", "photos", "--out", "run")
-    assert finished.returncode == 2
-    assert finished.stdout == ""
-    assert finished.stderr.startswith("train_stn: error: photos/train/dog/1.png must be an image")
-    assert finished.stderr.count("\n") == 1
-    assert not (tmp_path / "run").exists()
-
-
 def test_a_full_disk_stops_the_run_in_one_line_with_whole_files_only(tree: Path, tmp_path: Path) -> None:
     """A limit on the size of files stands in for the disk: a checkpoint is larger than 64 kB."""
 
@@ -193,20 +196,26 @@ def test_a_full_disk_stops_the_run_in_one_line_with_whole_files_only(tree: Path,
         resource.setrlimit(resource.RLIMIT_FSIZE, (64_000, 64_000))
 
     main(options(data=str(tree), epochs=1, out="warm"))  # so that the cache of the images is there
-    finished = run_script(tmp_path, "--data", "photos", "--epochs", "1", "--out", "run", preexec_fn=limit)
+    finished = subprocess.run(
+        [sys.executable, "-m", "scripts.train_stn", "--data", "photos", "--epochs", "1", "--out", "run"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, capture_output=True,
+        text=True, preexec_fn=limit,
+    )  # fmt: skip
     assert finished.returncode == 2
     assert finished.stderr == "train_stn: error: cannot write run/last.pt: File too large\n"
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "environment.json", "train.log"}
 
 
-def test_without_a_network_auto_says_three_times_that_it_uses_digits(tmp_path: Path) -> None:
-    nobody = "http://127.0.0.1:9"  # the discard port: refused at once
-    proxies = dict.fromkeys(("http_proxy", "https_proxy"), nobody) | {"no_proxy": "", "CIFAR10_DIR": ""}
-    finished = run_script(
-        tmp_path, "--epochs", "1", "--limit-train", "200", "--limit-test", "50", "--out", "run", env=proxies
-    )
-    assert finished.returncode == 0, finished.stderr
-    lines = finished.stdout.splitlines()
+def test_without_a_network_auto_says_three_times_that_it_uses_digits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CIFAR10_DIR", raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with refused() as nobody:
+        monkeypatch.setattr(data, "CIFAR10_MIRRORS", (f"{nobody}/a", f"{nobody}/b"))
+        main(options(data="auto", epochs=1, limit_train=100, limit_test=50, out="run"))
+    lines = capsys.readouterr().out.splitlines()
     notices = [i for i, line in enumerate(lines) if line.startswith("NOTICE: CIFAR-10 could not be had")]
     assert len(notices) == 2
     assert notices[0] < 3
