@@ -29,7 +29,7 @@ def test_an_epoch_costs_little_more_than_the_bare_steps(
     torch.manual_seed(0)
     network = STNClassifier().to(device).to(memory_format=torch.channels_last)
     images = torch.randint(0, 256, (IMAGES, 3, 32, 32), dtype=torch.uint8, device=device)
-    split = Split(images, torch.randint(0, 10, (IMAGES,), device=device))
+    split = Split(images, torch.randint(0, 10, (IMAGES,), device=device)).to(device)
     generator = torch.Generator().manual_seed(0)
     ready = list(training_batches(split, recipe.batch_size, recipe.normalise, recipe.augment, generator))
     optimizers = recipe.optimizers(network, recipe.lr)

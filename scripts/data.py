@@ -46,8 +46,9 @@ class Split:
         return Split(self.images[index], self.labels[index])
 
     def to(self, device: torch.device) -> "Split":
-        """The same images on another device."""
-        return Split(self.images.to(device), self.labels.to(device))
+        """The same images on another device, channels last, so that batches need not be reordered one by one."""
+        images = self.images.to(device).contiguous(memory_format=torch.channels_last)
+        return Split(images, self.labels.to(device))
 
     def sample(self, count: int) -> "Split":
         """So many images drawn from all of them, the same ones at every call; all of them if there are fewer."""
