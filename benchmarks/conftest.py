@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from scripts.devices import choose_device
 from scripts.run_folder import environment
 
 
@@ -16,10 +17,8 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def device() -> torch.device:
     """The accelerator, where there is one."""
-    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    return choose_device("auto")
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
-    machine_info["run"] = environment(
-        torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    )
+    machine_info["run"] = environment(choose_device("auto"))

@@ -1,4 +1,4 @@
-"""Hypothesis profiles, two quiet threads, and a random state that no test can leak to the next."""
+"""Hypothesis profiles, one thread a process, and a random state that no test can leak to the next."""
 
 import os
 import random

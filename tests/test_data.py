@@ -33,8 +33,8 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 # --- image trees
 
 
-@pytest.mark.parametrize(("suffix", "tolerance"), [("png", 0), ("jpg", 80)])
-def test_a_tree_is_read_pixel_for_pixel_with_classes_in_order(tmp_path: Path, suffix: str, tolerance: int) -> None:
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_a_tree_is_read_pixel_for_pixel_with_classes_in_order(tmp_path: Path, suffix: str) -> None:
     root = write_tree(tmp_path / "photos", side=20, suffix=suffix)
     dataset = data.load(str(root))
     assert dataset.classes == list(CLASSES)
