@@ -41,10 +41,13 @@ bench-smoke: $(READY)  ## run every benchmark once, untimed
 	$(BIN)/python -m pytest benchmarks -q --benchmark-disable $(ARGS)
 
 # the flags of a run that have a variable of their own: make train-stn DATA=digits EPOCHS=5
-STN_FLAGS = $(foreach flag,DATA EPOCHS RECIPE SEED OUT,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z) '$($(flag))'))
+FLAGS = $(foreach flag,DATA EPOCHS RECIPE SEED OUT,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z) '$($(flag))'))
 
 train-stn: $(READY)  ## train a spatial transformer network; DATA= EPOCHS= RECIPE= SEED= OUT= ARGS="--more flags"
-	@$(BIN)/python -m scripts.train_stn $(STN_FLAGS) $(ARGS)
+	@$(BIN)/python -m scripts.train_stn $(FLAGS) $(ARGS)
+
+train-vit: $(READY)  ## train a Vision Transformer; DATA= EPOCHS= RECIPE= SEED= OUT= WEIGHTS= ARGS="--more flags"
+	@$(BIN)/python -m scripts.train_vit $(FLAGS) $(if $(WEIGHTS),--weights '$(WEIGHTS)') $(ARGS)
 
 tables: $(READY)  ## write the result tables in README.md anew from scripts/results/
 	$(BIN)/python -m scripts.tables
@@ -56,4 +59,4 @@ clean:  ## remove the virtual environment and caches; data/ and runs/ stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup test test-thorough lint typecheck format bench bench-smoke train-stn tables pictures clean
+.PHONY: help setup test test-thorough lint typecheck format bench bench-smoke train-stn train-vit tables pictures clean

@@ -34,10 +34,10 @@ def test_an_epoch_costs_little_more_than_the_bare_steps(
     ready = list(training_batches(split, recipe.batch_size, recipe.normalise, recipe.augment, generator))
     optimizers = recipe.optimizers(network, recipe.lr)
     trainer = Trainer(
-        model=network, predict=lambda x: (network(x), None), describe=lambda extra: {}, remark=lambda row: "",
-        optimizers=optimizers, schedule=recipe.schedule, train=split, held_out=split, held_out_name="test",
-        normalise=recipe.normalise, augment=recipe.augment, batch_size=recipe.batch_size, epochs=10_000,
-        bfloat16=False, seed=0, folder=RunFolder.create(tmp_path / "run"), about={},
+        model=network, predict=lambda x: (network(x), None), optimizers=optimizers, schedule=recipe.schedule,
+        train=split, held_out=split, held_out_name="test", prepare=recipe.normalise, augment=recipe.augment,
+        batch_size=recipe.batch_size, steps=400_000, bfloat16=False, seed=0,
+        folder=RunFolder.create(tmp_path / "run"), about={},
     )  # fmt: skip
     schedulers = trainer.schedulers()
     ratios = []

@@ -1,15 +1,19 @@
 """Batches that are made where the model is: the whole split lies there as uint8, and is indexed and normalised there.
 
-uint8 (N, 3, H, W) -> shuffled -> uint8 (B, 3, H, W) -> mirrored, shifted -> float32 (B, 3, H, W), channels last
+uint8 (N, 3, H, W) -> shuffled -> uint8 (B, 3, H, W) -> mirrored, shifted, cropped -> float32 (B, 3, h, w)
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torchvision.transforms.v2 import functional as vision
 
 from scripts.data import Split
+
+Prepare = Callable[[Tensor], Tensor]  # from uint8 images to what a model takes
 
 
 @dataclass(frozen=True)
@@ -42,10 +46,15 @@ class Augment:
     Args:
         mirror: Mirror left to right with probability one half.
         shift: Largest shift in pixels, in each direction; what enters the frame is the reflection at its border.
+        crop: Smallest share of the area that is kept of an image: a box of a random size, place and aspect ratio (3/4
+            to 4/3) is stretched to the size of the image, or to ``size``.
+        size: Side in pixels of what a crop becomes; None for the image's own.
     """
 
     mirror: bool = False
     shift: int = 0
+    crop: float | None = None
+    size: int | None = None
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Return changed images of the same shape; the generator lives on the CPU."""
@@ -60,12 +69,34 @@ class Augment:
             columns = _reflect(torch.arange(width, device=images.device) + right, width)  # (B, W)
             images = images.gather(2, rows[:, None, :, None].expand(-1, channels, -1, width))
             images = images.gather(3, columns[:, None, None, :].expand(-1, channels, height, -1))
+        if self.crop is not None:
+            size = [height, width] if self.size is None else [self.size, self.size]
+            boxes = _random_boxes(count, height, width, self.crop, generator).tolist()
+            images = torch.stack(
+                [vision.resized_crop(image, *box, size=size) for image, box in zip(images, boxes, strict=True)]
+            )
         return images
+
+
+def _random_boxes(count: int, height: int, width: int, least: float, generator: torch.Generator) -> Tensor:
+    """Top, left, height, width (count, 4) of boxes inside the frame: ``least`` to all of its area, where that fits."""
+    area = height * width * (least + (1 - least) * torch.rand(count, generator=generator))
+    ratio = (math.log(4 / 3) * (2 * torch.rand(count, generator=generator) - 1)).exp()  # width / height
+    sides = torch.stack([(area / ratio).sqrt(), (area * ratio).sqrt()], 1)
+    frame = torch.tensor([height, width])
+    sides = sides.round().clamp(min=1).minimum(frame)
+    corners = (torch.rand(count, 2, generator=generator) * (frame - sides + 1)).floor()
+    return torch.cat([corners, sides], 1).long()
 
 
 def _reflect(index: Tensor, size: int) -> Tensor:
     """Fold an index that left 0 .. size - 1 back at the border pixel it crossed."""
     return (size - 1) - ((size - 1) - index.abs()).abs()
+
+
+def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """uint8 images of another size, by bilinear interpolation, with antialiasing where they shrink."""
+    return images if images.shape[-2:] == size else vision.resize(images, list(size))
 
 
 def channel_statistics(images: Tensor) -> Normalise:
@@ -80,7 +111,7 @@ def channel_statistics(images: Tensor) -> Normalise:
 
 
 def training_batches(
-    split: Split, batch_size: int, normalise: Normalise, augment: Augment, generator: torch.Generator
+    split: Split, batch_size: int, prepare: Prepare, augment: Augment, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One pass over the split in a new random order; the last batch may be smaller.
 
@@ -88,10 +119,10 @@ def training_batches(
     """
     order = torch.randperm(len(split), generator=generator).to(split.labels.device)
     for chosen in order.split(batch_size):
-        yield normalise(augment(split.images[chosen], generator)), split.labels[chosen]
+        yield prepare(augment(split.images[chosen], generator)), split.labels[chosen]
 
 
-def evaluation_batches(split: Split, normalise: Normalise, batch_size: int = 1000) -> Iterator[tuple[Tensor, Tensor]]:
+def evaluation_batches(split: Split, prepare: Prepare, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """One pass over the split in its own order."""
     for images, labels in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
-        yield normalise(images), labels
+        yield prepare(images), labels

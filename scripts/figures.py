@@ -122,6 +122,22 @@ def misclassified(found: dict[str, Any], path: Path, columns: int = 10) -> None:
     grid[0].figure.savefig(path)
 
 
+def attention(found: dict[str, Any], path: Path) -> None:
+    """A row an image: the image, the attention rollout over it, and every head of the last layer."""
+    images, rollout, heads = found["attention_images"], found["attention_rollout"], found["attention_last_layer"]
+    maps = torch.cat([rollout[:, None], heads], 1)  # (B, 1 + heads, h, w)
+    grid = _sheet(len(images), 1 + maps.shape[1], side=1.3, title=0.25)
+    for row, image, of_image in zip(grid, images, maps, strict=True):
+        _show(row[0], image)
+        for axes, one in zip(row[1:], of_image, strict=True):
+            axes.imshow(one.numpy(), cmap="viridis", vmin=0, interpolation="nearest")
+    for axes, title in zip(
+        grid[0], ("image", "rollout", *(f"head {i + 1}" for i in range(heads.shape[1]))), strict=True
+    ):
+        axes.set_title(title, fontsize=9)
+    grid[0, 0].figure.savefig(path)
+
+
 def transformer(found: dict[str, Any], path: Path, columns: int = 8) -> None:
     """Pairs of rows: inputs with the outline of what is sampled, and below each what the classifier sees instead."""
     inputs, outputs, theta = found["transformer_inputs"], found["transformer_outputs"], found["theta"]

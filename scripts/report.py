@@ -17,6 +17,7 @@ from scripts import figures
 from scripts.command_line import run
 from scripts.errors import InputError
 from scripts.files import write_whole
+from scripts.models import few_patches_warning
 from scripts.run_folder import read_metrics
 from scripts.theta import collapse_warning
 
@@ -41,7 +42,7 @@ def write_report(folder: Path) -> Path:
     ).get_template("report.html")
     text = page.render(
         title=f"Recipe {summary['recipe']} on {summary['dataset']}, seed {summary['seed']}",
-        notices=_notices(environment, rows),
+        notices=_notices(config, environment, rows),
         numbers=_numbers(summary),
         selection=_selection(config, summary),
         figures=_figures(folder, rows, found),
@@ -52,11 +53,12 @@ def write_report(folder: Path) -> Path:
     return folder / "report.html"
 
 
-def _notices(environment: dict[str, Any], rows: figures.Rows) -> list[dict[str, str]]:
-    notices = [{"word": "Notice", "text": environment["notice"]}] if environment["notice"] else []
-    if "theta_outside" in rows[-1] and (warning := collapse_warning(rows[-1])):
-        notices.append({"word": "Warning", "text": warning})
-    return notices
+def _notices(config: dict[str, Any], environment: dict[str, Any], rows: figures.Rows) -> list[dict[str, str]]:
+    resolved = config["resolved"]
+    warnings = [collapse_warning(rows[-1])] if "theta_outside" in rows[-1] else []
+    warnings += [few_patches_warning(resolved["patches"], resolved["image_size"])] if "patches" in resolved else []
+    said = [("Notice", environment["notice"]), *(("Warning", warning) for warning in warnings)]
+    return [{"word": word, "text": text} for word, text in said if text]
 
 
 def _numbers(summary: dict[str, Any]) -> list[tuple[str, str]]:
@@ -101,6 +103,13 @@ def _figures(folder: Path, rows: figures.Rows, found: dict[str, Any]) -> list[di
         )
         figures.transformer(found, folder / "transformer.png")
         drawn.append(("transformer", "The spatial transformer at work", caption))
+    if "attention_images" in found:
+        caption = (
+            "Where the class token looks, bright where it looks most. Rollout: through all layers, their residual "
+            "paths included. Then the heads of the last layer, each on a scale of its own."
+        )
+        figures.attention(found, folder / "attention.png")
+        drawn.append(("attention", "Attention", caption))
     figures.confusion(found["confusion"], found["classes"], folder / "confusion.png")
     drawn.append(("confusion", "Confusion matrix", "Test images: truth by row, prediction by column."))
     figures.misclassified(found, folder / "misclassified.png")

@@ -1,8 +1,10 @@
 """One loop for every run: train an epoch, evaluate, write a row, keep the last and the best checkpoint."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from scripts.batches import Augment, Normalise, evaluation_batches, training_batches
+from scripts.batches import Augment, Prepare, evaluation_batches, training_batches
 from scripts.data import Split
 from scripts.errors import InputError
 from scripts.run_folder import RunFolder
@@ -52,6 +54,11 @@ def one_cycle(warm_up: float) -> Callable[[float], float]:
     return lambda done: min(done / warm_up, (1 - done) / (1 - warm_up))
 
 
+def cosine(warm_up: float) -> Callable[[float], float]:
+    """Learning-rate factor at a share of the run: a linear rise over ``warm_up``, then half a cosine down to zero."""
+    return lambda done: min(done / warm_up, (1 + math.cos(math.pi * max(0.0, done - warm_up) / (1 - warm_up))) / 2)
+
+
 def constant(done: float) -> float:
     """The learning rate never changes."""
     return 1.0
@@ -62,15 +69,19 @@ class Trainer:
     """Everything a run needs.
 
     Args:
-        model: On the device, in channels-last format.
+        model: On the device.
         predict: Forward pass for evaluation: images -> logits and, where the model has it, something to describe.
-        describe: Columns of metrics.csv from all that ``predict`` reported.
-        remark: What the log says of those columns.
+        describe: From all that ``predict`` reported to columns of metrics.csv and what the log says of them.
         optimizers: Stepped together; their learning rates are the peaks of ``schedule``.
         schedule: Learning-rate factor at a share of the run from 0 to 1.
+        clip: Largest norm of all gradients together; a longer gradient is shortened to it.
         train: The images trained on, on the device.
         held_out: The images evaluated each epoch, on the device.
         held_out_name: What those are, ``test`` or ``validation``.
+        prepare: From uint8 images to what the model takes.
+        batch_size: Images a step.
+        at_once: Most images in one forward pass: a larger batch adds up the gradients of its parts.
+        steps: Length of the run. An epoch is one pass over the training images; the last one may be cut short.
         bfloat16: Forward passes under bfloat16 autocast.
         seed: For the order of the images and their augmentation.
         folder: Where everything is written.
@@ -79,17 +90,18 @@ class Trainer:
 
     model: nn.Module
     predict: Predict
-    describe: Callable[[Tensor], dict[str, float]]
-    remark: Callable[[dict[str, float]], str]
+    describe: Callable[[Tensor], tuple[dict[str, float], str]] | None = None
     optimizers: Sequence[torch.optim.Optimizer]
     schedule: Callable[[float], float]
+    clip: float | None = None
     train: Split
     held_out: Split
     held_out_name: str
-    normalise: Normalise
+    prepare: Prepare
     augment: Augment
     batch_size: int
-    epochs: int
+    at_once: int = 1000
+    steps: int
     bfloat16: bool
     seed: int
     folder: RunFolder
@@ -110,20 +122,31 @@ class Trainer:
             row[f"{self.held_out_name}_accuracy"] = result.accuracy
             row[f"{self.held_out_name}_seconds"] = time.perf_counter() - start
             self.folder.log(result.line(self.held_out_name))
-            if result.extra is not None:
-                row |= self.describe(result.extra)
-                self.folder.log(self.remark(row))
+            if self.describe is not None and result.extra is not None:
+                columns, remark = self.describe(result.extra)
+                row |= columns
+                self.folder.log(remark)
             best = all(result.accuracy > earlier[f"{self.held_out_name}_accuracy"] for earlier in rows)
             rows.append(row)
             self._save(row, best)
         return rows
+
+    @property
+    def steps_an_epoch(self) -> int:
+        """Batches in one pass over the training images, the last of them full or not."""
+        return -(-len(self.train) // self.batch_size)
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training images, the last of them whole or not."""
+        return -(-self.steps // self.steps_an_epoch)
 
     def evaluate(self, split: Split) -> Evaluation:
         """Run the model over a split without training it."""
         self.model.eval()
         parts = []
         with torch.inference_mode(), self._autocast():
-            for images, _ in evaluation_batches(split, self.normalise):
+            for images, _ in evaluation_batches(split, self.prepare, self.at_once):
                 logits, extra = self.predict(images)
                 parts.append((logits.float(), extra))
         extras = [extra for _, extra in parts if extra is not None]
@@ -136,43 +159,49 @@ class Trainer:
     ) -> dict[str, float]:
         """One pass over the training images: mean loss and accuracy while learning, seconds, images a second."""
         self.model.train()
-        batches = training_batches(self.train, self.batch_size, self.normalise, self.augment, generator)
+        steps = min(self.steps_an_epoch, self.steps - (epoch - 1) * self.steps_an_epoch)
+        batches = training_batches(self.train, self.batch_size, self.prepare, self.augment, generator)
         totals = torch.zeros(2, device=self.train.labels.device)  # loss and hits; stays there, so a GPU never waits
         seen, start = 0, time.perf_counter()
-        steps = -(-len(self.train) // self.batch_size)
-        with tqdm(batches, f"{epoch}/{self.epochs}", steps, leave=False, disable=None, unit="batch") as bar:
+        name = f"{epoch}/{self.epochs}"
+        with tqdm(islice(batches, steps), name, steps, leave=False, disable=None, unit="batch") as bar:
             for images, labels in bar:
-                with self._autocast():
-                    logits = self.model(images)
-                    loss = F.cross_entropy(logits, labels)
                 for optimizer in self.optimizers:
                     optimizer.zero_grad()
-                loss.backward()
+                for part, truth in zip(images.split(self.at_once), labels.split(self.at_once), strict=True):
+                    with self._autocast():
+                        logits = self.model(part)
+                        loss = F.cross_entropy(logits, truth)
+                    share = len(truth) / len(labels)
+                    (loss * share).backward()
+                    hits = (logits.detach().argmax(1) == truth).sum()
+                    totals += torch.stack([loss.detach() * len(truth), hits])
+                if self.clip is not None:
+                    nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
                 for optimizer, schedule in zip(self.optimizers, schedulers, strict=True):
                     optimizer.step()
                     schedule.step()
-                totals += torch.stack([loss.detach() * len(labels), (logits.detach().argmax(1) == labels).sum()])
                 seen += len(labels)
                 if not bar.disable and bar.n % 10 == 0:
                     bar.set_postfix_str(f"loss {totals[0] / seen:.4f}, accuracy {100 * totals[1] / seen:.2f}%")
-        loss_sum, hits = totals.tolist()
+        loss_sum, correct = totals.tolist()
         seconds = time.perf_counter() - start
         if not loss_sum < float("inf"):
             raise InputError(f"the training loss of epoch {epoch} ({loss_sum / seen}) must be finite; lower --lr")
-        row = {"train_loss": loss_sum / seen, "train_accuracy": 100 * hits / seen}
+        row = {"train_loss": loss_sum / seen, "train_accuracy": 100 * correct / seen}
         self.folder.log(
-            f"Train set: Average loss: {row['train_loss']:.4f}, Accuracy: {int(hits)}/{seen} "
+            f"Train set: Average loss: {row['train_loss']:.4f}, Accuracy: {int(correct)}/{seen} "
             f"({row['train_accuracy']:.2f}%), {seconds:.1f} s"
         )
         return {**row, "train_seconds": seconds, "images_per_second": seen / seconds}
 
     def schedulers(self) -> list[torch.optim.lr_scheduler.LRScheduler]:
         """One for each optimizer, stepped after every batch."""
-        total = self.epochs * -(-len(self.train) // self.batch_size)
-        return [
-            torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule(min(1.0, (step + 0.5) / total)))
-            for optimizer in self.optimizers
-        ]
+
+        def factor(step: int) -> float:
+            return self.schedule(min(1.0, (step + 0.5) / self.steps))
+
+        return [torch.optim.lr_scheduler.LambdaLR(optimizer, factor) for optimizer in self.optimizers]
 
     def _autocast(self) -> torch.autocast:
         device = self.train.labels.device.type

@@ -30,17 +30,16 @@ def trainer(folder: Path, **changes: object) -> Trainer:
     settings = {
         "model": model,
         "predict": lambda x: (model(x), None),
-        "describe": lambda extra: {"extra_mean": extra.mean().item()},
-        "remark": lambda row: f"mean {row['extra_mean']:.3f}",
+        "describe": lambda extra: ({"extra_mean": extra.mean().item()}, f"mean {extra.mean():.3f}"),
         "optimizers": [torch.optim.SGD(model.parameters(), lr=0.05)],
         "schedule": constant,
         "train": dots(30, seed=1),
         "held_out": dots(14, seed=2),
         "held_out_name": "test",
-        "normalise": Normalise((0.5,) * 3, (0.5,) * 3),
+        "prepare": Normalise((0.5,) * 3, (0.5,) * 3),
         "augment": Augment(),
         "batch_size": 8,
-        "epochs": 3,
+        "steps": 12,
         "bfloat16": False,
         "seed": 0,
         "folder": RunFolder.create(folder),
@@ -71,7 +70,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: 
 
 
 def test_the_log_speaks_as_the_published_run_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    trainer(tmp_path / "run", epochs=1).fit()
+    trainer(tmp_path / "run", steps=4).fit()
     log = (tmp_path / "run" / "train.log").read_text()
     assert capsys.readouterr().out == log
     first, second, third = log.splitlines()
@@ -87,7 +86,7 @@ def test_in_a_terminal_a_bar_shows_running_loss_and_accuracy(tmp_path: Path, mon
             return True
 
     monkeypatch.setattr("sys.stderr", Terminal())
-    trainer(tmp_path / "run", epochs=1, train=dots(400, seed=1)).fit()
+    trainer(tmp_path / "run", steps=50, train=dots(400, seed=1)).fit()
     assert re.search(r"1/1: .* \d+/50 .*loss 0\.\d{4}, accuracy \d\d\.\d\d%\]", sys.stderr.getvalue())
 
 
@@ -102,7 +101,7 @@ def test_the_test_line_is_that_of_the_published_run() -> None:
 
 def test_training_loss_and_accuracy_are_means_over_the_images_not_the_batches(tmp_path: Path) -> None:
     """30 images in batches of 8 leave a batch of 6, which must not weigh as much as the others."""
-    frozen = trainer(tmp_path / "run", epochs=1, schedule=lambda done: 0.0)
+    frozen = trainer(tmp_path / "run", steps=4, schedule=lambda done: 0.0)
     (row,) = frozen.fit()
     expected = frozen.evaluate(frozen.train)
     assert row["train_loss"] == pytest.approx(expected.loss, rel=1e-5)
@@ -110,7 +109,7 @@ def test_training_loss_and_accuracy_are_means_over_the_images_not_the_batches(tm
 
 
 def test_checkpoints_hold_the_last_and_the_best_epoch_and_load_without_running_code(tmp_path: Path) -> None:
-    run = trainer(tmp_path / "run", epochs=4)
+    run = trainer(tmp_path / "run", steps=16)
     rows = run.fit()
     last = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
     best = torch.load(tmp_path / "run" / "best.pt", weights_only=True)
@@ -127,7 +126,7 @@ def test_what_the_model_reports_becomes_columns_and_a_line_each_epoch(
 ) -> None:
     run = trainer(tmp_path / "run", predict=lambda x: (torch.zeros(len(x), 2), x.flatten(1)))
     rows = run.fit()
-    expected = run.normalise(run.held_out.images).mean().item()
+    expected = run.prepare(run.held_out.images).mean().item()
     assert [row["extra_mean"] for row in rows] == pytest.approx([expected] * 3)
     assert capsys.readouterr().out.count(f"\nmean {expected:.3f}\n") == 3
 
@@ -173,9 +172,9 @@ def test_the_learning_rate_follows_the_schedule_over_all_steps(tmp_path: Path) -
             used.append(self.param_groups[0]["lr"])
             super().step(closure)
 
-    run = trainer(tmp_path / "run", epochs=5, schedule=one_cycle(0.2))
+    run = trainer(tmp_path / "run", steps=20, schedule=one_cycle(0.2))
     spies = [Spy(run.model.parameters(), lr=2.0)]
-    trainer(tmp_path / "again", model=run.model, predict=run.predict, optimizers=spies, epochs=5,
+    trainer(tmp_path / "again", model=run.model, predict=run.predict, optimizers=spies, steps=20,
             schedule=one_cycle(0.2)).fit()  # fmt: skip
     assert len(used) == 5 * 4
     assert max(used) == pytest.approx(2.0, rel=0.2)

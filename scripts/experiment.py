@@ -1,0 +1,236 @@
+"""One run from flags to report, whatever the network: data -> batches -> network -> loop -> run folder -> report."""
+
+import dataclasses
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from scripts.batches import Augment, Normalise, channel_statistics, resized
+from scripts.command_line import option, positive, share, whole
+from scripts.data import Dataset, Split, load
+from scripts.devices import choose_device, fast_at_bfloat16
+from scripts.errors import InputError
+from scripts.findings import classification_findings, evenly_spaced
+from scripts.report import write_report
+from scripts.run_folder import RunFolder, environment
+from scripts.training import Predict, Trainer
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The flags of every run."""
+
+    recipe: str = option("", "how to train")
+    data: str = option("auto", "auto, cifar10, digits, or a folder {train,test}/<class>/*.{png,jpg}")
+    epochs: int | None = option(None, "passes over the training images (default: the recipe's)", type=whole(1))
+    steps: int | None = option(None, "length of the run in steps, instead of --epochs", type=whole(1))
+    seed: int = option(1, "for weights, order and augmentation", type=whole(0))
+    batch_size: int | None = option(None, "images a step (default: the recipe's)", type=whole(1))
+    lr: float | None = option(None, "highest learning rate (default: the recipe's)", type=positive)
+    device: str = option("auto", "auto, cpu, cuda, cuda:1, mps")
+    precision: str = option(
+        "auto", "of the forward pass; auto is the recipe's", choices=("auto", "float32", "bfloat16")
+    )
+    validation: float | None = option(
+        None, "share of the training images held out to choose the best checkpoint (default: the test set chooses)",
+        type=share,
+    )  # fmt: skip
+    limit_train: int | None = option(None, "use at most so many training images", type=whole(1))
+    limit_test: int | None = option(None, "use at most so many test images", type=whole(1))
+    out: str | None = option(None, "run folder, new or empty (default: runs/<data>-<recipe>-seed<seed>-<time>)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to train, beside the data and the seed.
+
+    Args:
+        lr: Highest learning rate.
+        batch_size: Images a step.
+        epochs: Length of the run in passes over the training images.
+        steps: Its length in steps, where that is what was published.
+        normalise: Fixed statistics; None for those of the training images.
+        augment: The mirror is left out where it changes the class.
+        schedule: As in ``Trainer``.
+        clip: As in ``Trainer``.
+        at_once: As in ``Trainer``.
+        bfloat16: Whether to use bfloat16 autocast where the device is fast at it.
+    """
+
+    lr: float
+    batch_size: int
+    epochs: int
+    steps: int | None = None
+    normalise: Normalise | None = None
+    augment: Augment
+    schedule: Callable[[float], float]
+    clip: float | None = None
+    at_once: int = 1000
+    bfloat16: bool = True
+
+
+R = TypeVar("R", bound=Recipe)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What an entry trains, and what it has to say of it.
+
+    Args:
+        network: In evaluation images (B, 3, h, w) -> logits.
+        optimizers: Over its parameters.
+        size: Height and width of the images that it takes; others are resized.
+        settings: What else the recipe came to, for config.json and the checkpoints: plain values alone.
+        remarks: Lines for the log before training starts.
+        predict: As in ``Trainer``, where the network reports more than logits.
+        describe: As in ``Trainer``.
+        findings: What the report shows of the network, from uint8 test images of that size and their normalisation.
+    """
+
+    network: nn.Module
+    optimizers: Sequence[torch.optim.Optimizer]
+    size: tuple[int, int]
+    settings: dict[str, Any]
+    remarks: Sequence[str] = ()
+    predict: Predict | None = None
+    describe: Callable[[Tensor], tuple[dict[str, float], str]] | None = None
+    findings: Callable[[Tensor, Normalise], dict[str, Any]]
+
+
+def conduct(options: RunOptions, recipe: R, build: Callable[[R, Dataset, torch.device], Subject]) -> None:
+    """Train what ``build`` makes of the settled recipe, and leave a run folder with a report.
+
+    Raises:
+        InputError: If something that was asked for cannot be had.
+    """
+    started = time.perf_counter()
+    if options.out:
+        RunFolder.refuse_taken(Path(options.out))  # before anything is downloaded
+    device = choose_device(options.device)
+    dataset = load(options.data).limited(options.limit_train, options.limit_test).to(device)
+    train, held_out = dataset.train.divided(options.validation) if options.validation else (dataset.train, dataset.test)
+    recipe = settle(recipe, options, dataset, train, device)
+    torch.manual_seed(options.seed)
+    subject = build(recipe, dataset, device)
+    trainer = prepare(options, recipe, subject, dataset, train, held_out)
+    folder, normalise = trainer.folder, recipe.normalise
+    assert normalise is not None
+
+    rows = trainer.fit()
+    last = shown = trainer.evaluate(dataset.test)
+    best = max(row.get("test_accuracy", 0.0) for row in rows)
+    if options.validation:  # then no row knows the test set, and the best checkpoint meets it here
+        subject.network.load_state_dict(torch.load(folder.path / "best.pt", weights_only=True)["model"])
+        shown = trainer.evaluate(dataset.test)
+        best = shown.accuracy
+    summary = {
+        "dataset": dataset.name,
+        "recipe": options.recipe,
+        "epochs": trainer.epochs,
+        "steps": trainer.steps,
+        "seed": options.seed,
+        "train_accuracy": round(rows[-1]["train_accuracy"], 2),
+        "test_accuracy": round(last.accuracy, 2),
+        "best_test_accuracy": round(best, 2),
+        "parameters": sum(parameter.numel() for parameter in subject.network.parameters()),
+        "seconds": round(time.perf_counter() - started, 1),
+        "images_per_second": round(statistics.median(row["images_per_second"] for row in rows)),
+        "run_folder": str(folder.path),
+    }
+    folder.json("summary.json", summary)
+    images = dataset.test.images
+    found = classification_findings(images, shown.logits, shown.labels, dataset.classes)
+    chosen = resized(images[evenly_spaced(len(images)).to(images.device)], subject.size)
+    folder.checkpoint("findings.pt", found | subject.findings(chosen, normalise))
+    folder.announce(dataset.notice)
+    print(f"Report: {write_report(folder.path)}")
+    print(json.dumps(summary))
+
+
+def settle(recipe: R, options: RunOptions, dataset: Dataset, train: Split, device: torch.device) -> R:
+    """The recipe with everything that flags, data and device decide.
+
+    Raises:
+        InputError: If two flags contradict each other.
+    """
+    if options.steps and options.epochs:
+        raise InputError(f"--steps ({options.steps}) and --epochs ({options.epochs}) cannot both be given")
+    batch_size = options.batch_size or recipe.batch_size
+    steps = options.steps or (None if options.epochs else recipe.steps)
+    return dataclasses.replace(
+        recipe,
+        lr=options.lr or recipe.lr,
+        batch_size=batch_size,
+        steps=steps or (options.epochs or recipe.epochs) * -(-len(train) // batch_size),
+        normalise=recipe.normalise or channel_statistics(train.images),
+        augment=dataclasses.replace(recipe.augment, mirror=recipe.augment.mirror and dataset.mirrors_keep_class),
+        bfloat16=options.precision == "bfloat16"
+        or (options.precision == "auto" and recipe.bfloat16 and fast_at_bfloat16(device)),
+    )
+
+
+def prepare(
+    options: RunOptions, recipe: Recipe, subject: Subject, dataset: Dataset, train: Split, held_out: Split
+) -> Trainer:
+    """A trainer, with a run folder that says what the options came to."""
+    normalise, steps = recipe.normalise, recipe.steps
+    assert normalise is not None
+    assert steps is not None
+    resolved = {
+        "lr": recipe.lr,
+        "batch_size": recipe.batch_size,
+        "steps": steps,
+        "clip": recipe.clip,
+        "at_once": recipe.at_once,
+        **subject.settings,
+        "normalise": dataclasses.asdict(normalise),
+        "augment": dataclasses.asdict(recipe.augment),
+        "precision": "bfloat16" if recipe.bfloat16 else "float32",
+        "image_size": list(subject.size),
+        "train_images": len(train),
+        "test_images": len(dataset.test),
+        "classes": list(dataset.classes),
+    }
+    device = train.labels.device
+    folder = RunFolder.create(Path(options.out) if options.out else default_folder(options, dataset.name))
+    folder.json("config.json", {"asked": dataclasses.asdict(options), "resolved": resolved})
+    folder.json("environment.json", environment(device) | {"data": dataset.description, "notice": dataset.notice})
+    folder.announce(dataset.notice)
+    folder.log(f"{dataset.description}: {len(train)} images to train on, {len(dataset.test)} to test")
+    for line in subject.remarks:
+        folder.log(line)
+    network = subject.network
+    return Trainer(
+        model=network,
+        predict=subject.predict or (lambda images: (network(images), None)),
+        describe=subject.describe,
+        optimizers=subject.optimizers,
+        schedule=recipe.schedule,
+        clip=recipe.clip,
+        train=train,
+        held_out=held_out,
+        held_out_name="validation" if options.validation else "test",
+        prepare=lambda images: normalise(resized(images, subject.size)),
+        augment=recipe.augment,
+        batch_size=recipe.batch_size,
+        at_once=recipe.at_once,
+        steps=steps,
+        bfloat16=recipe.bfloat16,
+        seed=options.seed,
+        folder=folder,
+        about={"recipe": options.recipe, **resolved},
+    )
+
+
+def default_folder(options: RunOptions, dataset: str) -> Path:
+    """A name that no other run has."""
+    now = datetime.now().strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{dataset.replace(':', '-')}-{options.recipe}-seed{options.seed}-{now}"
