@@ -52,7 +52,7 @@ train-vit: $(READY)  ## train a Vision Transformer; DATA= EPOCHS= RECIPE= SEED= 
 tables: $(READY)  ## write the result tables in README.md anew from scripts/results/
 	$(BIN)/python -m scripts.tables
 
-pictures: $(READY)  ## draw the pictures in scripts/README.md anew
+pictures: $(READY)  ## draw the pictures of the pages anew
 	$(BIN)/python -m scripts.pictures
 
 clean:  ## remove the virtual environment and caches; data/ and runs/ stay

@@ -1,4 +1,4 @@
-"""scripts/README.md and its pictures say what the code does: files, flags, recipes, limits, shapes."""
+"""The pictures of the pages, and scripts/README.md, say what the code does: shapes, files, flags, recipes, limits."""
 
 import re
 from pathlib import Path
@@ -9,22 +9,27 @@ import torch
 from matplotlib import __version__ as matplotlib_version
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 from matplotlib.text import Text
 from PIL import Image
 from torch.nn import functional as F
 
-from scripts import findings, models, pictures, report, theta
+from scripts import drawing, findings, models, pictures, pictures_stn, report, theta
 from scripts.command_line import parse
 from scripts.train_stn import RECIPES, Options
 
 SCRIPTS = Path(pictures.__file__).parent
 PAGE = (SCRIPTS / "README.md").read_text("utf-8")
-every_picture = pytest.mark.parametrize("name", pictures.PICTURES)
+each_page = pytest.mark.parametrize("page", pictures.PAGES)
+every_picture = pytest.mark.parametrize(
+    "key", [(page, name) for page, drawings in pictures.PAGES.items() for name in drawings], ids="-".join
+)
+Key = tuple[str, str]  # page and name
 
 
 @pytest.fixture(scope="module")
-def drawn() -> dict[str, Figure]:
-    return {name: draw() for name, draw in pictures.PICTURES.items()}
+def drawn() -> dict[Key, Figure]:
+    return {(page, name): draw() for page, drawings in pictures.PAGES.items() for name, draw in drawings.items()}
 
 
 def section(title: str) -> str:
@@ -45,23 +50,25 @@ def pixels(path: Path) -> torch.Tensor:
         return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None].float()
 
 
-def test_the_page_names_every_picture_and_no_other() -> None:
-    named = re.findall(r"\]\(pictures/([^)]+)\)", PAGE)
-    assert sorted(named) == sorted(path.name for path in pictures.FOLDER.iterdir())
-    assert sorted(named) == sorted(f"{name}.png" for name in pictures.PICTURES)
+@each_page
+def test_the_page_names_every_picture_and_no_other(page: str) -> None:
+    folder = pictures.ROOT / page
+    named = re.findall(r"\]\(pictures/([^)]+)\)", (folder / "README.md").read_text("utf-8"))
+    assert sorted(named) == sorted(path.name for path in (folder / "pictures").iterdir())
+    assert sorted(named) == sorted(f"{name}.png" for name in pictures.PAGES[page])
 
 
 @every_picture
-def test_the_picture_says_what_is_computed_now(drawn: dict[str, Figure], name: str) -> None:
-    with Image.open(pictures.FOLDER / f"{name}.png") as image:
-        assert image.info["Description"] == pictures.words(drawn[name]), "run `make pictures`"
+def test_the_picture_says_what_is_computed_now(drawn: dict[Key, Figure], key: Key) -> None:
+    with Image.open(pictures.path_of(*key)) as image:
+        assert image.info["Description"] == drawing.words(drawn[key]), "run `make pictures`"
 
 
 @every_picture
-def test_the_picture_is_the_one_that_is_drawn_now(drawn: dict[str, Figure], tmp_path: Path, name: str) -> None:
-    pictures.save(drawn[name], tmp_path / "anew.png")
-    anew, committed = pixels(tmp_path / "anew.png"), pixels(pictures.FOLDER / f"{name}.png")
-    with Image.open(pictures.FOLDER / f"{name}.png") as image:
+def test_the_picture_is_the_one_that_is_drawn_now(drawn: dict[Key, Figure], tmp_path: Path, key: Key) -> None:
+    drawing.save(drawn[key], tmp_path / "anew.png")
+    anew, committed = pixels(tmp_path / "anew.png"), pixels(pictures.path_of(*key))
+    with Image.open(pictures.path_of(*key)) as image:
         same_letters = f"version{matplotlib_version}," in image.info["Software"]
     # measured: 0 with the same matplotlib; 21 with 3.8 beside 3.11; 142 with a rotation the other way round
     side, tolerance = (8, 3) if same_letters else (32, 40)
@@ -71,36 +78,47 @@ def test_the_picture_is_the_one_that_is_drawn_now(drawn: dict[str, Figure], tmp_
 
 
 @every_picture
-def test_the_picture_is_small_and_readable(drawn: dict[str, Figure], name: str) -> None:
-    path = pictures.FOLDER / f"{name}.png"
+def test_the_picture_is_small_and_readable(drawn: dict[Key, Figure], key: Key) -> None:
+    path = pictures.path_of(*key)
     assert path.stat().st_size < 80_000
-    assert pixels(path).shape[-1] == pictures.WIDTH
-    assert min(text.get_fontsize() for text in written(drawn[name])) >= 11
+    assert pixels(path).shape[-1] == drawing.WIDTH
+    assert min(text.get_fontsize() for text in written(drawn[key])) >= 11
 
 
 @every_picture
-def test_no_text_is_cut_off_or_covers_another(drawn: dict[str, Figure], name: str) -> None:
-    renderer = FigureCanvasAgg(drawn[name]).get_renderer()
-    places = [(text.get_text(), text.get_window_extent(renderer)) for text in written(drawn[name])]
+def test_no_text_is_cut_off_or_covers_another(drawn: dict[Key, Figure], key: Key) -> None:
+    renderer = FigureCanvasAgg(drawn[key]).get_renderer()
+    places = [(text.get_text(), text.get_window_extent(renderer)) for text in written(drawn[key])]
     assert len(places) >= 8
     for i, (text, box) in enumerate(places):
-        assert drawn[name].bbox.contains(*box.min), text
-        assert drawn[name].bbox.contains(*box.max), text
+        assert drawn[key].bbox.contains(*box.min), text
+        assert drawn[key].bbox.contains(*box.max), text
         assert [other for other, place in places[:i] if box.overlaps(place)] == [], text
 
 
-def test_the_shapes_are_those_of_a_forward_pass(drawn: dict[str, Figure]) -> None:
+@every_picture
+def test_what_is_written_in_a_box_fits_it(drawn: dict[Key, Figure], key: Key) -> None:
+    renderer = FigureCanvasAgg(drawn[key]).get_renderer()
+    places = [(text.get_text(), text.get_window_extent(renderer)) for text in written(drawn[key])]
+    for patch in (patch for axes in drawn[key].axes for patch in axes.patches if isinstance(patch, FancyBboxPatch)):
+        box = patch.get_window_extent(renderer)
+        for text, place in places:
+            apart = not box.overlaps(place)
+            assert apart or (box.contains(*place.min) and box.contains(*place.max)), text
+
+
+def test_the_shapes_are_those_of_a_forward_pass(drawn: dict[Key, Figure]) -> None:
     network, seen = models.STNClassifier(), {}
     network.transformer.localization.register_forward_pre_hook(lambda _, given: seen.update(image=given[0].shape))
     network.conv1.register_forward_pre_hook(lambda _, given: seen.update(sampled=given[0].shape))
     logits, matrices = network(torch.zeros(11, 3, 32, 32), return_theta=True)
     seen |= {"logits": logits.shape, "theta": matrices.shape, "grid": (11, *seen["sampled"][2:], 2)}
     expected = sorted(str(tuple(shape)).replace("11", "B") for shape in seen.values())
-    assert sorted(re.findall(r"\([^)]*\)", pictures.words(drawn["stn"]))) == expected
+    assert sorted(re.findall(r"\([^)]*\)", drawing.words(drawn["scripts", "stn"]))) == expected
 
 
 def test_affine_takes_what_the_statistics_give_back() -> None:
-    statistics = theta.theta_statistics(pictures.affine(1.3, 20, x=0.1, y=-0.2), 32, 32)
+    statistics = theta.theta_statistics(pictures_stn.affine(1.3, 20, x=0.1, y=-0.2), 32, 32)
     names = ("theta_scale_mean", "theta_angle_mean", "theta_shift_x_mean", "theta_shift_y_mean")
     assert [statistics[name] for name in names] == pytest.approx([1.3, 20, 0.1, -0.2], abs=1e-5)
 
