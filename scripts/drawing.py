@@ -55,11 +55,17 @@ def blank(height: int) -> tuple[Figure, Axes]:
     return figure, sheet
 
 
+def panel(figure: Figure, x: float, y: float, width: float, height: float) -> Axes:
+    """Axes around a point of the sheet, without a frame."""
+    whole = figure.get_figheight() * DPI
+    axes = figure.add_axes(((x - width / 2) / WIDTH, 1 - (y + height / 2) / whole, width / WIDTH, height / whole))
+    axes.axis("off")
+    return axes
+
+
 def square(figure: Figure, x: float, y: float, side: float, reach: float = 1.0) -> Axes:
     """Square axes around a point of the sheet that show the coordinates from -reach to reach, y downwards."""
-    height = figure.get_figheight() * DPI
-    axes = figure.add_axes(((x - side / 2) / WIDTH, 1 - (y + side / 2) / height, side / WIDTH, side / height))
-    axes.axis("off")
+    axes = panel(figure, x, y, side, side)
     axes.set_xlim(-reach, reach)
     axes.set_ylim(reach, -reach)
     return axes
@@ -73,13 +79,18 @@ def show(axes: Axes, image: Tensor) -> None:
     axes.set_ylim(limits[1])
 
 
+def label(sheet: Axes, x: float, y: float, text: str, colour: str = "black") -> None:
+    """Words around a point."""
+    sheet.text(x, y, text, fontsize=FONT, color=colour, ha="center", va="center", linespacing=1.3)
+
+
 def box(sheet: Axes, x: float, y: float, width: float, text: str, colour: str) -> None:
     """A box around a point with one to three lines in it."""
     height = max(60, 8 + 32 * len(text.splitlines()))
     corner = (x - width / 2, y - height / 2)
     style = "round,pad=0,rounding_size=9"
     sheet.add_patch(FancyBboxPatch(corner, width, height, boxstyle=style, facecolor=colour, edgecolor="black"))
-    sheet.text(x, y, text, fontsize=FONT, ha="center", va="center", linespacing=1.3)
+    label(sheet, x, y, text)
 
 
 def arrow(sheet: Axes, *points: tuple[float, float], colour: str = "black") -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from scripts import pictures_stn
+from scripts import pictures_components, pictures_stn
 from scripts.command_line import run
 from scripts.drawing import save
 
 ROOT = Path(__file__).parent.parent
 PAGES: dict[str, dict[str, Callable[[], Figure]]] = {  # folder of a page -> its pictures
+    "components": pictures_components.PICTURES,
     "scripts": pictures_stn.PICTURES,
 }
 

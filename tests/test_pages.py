@@ -1,5 +1,6 @@
 """The pages say what the code does: examples run, links lead somewhere, tables come from the result files."""
 
+import doctest
 import re
 from pathlib import Path
 
@@ -18,10 +19,23 @@ def test_the_result_table_is_that_of_the_result_files() -> None:
     assert table.count("\n") >= 3, "no results at all"
 
 
+def examples(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+
+
 @each_page
 def test_every_python_example_runs(page: Path) -> None:
-    for block in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
-        exec(compile(block, str(page), "exec"), {})
+    for block in examples(page):
+        if ">>>" not in block:
+            exec(compile(block, str(page), "exec"), {})
+
+
+@each_page
+def test_every_session_prints_what_the_page_shows(page: Path) -> None:
+    for number, block in enumerate(examples(page)):
+        session = doctest.DocTestParser().get_doctest(block, {}, f"example {number}", str(page), 0)
+        said: list[str] = []
+        assert doctest.DocTestRunner().run(session, out=said.append).failed == 0, "".join(said)
 
 
 @each_page

@@ -12,8 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.text import Text
 from PIL import Image
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from components import MLP, Attention, Block, Encoder, LocalizationNet, PatchEmbeddings
 from scripts import drawing, findings, models, pictures, pictures_stn, report, theta
 from scripts.command_line import parse
 from scripts.train_stn import RECIPES, Options
@@ -89,7 +91,7 @@ def test_the_picture_is_small_and_readable(drawn: dict[Key, Figure], key: Key) -
 def test_no_text_is_cut_off_or_covers_another(drawn: dict[Key, Figure], key: Key) -> None:
     renderer = FigureCanvasAgg(drawn[key]).get_renderer()
     places = [(text.get_text(), text.get_window_extent(renderer)) for text in written(drawn[key])]
-    assert len(places) >= 8
+    assert len(places) >= 6
     for i, (text, box) in enumerate(places):
         assert drawn[key].bbox.contains(*box.min), text
         assert drawn[key].bbox.contains(*box.max), text
@@ -115,6 +117,114 @@ def test_the_shapes_are_those_of_a_forward_pass(drawn: dict[Key, Figure]) -> Non
     seen |= {"logits": logits.shape, "theta": matrices.shape, "grid": (11, *seen["sampled"][2:], 2)}
     expected = sorted(str(tuple(shape)).replace("11", "B") for shape in seen.values())
     assert sorted(re.findall(r"\([^)]*\)", drawing.words(drawn["scripts", "stn"]))) == expected
+
+
+def as_written(*shape: int) -> str:
+    """A shape as pictures write it; the batches of these tests are 11 images."""
+    return str(shape).replace("(11,", "(B,")
+
+
+def passing(module: nn.Module, x: Tensor) -> dict[str, str]:
+    """The shapes that pass the parts of a module: ``part`` is what goes in, ``part>`` what comes out."""
+    seen = {}
+    for name, part in module.named_modules():
+        part.register_forward_hook(
+            lambda _, given, returned, name=name: seen.update(
+                {name: as_written(*given[0].shape), f"{name}>": as_written(*returned.shape)}
+            )
+        )
+    module.eval()(x)
+    return seen
+
+
+def lines_with_shapes(figure: Figure) -> list[str]:
+    return sorted(line for line in drawing.words(figure).splitlines() if "(" in line)
+
+
+def test_the_shapes_of_vit_b_16(drawn: dict[Key, Figure]) -> None:
+    network = models.VisionTransformer.from_preset("b16", 1000, device="meta")
+    seen = passing(network, torch.empty(11, 3, 224, 224, device="meta"))
+    expected = [seen[""], seen["encoder"], seen["encoder>"], f"class token {seen['head']}", f"logits {seen['head>']}"]
+    assert lines_with_shapes(drawn["components", "vit"]) == sorted(expected)
+    assert f"× {len(network.encoder.blocks)}" in drawing.words(drawn["components", "vit"]).splitlines()  # noqa: RUF001
+
+
+def test_the_shapes_of_patch_embeddings(drawn: dict[Key, Figure]) -> None:
+    layer = PatchEmbeddings(32, 8, dim=8)
+    seen = passing(layer, torch.zeros(11, 3, 32, 32))
+    positions = as_written(*layer.pos_embed.shape)
+    expected = [seen[""], f"tokens {seen['dropout']}", f"positions {positions}", f"output {seen['>']}"]
+    assert lines_with_shapes(drawn["components", "patch_embeddings"]) == sorted(expected)
+    words = drawing.words(drawn["components", "patch_embeddings"])
+    assert f"{layer.grid[0] * layer.grid[1]} patches" in words
+    assert f"kernel {layer.proj.kernel_size[0]}, stride {layer.proj.stride[0]}" in words
+
+
+def test_the_shapes_of_attention(drawn: dict[Key, Figure], monkeypatch: pytest.MonkeyPatch) -> None:
+    heads: dict[str, str] = {}
+    fused = F.scaled_dot_product_attention
+
+    def spy(q: Tensor, k: Tensor, v: Tensor, **options: object) -> Tensor:
+        heads.update({name: as_written(*part.shape) for name, part in {"q": q, "k": k, "v": v}.items()})
+        heads["width"] = str(q.shape[-1])
+        return fused(q, k, v, **options)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
+    layer, x = Attention(32, 4), torch.zeros(11, 5, 32)
+    seen = passing(layer, x)
+    expected = [f"{name} {heads[name]}" for name in "qkv"]
+    expected += [f"tokens {seen['']}", f"q, k, v {seen['qkv>']}", f"all heads {seen['proj']}", f"output {seen['>']}"]
+    expected += [f"weights {as_written(*Attention(32, 4)(x, return_weights=True)[1].shape)}, first head"]
+    assert lines_with_shapes(drawn["components", "attention"]) == sorted(expected)
+    assert f"q kᵀ / √{heads['width']}" in drawing.words(drawn["components", "attention"]).splitlines()
+
+
+def test_the_rows_of_the_drawn_attention_weights_sum_to_one(drawn: dict[Key, Figure]) -> None:
+    axes = next(axes for axes in drawn["components", "attention"].axes if len(axes.texts) == 25)
+    weights = torch.from_numpy(np.array(axes.images[0].get_array()))
+    percents = torch.tensor([int(text.get_text()) for text in axes.texts]).view(5, 5)
+    torch.testing.assert_close(weights.sum(1), torch.ones(5))
+    assert torch.equal(percents, (100 * weights).round().int())
+    assert percents.sum(1).tolist() == [100] * 5
+
+
+def test_the_shapes_of_mlp(drawn: dict[Key, Figure]) -> None:
+    seen = passing(MLP(768, 3072, device="meta"), torch.empty(11, 197, 768, device="meta"))
+    expected = [f"tokens {seen['']}", f"hidden {seen['fc1>']}", f"output {seen['>']}"]
+    assert lines_with_shapes(drawn["components", "mlp"]) == sorted(expected)
+
+
+def test_the_shapes_of_block(drawn: dict[Key, Figure]) -> None:
+    block = Block(768, 12, mlp_dim=3072, device="meta")
+    seen = passing(block, torch.empty(11, 197, 768, device="meta"))
+    expected = [f"tokens {seen['']}", f"output {seen['>']}", seen["attn>"], seen["mlp>"]]
+    assert lines_with_shapes(drawn["components", "block"]) == sorted(expected)
+    words = drawing.words(drawn["components", "block"]).splitlines()
+    assert all(f"{name} {type(part).__name__}" in words for name, part in block.named_children())
+
+
+def test_the_shapes_and_rates_of_encoder(drawn: dict[Key, Figure]) -> None:
+    encoder = Encoder(768, 12, num_heads=12, mlp_dim=3072, stochastic_depth=0.12, device="meta")
+    x = torch.empty(11, 197, 768, device="meta")
+    weights = as_written(*encoder(x, return_weights=True)[1].shape)
+    seen = passing(encoder, x)
+    expected = [f"tokens {seen['']}", f"output {seen['>']}", f"attention weights {weights}"]
+    assert lines_with_shapes(drawn["components", "encoder"]) == sorted(expected)
+    words = drawing.words(drawn["components", "encoder"]).splitlines()
+    assert [word for word in words if word.isdigit()] == [str(i + 1) for i in range(len(encoder.blocks))]
+    assert [word for word in words if "%" in word] == [f"{encoder.blocks[i].stochastic_depth:.0%}" for i in (0, -1)]
+
+
+def test_the_shapes_of_localization_net(drawn: dict[Key, Figure]) -> None:
+    net = LocalizationNet()
+    seen = passing(net, torch.zeros(11, 3, 64, 64))
+    pooled = F.adaptive_avg_pool2d(torch.zeros(11, 10, 12, 12), 4)
+    second = F.max_pool2d(net.conv2(torch.zeros(11, 8, 29, 29)), 2)
+    vectors = [seen["fc1"], seen["fc2"], f"θ {seen['>']}"]
+    expected = [seen[""], seen["conv2"], as_written(*second.shape), as_written(*pooled.shape), *vectors]
+    assert lines_with_shapes(drawn["components", "localization_net"]) == sorted(expected)
+    theta_now = " ".join(f"{number:g}" for number in net(torch.zeros(1, 3, 64, 64))[0])
+    assert theta_now in drawing.words(drawn["components", "localization_net"]).splitlines()
 
 
 def test_affine_takes_what_the_statistics_give_back() -> None:
