@@ -1,5 +1,6 @@
 """The pictures of components/README.md: their shapes and numbers are those of a forward pass, nothing is typed in."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -118,7 +119,7 @@ def patch_embeddings() -> Figure:
     seen = passages(layer, image.repeat(BATCH, 1, 1, 1))
     result = seen[""].returned
     positions = layer.pos_embed.detach()
-    tokens = result - positions
+    tokens = result - positions  # before they were added
     patches = rearrange(image, "1 c (rows y) (columns x) -> (rows columns) 1 c y x", y=8, x=8)
     limits = result.min().item(), result.max().item()
 
@@ -162,9 +163,8 @@ def attention() -> Figure:
     q, k, v = rearrange(fused, "b n (three heads d) -> three b heads n d", three=3, heads=layer.num_heads)
     with torch.inference_mode():
         result, weights = layer(x, return_weights=True)
-    scale = q.shape[-1]
     # what the picture says is what the layer does
-    torch.testing.assert_close(weights, torch.softmax(q @ k.mT / scale**0.5, -1))
+    torch.testing.assert_close(weights, torch.softmax(q @ k.mT / q.shape[-1] ** 0.5, -1))
     torch.testing.assert_close(seen["proj"].given, rearrange(weights @ v, "b heads n d -> b n (heads d)"))
 
     figure, sheet = blank(500)
@@ -174,7 +174,7 @@ def attention() -> Figure:
     for y, (name, part) in zip((75, 190, 440), {"q": q, "k": k, "v": v}.items(), strict=True):
         box(sheet, 282, y, 168, f"{name}\n{shape(part)}", DATA_COLOUR)
         arrow(sheet, (157, 311), (177, 311), (177, y), (196, y))
-    box(sheet, 470, 132, 140, f"q kᵀ / √{scale}", MODULE_COLOUR)
+    box(sheet, 470, 132, 140, f"q kᵀ / √{q.shape[-1]}", MODULE_COLOUR)
     box(sheet, 470, 240, 140, "softmax", MODULE_COLOUR)
     label(sheet, 740, 26, f"weights {shape(weights)}, first head")
     _weights(figure, sheet, (745, 240), 52, weights[0, 0], image)
@@ -388,7 +388,8 @@ def _weights(
             share = weights[row, column].item()
             colour = "white" if share > 0.75 * weights.max() else "black"
             label(axes, column, row, f"{100 * share:.0f}", colour)
-    patches = rearrange(image, "1 c (rows y) (columns x) -> (rows columns) 1 c y x", rows=2, columns=2)
+    rows = math.isqrt(count - 1)
+    patches = rearrange(image, "1 c (rows y) (columns x) -> (rows columns) 1 c y x", rows=rows, columns=rows)
     for i in range(count):
         along = (i + 0.5) * cell - side / 2
         for x, y in ((centre[0] - side / 2 - 26, centre[1] + along), (centre[0] + along, centre[1] - side / 2 - 26)):

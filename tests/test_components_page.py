@@ -76,6 +76,9 @@ def test_the_defaults_that_the_page_tells() -> None:
     assert "eps is 1e-6" in SECTIONS["Block"]
     assert PatchEmbeddings(32, 16, dim=8).pos_embed.std().item() == pytest.approx(0.02, rel=0.5)
     assert "0.02" in SECTIONS["PatchEmbeddings"]
+    encoder = Encoder(768, 12, num_heads=12, mlp_dim=3072, device="meta")
+    weights = encoder(torch.empty(1, 197, 768, device="meta"), return_weights=True)[1]
+    assert f"{weights.nbytes / 1e6:.0f} MB" in SECTIONS["Encoder"]
     rates = [block.stochastic_depth for block in Encoder(8, 3, num_heads=2, mlp_dim=8, stochastic_depth=0.3).blocks]
     assert rates == pytest.approx([0.1, 0.2, 0.3])
     assert "`stochastic_depth` * l / L" in SECTIONS["Encoder"]

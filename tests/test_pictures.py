@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from components import MLP, Attention, Block, Encoder, LocalizationNet, PatchEmbeddings
 from scripts import drawing, findings, models, pictures, pictures_stn, report, theta
 from scripts.command_line import parse
+from scripts.pictures_components import TIMES
 from scripts.train_stn import RECIPES, Options
 
 SCRIPTS = Path(pictures.__file__).parent
@@ -146,7 +147,7 @@ def test_the_shapes_of_vit_b_16(drawn: dict[Key, Figure]) -> None:
     seen = passing(network, torch.empty(11, 3, 224, 224, device="meta"))
     expected = [seen[""], seen["encoder"], seen["encoder>"], f"class token {seen['head']}", f"logits {seen['head>']}"]
     assert lines_with_shapes(drawn["components", "vit"]) == sorted(expected)
-    assert f"× {len(network.encoder.blocks)}" in drawing.words(drawn["components", "vit"]).splitlines()  # noqa: RUF001
+    assert f"{TIMES} {len(network.encoder.blocks)}" in drawing.words(drawn["components", "vit"]).splitlines()
 
 
 def test_the_shapes_of_patch_embeddings(drawn: dict[Key, Figure]) -> None:
@@ -215,16 +216,23 @@ def test_the_shapes_and_rates_of_encoder(drawn: dict[Key, Figure]) -> None:
     assert [word for word in words if "%" in word] == [f"{encoder.blocks[i].stochastic_depth:.0%}" for i in (0, -1)]
 
 
-def test_the_shapes_of_localization_net(drawn: dict[Key, Figure]) -> None:
+def test_the_shapes_of_localization_net(drawn: dict[Key, Figure], monkeypatch: pytest.MonkeyPatch) -> None:
+    average, maps = F.adaptive_avg_pool2d, []
+
+    def spy(x: Tensor, cells: int) -> Tensor:
+        pooled = average(x, cells)
+        maps.extend(as_written(*tensor.shape) for tensor in (x, pooled))
+        return pooled
+
+    monkeypatch.setattr(F, "adaptive_avg_pool2d", spy)
     net = LocalizationNet()
     seen = passing(net, torch.zeros(11, 3, 64, 64))
-    pooled = F.adaptive_avg_pool2d(torch.zeros(11, 10, 12, 12), 4)
-    second = F.max_pool2d(net.conv2(torch.zeros(11, 8, 29, 29)), 2)
-    vectors = [seen["fc1"], seen["fc2"], f"θ {seen['>']}"]
-    expected = [seen[""], seen["conv2"], as_written(*second.shape), as_written(*pooled.shape), *vectors]
+    expected = [seen[""], seen["conv2"], *maps, seen["fc1"], seen["fc2"], f"θ {seen['>']}"]
     assert lines_with_shapes(drawn["components", "localization_net"]) == sorted(expected)
-    theta_now = " ".join(f"{number:g}" for number in net(torch.zeros(1, 3, 64, 64))[0])
-    assert theta_now in drawing.words(drawn["components", "localization_net"]).splitlines()
+    words = drawing.words(drawn["components", "localization_net"])
+    assert " ".join(f"{number:g}" for number in net(torch.zeros(1, 3, 64, 64))[0]) in words.splitlines()
+    for name, side in (("conv1", net.conv1.kernel_size[0]), ("conv2", net.conv2.kernel_size[0])):
+        assert f"{name} {side}{TIMES}{side} max pool 2 ReLU" in words.splitlines()
 
 
 def test_affine_takes_what_the_statistics_give_back() -> None:
