@@ -161,6 +161,18 @@ def test_the_shapes_of_patch_embeddings(drawn: dict[Key, Figure]) -> None:
     assert f"kernel {layer.proj.kernel_size[0]}, stride {layer.proj.stride[0]}" in words
 
 
+def test_equal_patches_have_equal_tokens_until_positions_are_added(drawn: dict[Key, Figure]) -> None:
+    shown = [axes.images for axes in drawn["components", "patch_embeddings"].axes if axes.images]
+    images = [np.array(image.get_array()) for (image,) in shown]
+    patches = [image for image in images if image.shape == (8, 8, 3)]
+    columns = np.stack([image for image in images if image.shape == (8, 1)]).reshape(3, 17, 8)
+    np.testing.assert_allclose(columns[0] + columns[1], columns[2], atol=1e-6)
+    for i, one in enumerate(patches):
+        for j, other in enumerate(patches[:i]):
+            assert np.allclose(columns[0, 1 + i], columns[0, 1 + j], atol=1e-5) == np.array_equal(one, other)
+            assert not np.allclose(columns[2, 1 + i], columns[2, 1 + j], atol=1e-2)
+
+
 def test_the_shapes_of_attention(drawn: dict[Key, Figure], monkeypatch: pytest.MonkeyPatch) -> None:
     heads: dict[str, str] = {}
     fused = F.scaled_dot_product_attention
