@@ -71,14 +71,14 @@ class Augment:
             images = images.gather(3, columns[:, None, None, :].expand(-1, channels, height, -1))
         if self.crop is not None:
             size = [height, width] if self.size is None else [self.size, self.size]
-            boxes = _random_boxes(count, height, width, self.crop, generator).tolist()
+            boxes = random_boxes(count, height, width, self.crop, generator).tolist()
             images = torch.stack(
                 [vision.resized_crop(image, *box, size=size) for image, box in zip(images, boxes, strict=True)]
             )
         return images
 
 
-def _random_boxes(count: int, height: int, width: int, least: float, generator: torch.Generator) -> Tensor:
+def random_boxes(count: int, height: int, width: int, least: float, generator: torch.Generator) -> Tensor:
     """Top, left, height, width (count, 4) of boxes inside the frame: ``least`` to all of its area, where that fits."""
     area = height * width * (least + (1 - least) * torch.rand(count, generator=generator))
     ratio = (math.log(4 / 3) * (2 * torch.rand(count, generator=generator) - 1)).exp()  # width / height

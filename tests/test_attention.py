@@ -1,5 +1,6 @@
 """What makes attention: a set in, a set out; weights that sum to one and that one can see; masks that really hide."""
 
+import copy
 import math
 
 import pytest
@@ -306,3 +307,26 @@ def test_autocast_takes_a_mask_of_any_floating_point_type(seed: int) -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             mixed = output(attention, x, mask, return_weights)
         assert (mixed - exact).norm() < 0.05 * exact.norm()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "training", "kernels"), [(5, True, 0), (511, True, 0), (512, True, 1), (5, False, 1)]
+)
+def test_short_sequences_train_in_bfloat16_on_a_cpu_without_the_fused_kernel(
+    tokens: int, training: bool, kernels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There torch's kernel is slow; what comes out is as near to float64 as what the kernel gives."""
+    calls = []
+    kernel = nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(
+        nn.functional, "scaled_dot_product_attention", lambda *args, **given: calls.append(1) or kernel(*args, **given)
+    )
+    exact = build(0, 16, 2)
+    attention = copy.deepcopy(exact).to(torch.bfloat16).requires_grad_(training)
+    x = random_tokens(0, 2, tokens, 16).to(torch.bfloat16)
+    out = attention(x)
+    assert len(calls) == kernels
+    q, k, v = attention.qkv(x).view(2, tokens, 3, 2, 8).permute(2, 0, 3, 1, 4)
+    fused = attention.proj(kernel(q, k, v).transpose(1, 2).flatten(2))
+    error, error_of_kernel = ((tensor - exact(x.double())).abs().max().item() for tensor in (out, fused))
+    assert error <= 2 * error_of_kernel + 2**-7

@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from scripts.batches import Augment, Normalise, channel_statistics, evaluation_batches, training_batches
+from scripts.batches import (
+    Augment,
+    Normalise,
+    channel_statistics,
+    evaluation_batches,
+    random_boxes,
+    resized,
+    training_batches,
+)
 from scripts.data import Split
 from scripts.models import STNClassifier
 from tests.marks import pretends_cuda
@@ -102,6 +110,56 @@ def test_each_image_is_shifted_by_whole_pixels_and_reflected_at_its_border(shift
     assert matches.any(1).sum() > len(windows) // 2, "the images of one batch move differently"
 
 
+@given(seeds, st.integers(8, 40), st.integers(8, 40), st.sampled_from((0.05, 0.5, 1.0)))
+def test_boxes_lie_in_the_frame_and_have_the_wanted_area_and_shape_where_that_fits(seed, height, width, least) -> None:
+    top, left, rows, columns = random_boxes(300, height, width, least, generator(seed)).unbind(1)
+    assert (rows >= 1).all()
+    assert (columns >= 1).all()
+    assert (top >= 0).all()
+    assert (left >= 0).all()
+    assert (top + rows <= height).all()
+    assert (left + columns <= width).all()
+    free = (rows < height) & (columns < width)  # not cut by the frame; each side is rounded by up to half a pixel
+    assert ((rows + 0.5) * (columns + 0.5) >= least * height * width)[free].all()
+    assert ((columns + 0.5) / (rows - 0.5) >= 3 / 4)[free].all()
+    assert ((columns - 0.5) / (rows + 0.5) <= 4 / 3)[free].all()
+
+
+def test_boxes_are_of_every_size_and_everywhere() -> None:
+    top, left, rows, columns = random_boxes(10_000, 32, 32, 0.05, generator(0)).unbind(1)
+    share = (rows * columns / 32**2).double()
+    assert share.min() < 0.06
+    assert share.max() > 0.98
+    assert share.median().item() == pytest.approx(0.525, abs=0.02), "as many below the middle as above"
+    narrow = columns < rows
+    assert (narrow.double().mean() - (columns > rows).double().mean()).abs() < 0.05, "as many upright as lying"
+    for first, size in ((top, rows), (left, columns)):
+        room = (32 - size).double()
+        assert (first / room.clamp(min=1)).where(room > 4, 0.5).double().mean().item() == pytest.approx(0.5, abs=0.02)
+
+
+@given(seeds)
+def test_a_crop_is_a_box_of_the_image_stretched_to_the_size(seed: int) -> None:
+    ramp = (torch.arange(0, 240, 6, dtype=torch.uint8).view(1, 40) + torch.zeros(3, 40, 1, dtype=torch.uint8))[None]
+    cropped = Augment(crop=0.1, size=64)(ramp.repeat(20, 1, 1, 1), generator(seed))
+    assert cropped.shape == (20, 3, 64, 64)
+    assert cropped.dtype == torch.uint8
+    boxes = random_boxes(20, 40, 40, 0.1, generator(seed))
+    for image, (_, left, _, columns) in zip(cropped, boxes.tolist(), strict=True):
+        centres = (torch.arange(64) + 0.5) * columns / 64 - 0.5
+        expected = 6 * (left + centres.clamp(0, columns - 1))
+        assert (image.float() - expected).abs().max() <= 1.5, "the ramp between the edges of the box"
+    assert Augment(crop=0.1)(images(seed, 4, 8, 12), generator(seed)).shape == (4, 3, 8, 12)
+
+
+def test_resizing_to_the_same_size_changes_nothing_and_to_another_interpolates() -> None:
+    x = images(0, 2, 8, 8)
+    assert resized(x, (8, 8)) is x
+    assert resized(x, (16, 24)).shape == (2, 3, 16, 24)
+    stripes = (255 * (torch.arange(64) % 2)).byte().expand(1, 3, 64, 64)
+    assert (resized(stripes, (8, 8)).float() - 127.5).abs().max() < 20, "no aliasing"
+
+
 def test_without_augmentation_images_stay_as_they_are() -> None:
     x = images(0, 5)
     assert Augment()(x, generator(0)) is x
@@ -122,7 +180,7 @@ def test_on_a_gpu_batches_are_made_there_and_the_network_takes_them() -> None:
         network = STNClassifier()
         for batches in (
             training_batches(split, 16, NORMALISE, Augment(True, 2), generator(0)),
-            evaluation_batches(split, NORMALISE),
+            evaluation_batches(split, NORMALISE, 32),
         ):
             for x, labels in batches:
                 tensors = (x, labels, *network(x, return_theta=True))

@@ -1,4 +1,4 @@
-"""The pictures of the pages, and scripts/README.md, say what the code does: shapes, files, flags, recipes, limits."""
+"""The pictures of the pages show what the code does: names, numbers, shapes."""
 
 import re
 from pathlib import Path
@@ -16,13 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from components import MLP, Attention, Block, Encoder, LocalizationNet, PatchEmbeddings
-from scripts import drawing, findings, models, pictures, pictures_stn, report, theta
-from scripts.command_line import parse
+from scripts import drawing, models, pictures, pictures_stn, theta
 from scripts.pictures_components import TIMES
-from scripts.train_stn import RECIPES, Options
 
-SCRIPTS = Path(pictures.__file__).parent
-PAGE = (SCRIPTS / "README.md").read_text("utf-8")
 each_page = pytest.mark.parametrize("page", pictures.PAGES)
 every_picture = pytest.mark.parametrize(
     "key", [(page, name) for page, drawings in pictures.PAGES.items() for name in drawings], ids="-".join
@@ -33,15 +29,6 @@ Key = tuple[str, str]  # page and name
 @pytest.fixture(scope="module")
 def drawn() -> dict[Key, Figure]:
     return {(page, name): draw() for page, drawings in pictures.PAGES.items() for name, draw in drawings.items()}
-
-
-def section(title: str) -> str:
-    return PAGE.split(f"## {title}\n")[1].split("\n## ")[0]
-
-
-def first_cells(title: str) -> list[str]:
-    """What stands in the first column of a section's table, below its header."""
-    return [row.split("|")[1].strip() for row in re.findall(r"^\|.*", section(title), re.MULTILINE)][2:]
 
 
 def written(figure: Figure) -> list[Text]:
@@ -251,61 +238,3 @@ def test_affine_takes_what_the_statistics_give_back() -> None:
     statistics = theta.theta_statistics(pictures_stn.affine(1.3, 20, x=0.1, y=-0.2), 32, 32)
     names = ("theta_scale_mean", "theta_angle_mean", "theta_shift_x_mean", "theta_shift_y_mean")
     assert [statistics[name] for name in names] == pytest.approx([1.3, 20, 0.1, -0.2], abs=1e-5)
-
-
-def test_the_table_of_files_lists_every_script_and_nothing_else() -> None:
-    rows = re.findall(r"^\| \[`(.+?)`\]\((.+?)\) \|", section("The files"), re.MULTILINE)
-    assert [name for name, _ in rows] == sorted(path.name for path in SCRIPTS.glob("*.py"))
-    assert all(name == link for name, link in rows)
-    assert len(first_cells("The files")) == len(rows)
-
-
-def test_every_flag_on_the_page_exists() -> None:
-    flags = {"--" + name.replace("_", "-") for name in Options.__dataclass_fields__} | {"--help"}
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", PAGE))
-    assert named <= flags
-    assert len(named) >= 8
-
-
-def test_the_commands_on_the_page_are_understood() -> None:
-    commands = re.findall(r"-m scripts\.train_stn (.*)", PAGE)
-    assert [parse(Options, "train_stn", command.split()).data for command in commands] == ["digits"]
-    modules = re.findall(r"-m (scripts\.\w+)", PAGE)
-    assert all((SCRIPTS.parent / module.replace(".", "/")).with_suffix(".py").is_file() for module in modules)
-
-
-def test_the_run_folder_holds_what_the_page_lists() -> None:
-    named = re.findall(r"`([\w.]+)`", " ".join(first_cells("The run folder")))
-    figures = {f"{name}.png" for name in ("curves", "theta", "transformer", "confusion", "misclassified")}
-    assert set(named) == {*report.NEEDED, "last.pt", "best.pt", "report.html"} | figures
-    assert len(named) == len(set(named))
-
-
-def test_the_recipe_table_is_that_of_the_recipes() -> None:
-    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in section("The two recipes").splitlines()]
-    table = {row[0]: dict(zip(("tutorial", "tuned"), row[1:], strict=True)) for row in rows if len(row) == 3}
-    for name, recipe in RECIPES.items():
-        optimizers = recipe.optimizers(models.STNClassifier(), recipe.lr)
-        numbers = {
-            "learning rate": [group["lr"] for optimizer in optimizers for group in optimizer.param_groups],
-            "batch size": [recipe.batch_size],
-            "dropout": [recipe.dropout],
-        }
-        for title, values in numbers.items():
-            assert [float(number) for number in re.findall(r"[\d.]*\d", table[title][name])] == pytest.approx(values)
-        assert ("mirrored" in table["training images"][name]) == recipe.augment.mirror
-        assert (f"up to {recipe.augment.shift} pixels" in table["training images"][name]) == bool(recipe.augment.shift)
-        assert ("CIFAR-10" in table["training images"][name]) == (recipe.normalise is not None)
-        assert ("bfloat16" in table["precision"][name]) == recipe.bfloat16
-        assert (table["over the run"][name] == "constant") == (recipe.schedule(0.01) == recipe.schedule(0.99) == 1)
-    assert "rises for 20 % of the steps" in table["over the run"]["tuned"]
-    assert max((step / 100 for step in range(101)), key=RECIPES["tuned"].schedule) == 0.2
-
-
-def test_the_limits_on_the_page_are_those_of_the_code() -> None:
-    text = section("How to read the report")
-    assert text.count(f"{theta.LEAST_SCALE} ") == text.count(f"{theta.GREATEST_SCALE}") == 2
-    assert f"more than {theta.GREATEST_SHARE_OUTSIDE * 100:.0f} % of the sampled" in text
-    assert f"Up to {findings.TRANSFORMED_SHOWN} test images" in text
-    assert f"Up to {findings.WRONG_SHOWN} drawn" in text
-    assert PAGE.count(f"{models.SMALLEST} pixels a side") == 2

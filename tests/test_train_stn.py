@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from scripts import data, train_stn
+from scripts import data, experiment
 from scripts.batches import Normalise
 from scripts.command_line import parse, run
 from scripts.data import load
@@ -39,7 +39,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes a second, and here nobody looks."""
-    monkeypatch.setattr(train_stn, "write_report", lambda folder: folder / "report.html")
+    monkeypatch.setattr(experiment, "write_report", lambda folder: folder / "report.html")
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

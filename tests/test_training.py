@@ -1,6 +1,7 @@
 """The loop: it learns, twice the same, in full view, and keeps the last and the best."""
 
 import io
+import math
 import re
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from scripts.batches import Augment, Normalise
 from scripts.data import Split
 from scripts.errors import InputError
 from scripts.run_folder import RunFolder, read_metrics
-from scripts.training import Evaluation, Trainer, constant, one_cycle
+from scripts.training import Evaluation, Trainer, constant, cosine, one_cycle
 from tests.strategies import generator
 
 
@@ -180,3 +181,56 @@ def test_the_learning_rate_follows_the_schedule_over_all_steps(tmp_path: Path) -
     assert max(used) == pytest.approx(2.0, rel=0.2)
     assert used.index(max(used)) in (3, 4)
     assert used[-1] < 0.1
+
+
+def test_cosine_rises_linearly_and_falls_as_half_a_cosine() -> None:
+    factor = cosine(0.2)
+    expected = [0, 0.5, 1, (1 + math.cos(math.pi / 4)) / 2, 0.5, 0]
+    assert [factor(done) for done in (0, 0.1, 0.2, 0.4, 0.6, 1)] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("at_once", (1, 3, 7))
+def test_a_batch_in_parts_steps_as_the_batch_at_once(at_once: int, tmp_path: Path) -> None:
+    """The last batch has 6 of 30 images, and its last part fewer than the others."""
+    whole = trainer(tmp_path / "whole", steps=5)
+    parts = trainer(tmp_path / "parts", steps=5, at_once=at_once)
+    rows = whole.fit(), parts.fit()
+    torch.testing.assert_close(parts.model.state_dict(), whole.model.state_dict(), atol=1e-6, rtol=1e-6)
+    for one, other in zip(*rows, strict=True):
+        assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-5)
+        assert one["train_accuracy"] == other["train_accuracy"]
+
+
+def test_no_forward_pass_has_more_images_than_allowed(tmp_path: Path) -> None:
+    seen: list[int] = []
+    run = trainer(tmp_path / "run", steps=4, at_once=3)
+    run.model.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
+    run.fit()
+    assert max(seen) == 3
+    assert sum(seen) == 30 + 14
+
+
+def test_the_norm_of_all_gradients_together_is_clipped_before_the_step(tmp_path: Path) -> None:
+    norms: list[float] = []
+
+    class Spy(torch.optim.SGD):
+        def step(self, closure: None = None) -> None:
+            gradients = [parameter.grad for group in self.param_groups for parameter in group["params"]]
+            norms.append(torch.cat([gradient.flatten() for gradient in gradients]).norm().item())
+
+    for name, clip in (("free", None), ("clipped", 0.01)):
+        run = trainer(tmp_path / name)
+        trainer(tmp_path / f"{name}-again", model=run.model, predict=run.predict, steps=4, clip=clip, at_once=3,
+                optimizers=[Spy(run.model.parameters(), lr=1.0)]).fit()  # fmt: skip
+    assert min(norms[:4]) > 0.01
+    assert norms[4:] == pytest.approx([0.01] * 4, rel=1e-3)
+
+
+def test_a_run_may_end_within_an_epoch(tmp_path: Path) -> None:
+    run = trainer(tmp_path / "run", steps=6)
+    assert (run.steps_an_epoch, run.epochs) == (4, 2)
+    used: list[float] = []
+    run.model.register_forward_pre_hook(lambda module, given: used.append(len(given[0])) if module.training else None)
+    rows = run.fit()
+    assert used == [8, 8, 8, 6, 8, 8]
+    assert [row["epoch"] for row in rows] == [1, 2]

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.models import VisionTransformer as TorchvisionTransformer
 
-from scripts.models import PRESETS, VisionTransformer
+from scripts.models import PRESETS, VisionTransformer, drop_patches, few_patches_warning
 from tests.marks import pretends_cuda
 from tests.strategies import random_images, seeds
 
@@ -150,6 +150,53 @@ def test_an_unknown_preset_is_refused_by_name() -> None:
     message = f"VisionTransformer: preset ('b8') must be one of {tuple(PRESETS)}"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         VisionTransformer.from_preset("b8")
+
+
+@given(seeds, st.integers(1, 4), st.integers(1, 20), st.sampled_from((0.1, 0.25, 0.5, 0.9)))
+def test_dropped_patches_leave_the_class_token_and_some_of_each_image(seed, batch, count, share) -> None:
+    torch.manual_seed(seed)
+    tokens = torch.arange(batch * (1 + count), dtype=torch.float64).view(batch, 1 + count, 1).expand(-1, -1, 3)
+    kept = drop_patches(tokens, share)
+    assert kept.shape == (batch, 1 + max(1, round((1 - share) * count)), 3)
+    assert torch.equal(kept[:, 0], tokens[:, 0])
+    for before, after in zip(tokens[:, 1:, 0].tolist(), kept[:, 1:, 0].tolist(), strict=True):
+        assert len(set(after)) == len(after), "no patch twice"
+        assert set(after) <= set(before), "of the same image"
+
+
+def test_every_patch_is_dropped_as_often_as_any_other_and_independently_in_each_image() -> None:
+    torch.manual_seed(0)
+    tokens = torch.arange(9.0).view(1, 9, 1).expand(20_000, -1, -1)
+    kept = drop_patches(tokens, 0.5)[:, 1:, 0].long()
+    share = kept.flatten().bincount(minlength=9)[1:] / 20_000
+    torch.testing.assert_close(share, torch.full((8,), 0.5), atol=0.02, rtol=0)
+    assert len(kept.sort(1).values.unique(dim=0)) == 70, "all 8 over 4 choices"
+
+
+@given(seeds)
+def test_patches_are_dropped_in_training_alone(seed: int) -> None:
+    torch.manual_seed(seed)
+    model, x = tiny(patch_dropout=0.5), random_images(seed, 2, 3, 32, 32)
+    _, weights = model.train()(x, return_weights=True)
+    assert weights.shape[-1] == 1 + 8
+    model.eval()
+    _, weights = model(x, return_weights=True)
+    assert weights.shape[-1] == 1 + 16
+    assert torch.equal(model(x), model(x))
+
+
+@pytest.mark.parametrize("share", (-0.1, 1.0))
+def test_a_patch_dropout_out_of_range_is_refused(share: float) -> None:
+    message = f"VisionTransformer: patch_dropout ({share}) must be at least 0 and less than 1"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        VisionTransformer.from_preset("lite", patch_dropout=share, device="meta")
+
+
+def test_fewer_than_sixteen_patches_are_warned_of_with_the_better_choice() -> None:
+    """Half of the questions about accuracy from scratch: lucidrains #12, kentaroy47 #5, jeonsworld #34."""
+    assert few_patches_warning(16, (32, 32)) == ""
+    assert "32x48 pixels is only 6 patches" in few_patches_warning(6, (32, 48))
+    assert "recipe lite" in few_patches_warning(15, (32, 32))
 
 
 @pretends_cuda
