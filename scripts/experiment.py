@@ -77,6 +77,7 @@ class Recipe:
     bfloat16: bool = True
 
 
+O = TypeVar("O", bound=RunOptions)
 R = TypeVar("R", bound=Recipe)
 
 
@@ -105,7 +106,7 @@ class Subject:
     findings: Callable[[Tensor, Normalise], dict[str, Any]]
 
 
-def conduct(options: RunOptions, recipe: R, build: Callable[[R, Dataset, torch.device], Subject]) -> None:
+def conduct(options: O, recipe: R, build: Callable[[O, R, Dataset, torch.device], Subject]) -> None:
     """Train what ``build`` makes of the settled recipe, and leave a run folder with a report.
 
     Raises:
@@ -119,7 +120,7 @@ def conduct(options: RunOptions, recipe: R, build: Callable[[R, Dataset, torch.d
     train, held_out = dataset.train.divided(options.validation) if options.validation else (dataset.train, dataset.test)
     recipe = settle(recipe, options, dataset, train, device)
     torch.manual_seed(options.seed)
-    subject = build(recipe, dataset, device)
+    subject = build(options, recipe, dataset, device)
     trainer = prepare(options, recipe, subject, dataset, train, held_out)
     folder, normalise = trainer.folder, recipe.normalise
     assert normalise is not None

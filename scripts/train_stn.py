@@ -87,22 +87,19 @@ class Options(RunOptions):
 
 def main(options: Options) -> None:
     """Data -> network -> loop -> run folder -> report."""
-
-    def build(recipe: STNRecipe, dataset: Dataset, device: torch.device) -> Subject:
-        return subject(recipe, dataset, device, transform=not options.no_transformer)
-
-    conduct(options, RECIPES[options.recipe], build)
+    conduct(options, RECIPES[options.recipe], subject)
 
 
-def subject(recipe: STNRecipe, dataset: Dataset, device: torch.device, *, transform: bool) -> Subject:
+def subject(options: Options, recipe: STNRecipe, dataset: Dataset, device: torch.device) -> Subject:
     """The network on its device, and what theta does in it.
 
     Raises:
         InputError: If the images are too small.
     """
+    transform = not options.no_transformer
     height, width = dataset.train.images.shape[-2:]
     if min(height, width) < SMALLEST:
-        raise InputError(f"--data ({dataset.name}) must hold images of at least {SMALLEST}x{SMALLEST} pixels")
+        raise InputError(f"--data ({options.data}) must hold images of at least {SMALLEST}x{SMALLEST} pixels")
     network = STNClassifier(len(dataset.classes), dropout=recipe.dropout, transform=transform)
     network.to(device).to(memory_format=torch.channels_last)
 

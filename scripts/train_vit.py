@@ -10,6 +10,7 @@ What to expect on CIFAR-10 stands in README.md, made from the run files in scrip
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from scripts.attention_maps import attention_rollout, last_layer_maps
 from scripts.batches import Augment, Normalise
+from scripts.checkpoints import load_weights
 from scripts.command_line import option, parse, run
 from scripts.data import Dataset
 from scripts.errors import InputError
@@ -129,14 +131,10 @@ def main(options: Options) -> None:
     recipe = RECIPES[options.recipe]
     if recipe.pretrained and options.weights is None:
         raise InputError(f"--weights (None) must be a file of pretrained weights for recipe {options.recipe}")
-
-    def build(settled: ViTRecipe, dataset: Dataset, device: torch.device) -> Subject:
-        return subject(settled, dataset, device, options.weights)
-
-    conduct(options, recipe, build)
+    conduct(options, recipe, subject)
 
 
-def subject(recipe: ViTRecipe, dataset: Dataset, device: torch.device, weights: str | None) -> Subject:
+def subject(options: Options, recipe: ViTRecipe, dataset: Dataset, device: torch.device) -> Subject:
     """The network on its device, with the weights to start from, and where it looks.
 
     Raises:
@@ -146,12 +144,15 @@ def subject(recipe: ViTRecipe, dataset: Dataset, device: torch.device, weights: 
     size = (recipe.image_size or height, recipe.image_size or width)
     side = PRESETS[recipe.preset]["patch_size"]
     if any(length % side for length in size):
-        raise InputError(f"--data ({dataset.name}) must hold images of a multiple of {side} pixels for {recipe.preset}")
+        wanted = f"images of a multiple of {side} pixels for recipe {options.recipe}"
+        raise InputError(f"--data ({options.data}) must hold {wanted}")
     network = VisionTransformer.from_preset(
         recipe.preset, len(dataset.classes), image_size=size, device=device, **recipe.options
     )
+    remarks = load_weights(network, Path(options.weights)) if options.weights else []
     grid = (size[0] // side, size[1] // side)
-    warning = few_patches_warning(grid[0] * grid[1], size)
+    if warning := few_patches_warning(grid[0] * grid[1], size):
+        remarks.append(f"WARNING: {warning}")
     return Subject(
         network=network,
         optimizers=recipe.optimizers(network, recipe.lr),
@@ -163,7 +164,7 @@ def subject(recipe: ViTRecipe, dataset: Dataset, device: torch.device, weights: 
             "patches": grid[0] * grid[1],
             "optimizer": recipe.optimizers.__name__,
         },
-        remarks=[f"WARNING: {warning}"] if warning else [],
+        remarks=remarks,
         findings=lambda images, normalise: where_it_looks(network, images, normalise, grid),
     )
 

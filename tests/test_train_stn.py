@@ -81,7 +81,7 @@ def test_it_learns_to_tell_the_digits(tmp_path: Path, monkeypatch: pytest.Monkey
     main(options(data="digits", epochs=4, batch_size=16, limit_train=800, limit_test=300, out="run"))
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["test_accuracy"] > 30, "chance is 10"
     resolved = json.loads((tmp_path / "run" / "config.json").read_text())["resolved"]
-    assert resolved["augment"] == {"mirror": False, "shift": 2}, "a mirrored 2 is no 2"
+    assert resolved["augment"] == {"mirror": False, "shift": 2, "crop": None, "size": None}, "a mirrored 2 is no 2"
 
 
 @pytest.mark.usefixtures("_no_report")
@@ -116,16 +116,17 @@ def test_without_the_transformer_there_is_no_theta(tree: Path, tmp_path: Path) -
 
 @pytest.mark.usefixtures("_no_report")
 def test_every_flag_reaches_the_configuration(tree: Path, tmp_path: Path) -> None:
-    given = ["--recipe", "tutorial", "--data", str(tree), "--epochs", "1", "--seed", "9", "--batch-size", "5",
+    given = ["--recipe", "tutorial", "--data", str(tree), "--steps", "1", "--seed", "9", "--batch-size", "5",
              "--lr", "0.003", "--device", "cpu", "--precision", "float32", "--limit-train", "10", "--limit-test", "4",
              "--validation", "0.2", "--no-transformer", "--out", "run"]  # fmt: skip
     parsed = parse(Options, "train_stn", given)
     defaults = parse(Options, "train_stn", [])
-    assert all(value != getattr(defaults, name) for name, value in vars(parsed).items())
+    assert all(value != getattr(defaults, name) for name, value in vars(parsed).items() if name != "epochs")
     main(parsed)
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["asked"] == vars(parsed)
     assert (config["resolved"]["lr"], config["resolved"]["batch_size"]) == (0.003, 5)
+    assert config["resolved"]["steps"] == 1
     assert (config["resolved"]["train_images"], config["resolved"]["test_images"]) == (8, 4)
 
 
@@ -135,7 +136,7 @@ def test_the_tutorial_recipe_is_the_published_run_to_the_letter(tree: Path, tmp_
     resolved = json.loads((tmp_path / "run" / "config.json").read_text())["resolved"]
     assert (resolved["lr"], resolved["batch_size"], resolved["dropout"]) == (0.01, 256, 0.5)
     assert resolved["normalise"] == {"mean": [0.4914, 0.4822, 0.4465], "std": [0.2470, 0.2435, 0.2616]}
-    assert resolved["augment"] == {"mirror": False, "shift": 0}
+    assert resolved["augment"] == {"mirror": False, "shift": 0, "crop": None, "size": None}
     assert resolved["precision"] == "float32"
     saved = torch.load(tmp_path / "run" / "last.pt", weights_only=True)["optimizers"][0]["param_groups"][0]
     assert (saved["lr"], saved["momentum"], saved["weight_decay"], saved["nesterov"]) == (0.01, 0.9, 0, False)
@@ -166,6 +167,7 @@ BAD = [
     (["--device", "cuda:99"], "--device (cuda:99) must be auto or a device that is there"),
     (["--device", "gpu"], "--device (gpu) must be auto or a device that is there"),
     (["--data", "nowhere"], "--data (nowhere) must be auto, cifar10, digits or a folder"),
+    (["--epochs", "3", "--steps", "9"], "--steps (9) and --epochs (3) cannot both be given"),
     (["--epoch", "3"], "unrecognized arguments: --epoch 3"),
     (broken_image, "photos/train/dog/1.png must be an image; it cannot be decoded"),
     (taken_folder, "--out (taken) must be a new or an empty folder"),

@@ -1,0 +1,227 @@
+"""The Vision Transformer's run as a person starts it: every recipe to its report, weights in, errors in one line."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from scripts import experiment, train_vit
+from scripts.checkpoints import read_weights, write_weights
+from scripts.command_line import parse, run
+from scripts.models import PRESETS, VisionTransformer
+from scripts.run_folder import read_metrics
+from scripts.train_vit import RECIPES, Options, main
+from tests.strategies import generator
+from tests.trees import write_tree
+
+TINY = {"patch_size": 16, "dim": 24, "depth": 2, "num_heads": 2, "mlp_dim": 32, "dropout": 0.1}
+
+
+def options(**changes: object) -> Options:
+    return Options(**{**parse(Options, "train_vit", []).__dict__, "device": "cpu", **changes})
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return write_tree(tmp_path / "photos")
+
+
+@pytest.fixture
+def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipe is tested, not the size: 86 M parameters would take a minute."""
+    monkeypatch.setitem(PRESETS, "b16", TINY)
+    monkeypatch.setitem(PRESETS, "lite", {**TINY, "patch_size": 4, "dropout": 0.0})
+
+
+@pytest.fixture
+def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiment, "write_report", lambda folder: folder / "report.html")
+
+
+def pretrained(path: Path, classes: int, **size: object) -> VisionTransformer:
+    """Write a file in Google's layout with random values, and return the network that it is of."""
+    torch.manual_seed(0)
+    network = VisionTransformer.from_preset("b16", classes, **size)
+    torch.nn.init.normal_(network.head.weight, std=0.02)
+    write_weights(path, network.state_dict(), "google", network.encoder.blocks[0].attn.num_heads)
+    return network
+
+
+@pytest.mark.usefixtures("_tiny")
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_leaves_everything_and_ends_with_json(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], recipe: str
+) -> None:
+    pretrained(tmp_path / "start.npz", 21)
+    weights = "start.npz" if RECIPES[recipe].pretrained else None
+    main(options(data=str(tree), recipe=recipe, steps=2, weights=weights, batch_size=16, out="run"))
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (summary["recipe"], summary["steps"], summary["epochs"], summary["run_folder"]) == (recipe, 2, 1, "run")
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names >= {"last.pt", "best.pt", "report.html", "attention.png", "curves.png", "misclassified.png"}
+    assert len(read_metrics(tmp_path / "run")) == 1
+    resolved = json.loads((tmp_path / "run" / "config.json").read_text())["resolved"]
+    side = 224 if RECIPES[recipe].pretrained else 32
+    assert resolved["image_size"] == [side, side]
+    found = torch.load(tmp_path / "run" / "findings.pt", weights_only=True)
+    cells = side // resolved["patch_size"]
+    assert found["attention_images"].shape == (6, 3, side, side)
+    assert found["attention_rollout"].shape == (6, cells, cells)
+    assert found["attention_last_layer"].shape == (6, 2, cells, cells)
+    page = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert "Where the class token looks" in page
+    assert ("too few for attention" in page) == (cells**2 < 16)
+
+
+@pytest.mark.usefixtures("_tiny", "_no_report")
+@pytest.mark.parametrize(("recipe", "warned"), [("b16", True), ("lite", False)])
+def test_few_patches_are_warned_of_before_training(
+    tree: Path, capsys: pytest.CaptureFixture[str], recipe: str, warned: bool
+) -> None:
+    main(options(data=str(tree), recipe=recipe, steps=1, out="run"))
+    before, _ = capsys.readouterr().out.split("Epoch 1/1")
+    assert ("WARNING: an image of 32x32 pixels is only 4 patches" in before) == warned
+
+
+@pytest.mark.usefixtures("_tiny", "_no_report")
+def test_fine_tuning_starts_from_the_weights_with_a_zero_head(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = pretrained(tmp_path / "start.npz", 21)
+    seen: dict[str, torch.Tensor] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment.Trainer, "fit", lambda trainer: seen.update(trainer.model.state_dict()) or 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            main(options(data=str(tree), recipe="b16-finetune", steps=1, weights="start.npz", out="run"))
+    assert not seen["head.weight"].any()
+    assert seen["head.weight"].shape == (3, 24)
+    for name, value in network.state_dict().items():
+        assert name.startswith("head.") or torch.equal(seen[name], value), name
+    assert "start.npz: the head is zero: the file has 21 classes, the model 3" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("_tiny", "_no_report")
+def test_a_finished_run_is_a_start_for_the_next_with_its_head(tree: Path, tmp_path: Path) -> None:
+    main(options(data=str(tree), recipe="b16", steps=2, out="first"))
+    state = torch.load(tmp_path / "first" / "last.pt", weights_only=True)["model"]
+    kept = read_weights(tmp_path / "first" / "last.pt").state
+    assert all(torch.equal(kept[name], value) for name, value in state.items())
+    main(options(data=str(tree), recipe="b16", steps=1, lr=1e-12, weights="first/last.pt", out="second"))
+    again = torch.load(tmp_path / "second" / "last.pt", weights_only=True)["model"]
+    torch.testing.assert_close(again, state, atol=1e-6, rtol=0)
+    assert state["head.weight"].any()
+
+
+def test_fine_tuning_is_the_published_recipe_to_the_letter() -> None:
+    recipe, short = RECIPES["b16-finetune"], RECIPES["b16-finetune-500"]
+    network = VisionTransformer.from_preset(recipe.preset, device="meta", **recipe.options)
+    (optimizer,) = recipe.optimizers(network, recipe.lr)
+    (group,) = optimizer.param_groups
+    assert (type(optimizer).__name__, group["lr"], group["momentum"], group["weight_decay"]) == ("SGD", 0.03, 0.9, 0)
+    assert not group["nesterov"]
+    assert (recipe.batch_size, recipe.steps, recipe.clip, recipe.image_size) == (512, 10_000, 1.0, 224)
+    assert recipe.normalise.mean == recipe.normalise.std == (0.5, 0.5, 0.5)
+    assert recipe.schedule(250 / 10_000) == pytest.approx(0.5)
+    assert recipe.schedule(500 / 10_000) == 1
+    assert recipe.schedule((500 + 9_500 / 2) / 10_000) == pytest.approx(0.5)
+    assert recipe.schedule(1.0) == pytest.approx(0)
+    assert (short.steps, short.schedule(50 / 500), short.schedule(100 / 500)) == (500, pytest.approx(0.5), 1)
+    assert (network.embeddings.dropout.p, network.encoder.blocks[0].attn.attn_dropout) == (0.1, 0.0)
+
+
+def test_every_parameter_has_one_optimizer_and_vectors_do_not_decay() -> None:
+    network = VisionTransformer.from_preset("lite", device="meta")
+    for recipe in RECIPES.values():
+        groups = [group for optimizer in recipe.optimizers(network, 1.0) for group in optimizer.param_groups]
+        given = [id(parameter) for group in groups for parameter in group["params"]]
+        assert sorted(given) == sorted(id(parameter) for parameter in network.parameters())
+        decayed = {id(parameter) for group in groups if group["weight_decay"] for parameter in group["params"]}
+        layers = {id(parameter) for name, parameter in network.named_parameters()
+                  if name.endswith("weight") and "norm" not in name}  # fmt: skip
+        assert decayed in (set(), layers)
+
+
+@pytest.mark.usefixtures("_tiny", "_no_report")
+def test_it_learns_to_tell_the_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    main(options(data="digits", epochs=6, batch_size=16, limit_train=600, limit_test=200, out="run"))
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["test_accuracy"] > 30, "chance is 10"
+
+
+def test_twenty_steps_of_fine_tuning_vit_b16_at_224_pixels(tree: Path, tmp_path: Path) -> None:
+    """From a file with Google's names and shapes and random values; batches in parts are tested on small networks."""
+    sizes = {"embedding/kernel": (16, 16, 3, 768), "Transformer/posembed_input/pos_embedding": (1, 197, 768)}
+    pretrained(tmp_path / "ViT-B_16.npz", 1000)
+    with np.load(tmp_path / "ViT-B_16.npz") as file:
+        assert len(file.files) == 200
+        assert {name: file[name].shape for name in sizes} == sizes
+    main(options(data=str(tree), recipe="b16-finetune", steps=20, batch_size=1, limit_test=2,
+                 weights="ViT-B_16.npz", out="run"))  # fmt: skip
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["steps"], summary["parameters"]) == (20, 85_798_656 + 3 * 769)
+    assert all(np.isfinite(list(row.values())).all() for row in read_metrics(tmp_path / "run"))
+    assert (tmp_path / "run" / "attention.png").stat().st_size > 10_000
+
+
+def odd_images(tmp_path: Path) -> list[str]:
+    write_tree(tmp_path / "odd", side=36)
+    return ["--data", "odd", "--recipe", "b16"]
+
+
+def other_network(tmp_path: Path) -> list[str]:
+    network = VisionTransformer(3, image_size=32, **{**TINY, "dim": 12})
+    write_weights(tmp_path / "small.npz", network.state_dict(), "google", 2)
+    return ["--weights", "small.npz", "--recipe", "b16"]
+
+
+BAD = [
+    (["--recipe", "b17"], "--recipe: invalid choice: 'b17' (choose from"),
+    (["--recipe", "b16-finetune"], "--weights (None) must be a file of pretrained weights for recipe b16-finetune"),
+    (["--weights", "nowhere.npz"], "nowhere.npz"),
+    (["--steps", "0"], "--steps (0) must be a whole number, at least 1"),
+    (odd_images, "--data (odd) must hold images of a multiple of 16 pixels for recipe b16"),
+    (other_network, "small.npz must hold the weights of the model (dim 24); it has dim 12"),
+]
+
+
+@pytest.mark.usefixtures("_tiny")
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[message[:40] for _, message in BAD])
+def test_bad_input_gives_one_line_and_exit_code_2(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments, message: str
+) -> None:
+    given = arguments(tmp_path) if callable(arguments) else arguments
+    before = sorted(str(path) for path in tmp_path.rglob("*") if "data" not in path.parts)
+    with pytest.raises(SystemExit) as stopped:
+        run(lambda: main(parse(Options, "train_vit", ["--data", "photos", "--device", "cpu", *given])), "train_vit")
+    assert stopped.value.code == 2
+    printed = capsys.readouterr()
+    assert re.match(f"^train_vit: error: .*{re.escape(message)}", printed.err), printed.err
+    assert printed.err.count("\n") == 1
+    after = sorted(str(path) for path in tmp_path.rglob("*") if "data" not in path.parts)
+    assert after == before, "nothing half-written"
+
+
+@pytest.mark.usefixtures("_tiny", "_no_report")
+def test_the_same_seed_gives_the_same_run(tree: Path, tmp_path: Path) -> None:
+    def weights(out: str, seed: int) -> torch.Tensor:
+        main(options(data=str(tree), recipe="lite", steps=2, seed=seed, out=out))
+        return torch.load(tmp_path / out / "last.pt", weights_only=True)["model"]["encoder.blocks.0.attn.qkv.weight"]
+
+    first = weights("a", 5)
+    assert torch.equal(weights("b", 5), first)
+    assert not torch.equal(weights("c", 6), first)
+
+
+def test_attention_is_that_of_the_images_shown() -> None:
+    torch.manual_seed(0)
+    network = VisionTransformer(3, image_size=32, **TINY).eval()
+    images = torch.randint(0, 256, (12, 3, 32, 48), dtype=torch.uint8, generator=generator(0))
+    normalise = train_vit.Normalise((0.5,) * 3, (0.5,) * 3)
+    found = train_vit.where_it_looks(network, images, normalise, (2, 3))
+    assert torch.equal(found["attention_images"], images[:8])
+    _, weights = network(normalise(images[:8]), return_weights=True)
+    torch.testing.assert_close(found["attention_last_layer"].flatten(2), weights[:, -1, :, 0, 1:])
