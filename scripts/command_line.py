@@ -1,4 +1,4 @@
-"""Flags from the fields of a dataclass, and errors as one line with exit code 2."""
+"""Arguments and flags from the fields of a dataclass, and errors as one line with exit code 2."""
 
 import argparse
 import dataclasses
@@ -21,6 +21,11 @@ def option(default: Any, help: str, *, type: Callable[[str], Any] = str, choices
         choices: The only values allowed, where there are few.
     """
     return dataclasses.field(default=default, metadata={"help": help, "type": type, "choices": choices})
+
+
+def argument(help: str) -> Any:
+    """Declare a dataclass field that must be given, by its place and without a flag."""
+    return dataclasses.field(metadata={"help": help})
 
 
 def whole(minimum: int) -> Callable[[str], int]:
@@ -73,6 +78,9 @@ def parse(options: type[Options], program: str, arguments: Sequence[str] | None 
     parser = _Parser(program, description=options.__doc__, allow_abbrev=False)
     for field in dataclasses.fields(options):  # type: ignore[arg-type]
         flag, meta = "--" + field.name.replace("_", "-"), field.metadata
+        if field.default is dataclasses.MISSING:
+            parser.add_argument(field.name, metavar=field.name.upper(), help=meta["help"])
+            continue
         if meta["type"] is bool:
             parser.add_argument(flag, action="store_true", help=meta["help"])
             continue

@@ -6,7 +6,7 @@ python -m scripts.report runs/<folder>
 import base64
 import json
 import re
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import jinja2
 import torch
 
 from scripts import figures
-from scripts.command_line import run
+from scripts.command_line import argument, parse, run
 from scripts.errors import InputError
 from scripts.files import write_whole
 from scripts.models import few_patches_warning
@@ -136,11 +136,16 @@ def _facts(config: dict[str, Any], environment: dict[str, Any]) -> list[tuple[st
     return [(name.replace("_", " "), plain(value)) for name, value in merged.items() if value not in (None, "")]
 
 
+@dataclass
+class Options:
+    """Draw the figures and the page of a finished run."""
+
+    folder: str = argument("the folder of the run")
+
+
 def main() -> None:
     """Draw the report of the folder named on the command line."""
-    if len(sys.argv) != 2:
-        raise InputError("the one argument must be a run folder")
-    print(write_report(Path(sys.argv[1])))
+    print(write_report(Path(parse(Options, "report").folder)))
 
 
 if __name__ == "__main__":
