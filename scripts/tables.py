@@ -1,11 +1,12 @@
-"""Write the result table of README.md from the run folders in scripts/results/.
+"""Write the result tables of README.md from the run folders in scripts/results/.
 
 python -m scripts.tables
 """
 
 import json
+import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,66 +16,111 @@ from scripts.run_folder import read_metrics
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent.parent / "README.md"
-BEGIN, END = "<!-- results: made by `make tables` -->\n", "<!-- end of results -->"
-HEADER = (
-    "| recipe | data | epochs | seeds | test accuracy, last epoch | best epoch | training accuracy "
-    "| mean scale of theta | largest drop after epoch 25 |\n" + "|---" * 9 + "|\n"
-)
 
 
 @dataclass(frozen=True)
-class _Run:
+class Run:
+    """What a run folder says."""
+
     summary: dict[str, Any]
+    config: dict[str, Any]
     environment: dict[str, Any]
     rows: list[dict[str, float]]
 
+    @classmethod
+    def read(cls, folder: Path) -> "Run":
+        """Read a folder in scripts/results/."""
+        names = ("summary.json", "config.json", "environment.json")
+        return cls(*(json.loads((folder / name).read_text("utf-8")) for name in names), read_metrics(folder))
 
-def result_table(folder: Path = RESULTS) -> str:
-    """The table in Markdown: a row a recipe, data source and length, over all its seeds."""
-    runs: dict[tuple[str, str, int], list[_Run]] = {}
-    for path in sorted(folder.glob("*/summary.json")):
-        summary, environment = (
-            json.loads((path.parent / name).read_text("utf-8")) for name in ("summary.json", "environment.json")
-        )
-        key = (summary["recipe"], environment["data"], summary["epochs"])
-        runs.setdefault(key, []).append(_Run(summary, environment, read_metrics(path.parent)))
-    return HEADER + "".join(_row(*key, group) for key, group in runs.items())
+    @property
+    def entry(self) -> str:
+        """The command that it is a run of: only train-stn has a theta."""
+        return "train-stn" if "theta_scale_mean" in self.rows[0] else "train-vit"
+
+    @property
+    def group(self) -> tuple[str, str, int]:
+        """What runs of one row have in common: all but the seed."""
+        return self.summary["recipe"], self.environment["data"], self.summary["epochs"]
 
 
-def _row(recipe: str, data: str, epochs: int, runs: Sequence[_Run]) -> str:
+Column = Callable[[Sequence[Run]], str]  # from the runs of one row, a run a seed, to the cell
+
+
+def _scales(runs: Sequence[Run]) -> str:
     scales = [row["theta_scale_mean"] for run in runs for row in run.rows]
+    return f"{min(scales):.2f} to {max(scales):.2f}"
+
+
+def _largest_drop(runs: Sequence[Run]) -> str:
     falls = [
         before["test_accuracy"] - after["test_accuracy"]
         for run in runs
         for before, after in zip(run.rows, run.rows[1:], strict=False)
         if before["epoch"] >= 25
     ]
-    cells = (
-        f"`{recipe}`",
-        data,
-        str(epochs),
-        " ".join(str(run.summary["seed"]) for run in runs),
-        _spread([run.summary["test_accuracy"] for run in runs]),
-        _spread([run.summary["best_test_accuracy"] for run in runs]),
-        _spread([run.summary["train_accuracy"] for run in runs]),
-        f"{min(scales):.2f} to {max(scales):.2f}",
-        f"{max(falls, default=0.0):.1f} points",
-    )
-    return f"| {' | '.join(cells)} |\n"
+    return f"{max(falls, default=0.0):.1f} points"
 
 
-def _spread(values: Sequence[float]) -> str:
+def _spread(key: str) -> Column:
     """One value, or mean and standard deviation with all of them."""
-    if len(values) == 1:
-        return f"{values[0]:.2f} %"
-    each = ", ".join(f"{value:.2f}" for value in values)
-    return f"**{statistics.mean(values):.2f}** ± {statistics.stdev(values):.2f} % ({each})"
+
+    def cell(runs: Sequence[Run]) -> str:
+        values = [run.summary[key] for run in runs]
+        if len(values) == 1:
+            return f"{values[0]:.2f} %"
+        each = ", ".join(f"{value:.2f}" for value in values)
+        return f"**{statistics.mean(values):.2f}** ± {statistics.stdev(values):.2f} % ({each})"
+
+    return cell
+
+
+COMMON: dict[str, Column] = {
+    "recipe": lambda runs: f"`{runs[0].summary['recipe']}`",
+    "data": lambda runs: str(runs[0].environment["data"]),
+    "epochs": lambda runs: str(runs[0].summary["epochs"]),
+    "seeds": lambda runs: " ".join(str(run.summary["seed"]) for run in runs),
+    "test accuracy, last epoch": _spread("test_accuracy"),
+    "best epoch": _spread("best_test_accuracy"),
+    "training accuracy": _spread("train_accuracy"),
+}
+TABLES: dict[str, dict[str, Column]] = {
+    "train-stn": {**COMMON, "mean scale of theta": _scales, "largest drop after epoch 25": _largest_drop},
+    "train-vit": {
+        **COMMON,
+        "parameters": lambda runs: f"{runs[0].summary['parameters']:,}",
+        "patches": lambda runs: str(runs[0].config["resolved"]["patches"]),
+    },
+}
+
+
+def table(entry: str, folder: Path = RESULTS) -> str:
+    """The table of an entry in Markdown: a row a recipe, data source and length, over all its seeds."""
+    runs: dict[tuple[str, str, int], list[Run]] = {}
+    for path in sorted(folder.glob("*/summary.json")):
+        run = Run.read(path.parent)
+        if run.entry == entry:
+            runs.setdefault(run.group, []).append(run)
+    columns = TABLES[entry]
+    lines = [list(columns), ["---"] * len(columns)]
+    lines += [[column(group) for column in columns.values()] for group in runs.values()]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def with_tables(text: str, folder: Path = RESULTS) -> str:
+    """The page with what stands between the marks of each entry made anew."""
+    for entry in TABLES:
+        begin, end = f"<!-- results of {entry}, made by `make tables` -->\n", f"<!-- end of {entry} -->"
+        anew = begin + table(entry, folder) + end
+        text, found = re.subn(f"{begin}.*?{end}", lambda match, anew=anew: anew, text, flags=re.DOTALL)
+        if found != 1:
+            raise ValueError(f"{README.name} must hold {begin.strip()} and {end} once, not {found} times")
+    return text
 
 
 def main() -> None:
-    """Replace what stands between the two marks."""
-    before, rest = README.read_text("utf-8").split(BEGIN)
-    text = before + BEGIN + result_table() + END + rest.split(END)[1]
+    """Write README.md."""
+    text = with_tables(README.read_text("utf-8"))
     write_whole(README, lambda file: file.write(text.encode()))
 
 

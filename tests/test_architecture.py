@@ -15,18 +15,9 @@ SIBLINGS = {  # component -> components it may import
     "block": {"attention", "mlp"},
     "encoder": {"block"},
 }
-ENTRIES = {"train_stn", "train_vit"}
-KNOWS_NO_TRAINING = {
-    "data",
-    "download",
-    "image_tree",
-    "batches",
-    "report",
-    "figures",
-    "findings",
-    "theta",
-    "attention_maps",
-}
+ENTRIES = {"train_stn", "train_vit", "convert"}
+KNOWS_NO_TRAINING = {"data", "download", "image_tree", "batches", "report", "figures", "findings", "theta",
+                     "attention_maps", "checkpoints", "weight_families", "weight_files", "weight_names"}  # fmt: skip
 
 
 def imports(path: Path) -> set[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import findings, models, report, theta, train_stn, train_vit
+from scripts import convert, findings, models, report, theta, train_stn, train_vit
 from scripts.command_line import parse
 
 SCRIPTS = Path(report.__file__).parent
@@ -29,7 +29,8 @@ def test_the_table_of_files_lists_every_script_and_nothing_else() -> None:
 
 
 def test_every_flag_on_the_page_exists() -> None:
-    names = {*train_stn.Options.__dataclass_fields__, *train_vit.Options.__dataclass_fields__, "help"}
+    options = (train_stn.Options, train_vit.Options, convert.Options)
+    names = {name for each in options for name in each.__dataclass_fields__} | {"help"}
     flags = {"--" + name.replace("_", "-") for name in names}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", PAGE))
     assert named <= flags
@@ -39,6 +40,8 @@ def test_every_flag_on_the_page_exists() -> None:
 def test_the_commands_on_the_page_are_understood() -> None:
     commands = re.findall(r"-m scripts\.train_stn (.*)", PAGE)
     assert [parse(train_stn.Options, "", command.split()).data for command in commands] == ["digits"]
+    for command in re.findall(r"-m scripts\.convert (.*)", PAGE):
+        assert parse(convert.Options, "", command.split()).family in command
     modules = re.findall(r"-m (scripts\.\w+)", PAGE)
     assert all((SCRIPTS.parent / module.replace(".", "/")).with_suffix(".py").is_file() for module in modules)
 

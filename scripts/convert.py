@@ -1,0 +1,75 @@
+"""Rewrite Vision Transformer weights for another code base.
+
+python -m scripts.convert ViT-B_16.npz model.safetensors --family huggingface
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts.checkpoints import read_weights, write_weights
+from scripts.command_line import argument, option, parse, run, whole
+from scripts.errors import InputError
+from scripts.models import PRESETS
+from scripts.weight_families import HEAD, sizes
+from scripts.weight_files import check_suffix
+from scripts.weight_names import FAMILIES
+
+
+@dataclass
+class Options:
+    """Rewrite Vision Transformer weights for another code base."""
+
+    source: str = argument("a file of any family; which one, its names say")
+    target: str = argument("the new file: .npz, .safetensors, .pt, .pth or .bin")
+    family: str = option("kit", "whose names and layout the new file has", choices=tuple(FAMILIES))
+    num_heads: int | None = option(
+        None, "attention heads, where the source does not say it and no preset is as wide", type=whole(1)
+    )
+    no_head: bool = option(False, "leave out the classifier", type=bool)
+
+
+def main(options: Options) -> None:
+    """Read the source, and write the target.
+
+    Raises:
+        InputError: If something is at the target already, or the source cannot be read or written that way.
+    """
+    source, target = Path(options.source), Path(options.target)
+    check_suffix(target)
+    if target.exists():
+        raise InputError(f"target ({target}) must be a new file; something is there already")
+    state, family, num_heads, pre_logits, pooler = read_weights(source)
+    if options.no_head:
+        state = {name: array for name, array in state.items() if name not in HEAD}
+    elif pre_logits:
+        layer = ", ".join(pre_logits)
+        raise InputError(f"{source} must have the head right behind the encoder; {layer} lie between: --no-head")
+    shape = sizes(state)
+    heads = _num_heads(options, num_heads, shape["dim"]) if FAMILIES[options.family].flax else None
+    write_weights(target, state, options.family, heads)
+    print(f"{source}: {family}, " + ", ".join(f"{name} {value}" for name, value in shape.items()))
+    for left_out in (*(pre_logits if options.no_head else ()), *pooler):
+        print(f"left out: {left_out}")
+    print(f"{target}: {options.family}" + (f", num_heads {heads}" if heads else ""))
+
+
+def _num_heads(options: Options, said: int | None, dim: int) -> int:
+    """What the source says, or else the command line, or else the preset of that width: Flax has an axis of heads."""
+    asked = options.num_heads
+    if said and asked not in (None, said):
+        raise InputError(f"--num-heads ({asked}) must be {said}, as {options.source} says, or not given")
+    heads = said or asked or heads_of_width(dim)
+    if not heads:
+        raise InputError(f"--num-heads must be given: {options.source} does not say it, and no preset is {dim} wide")
+    if dim % heads:
+        raise InputError(f"--num-heads ({heads}) must divide {dim}, the width of {options.source}")
+    return heads
+
+
+def heads_of_width(dim: int) -> int | None:
+    """The attention heads of the presets that are so wide."""
+    return next((preset["num_heads"] for preset in PRESETS.values() if preset["dim"] == dim), None)
+
+
+if __name__ == "__main__":
+    run(lambda: main(parse(Options, "convert")), "convert")

@@ -1,0 +1,108 @@
+"""Files of named arrays: NumPy's .npz, .safetensors, and torch's .pt, .pth and .bin. Reading never runs code."""
+
+import pickle
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from scripts.errors import InputError
+from scripts.files import write_whole
+
+SUFFIXES = (".npz", ".safetensors", ".pt", ".pth", ".bin")
+
+
+def check_suffix(path: Path) -> None:
+    """Raise InputError if the name does not say what kind of file it is."""
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"{path} must end in one of {', '.join(SUFFIXES)}")
+
+
+def read_arrays(path: Path) -> dict[str, Tensor]:
+    """Every array of a file by its name, on the CPU.
+
+    Raises:
+        InputError: If the file is not there, not whole, or holds anything else than floating-point arrays.
+    """
+    check_suffix(path)
+    if not path.is_file():
+        raise InputError(f"{path} must be a file of weights; it is not there")
+    reader = {".npz": _read_npz, ".safetensors": _read_safetensors}.get(path.suffix, _read_torch)
+    arrays = reader(path)
+    for name, array in arrays.items():
+        if not array.is_floating_point() or not array.numel():
+            raise InputError(f"{path}: {name} {tuple(array.shape)} must be floating-point numbers, not {array.dtype}")
+    return arrays
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Tensor]) -> None:
+    """Write a file that is either whole or not there; the suffix says which kind."""
+    check_suffix(path)
+    if path.suffix == ".npz":
+        numbers: dict[str, Any] = {name: _to_numpy(array) for name, array in arrays.items()}
+        write_whole(path, lambda file: np.savez(file, **numbers))
+    elif path.suffix == ".safetensors":
+        # transformers opens no file without this remark
+        write_whole(path, lambda file: file.write(safetensors.torch.save(dict(arrays), metadata={"format": "pt"})))
+    else:
+        write_whole(path, lambda file: torch.save(dict(arrays), file))
+
+
+def _read_npz(path: Path) -> dict[str, Tensor]:
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path} must be a whole .npz archive; it is not a zip file, or was cut off")
+    arrays = {}
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.namelist():  # names are names: no path is made of them
+            name = member.removesuffix(".npy")
+            try:
+                with archive.open(member) as file:
+                    array = np.lib.format.read_array(file, allow_pickle=False)
+            except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+                if "Object arrays" in str(error):
+                    raise InputError(f"{path}: {name} must be numbers; it is a pickle, which could run code") from None
+                raise InputError(f"{path}: {name} must be a whole array; it cannot be read") from error
+            arrays[name] = _from_numpy(array)
+    return arrays
+
+
+def _from_numpy(array: np.ndarray) -> Tensor:
+    if array.dtype == np.dtype("V2"):  # NumPy has no bfloat16, and keeps the two bytes as they are
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    if array.dtype.kind not in "fiub":
+        return torch.zeros(array.shape, dtype=torch.bool)
+    return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C", copy=False))
+
+
+def _to_numpy(array: Tensor) -> np.ndarray:
+    if array.dtype == torch.bfloat16:
+        return array.contiguous().view(torch.int16).numpy().view("V2")
+    return array.numpy()
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise InputError(f"{path} must be a whole .safetensors file; it cannot be read") from error
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    with path.open("rb") as file:
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+            if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
+                raise InputError(f"{path} must hold tensors alone; to open it, torch would have to run code") from error
+            raise InputError(f"{path} must be a whole torch file; it cannot be read") from error
+    if isinstance(content, dict) and isinstance(content.get("model"), dict):  # best.pt or last.pt of a run
+        content = content["model"]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise InputError(f"{path} must hold tensors by their names, or have them under 'model'")
+    return dict(content)
