@@ -34,7 +34,10 @@ class Weights(NamedTuple):
 
 
 def to_family(state: Mapping[str, Tensor], family: str, num_heads: int | None) -> dict[str, Tensor]:
-    """Rename and lay out the ``state_dict`` of a VisionTransformer as a family has it; Flax needs to know the heads."""
+    """Rename and lay out the ``state_dict`` of a VisionTransformer as a family has it; Flax needs to know the heads.
+
+    Most arrays share memory with ``state``.
+    """
     state, arrays = dict(state), {}
     if FAMILIES[family].column == "big_vision":
         state[CLASS] = state[CLASS] + state[POSITIONS][:, :1]
@@ -43,8 +46,7 @@ def to_family(state: Mapping[str, Tensor], family: str, num_heads: int | None) -
         if kit in state:  # a file may lack the head
             for name, array in zip(names, state[kit].chunk(len(names)), strict=True):
                 heads = {"heads": num_heads} if "heads" in layout else {}
-                array = rearrange(array, layout, **heads) if layout else array
-                arrays[name] = array.clone(memory_format=torch.contiguous_format)  # files refuse shared memory
+                arrays[name] = rearrange(array, layout, **heads) if layout else array
     return _stack_blocks(arrays) if family == "big-vision-stacked" else arrays
 
 

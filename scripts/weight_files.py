@@ -44,14 +44,16 @@ def read_arrays(path: Path) -> dict[str, Tensor]:
 def write_arrays(path: Path, arrays: Mapping[str, Tensor]) -> None:
     """Write a file that is either whole or not there; the suffix says which kind."""
     check_suffix(path)
+    # memory of its own for each: of a third of a fused array torch would write the whole, and safetensors nothing
+    own = {name: array.detach().clone(memory_format=torch.contiguous_format) for name, array in arrays.items()}
     if path.suffix == ".npz":
-        numbers: dict[str, Any] = {name: _to_numpy(array) for name, array in arrays.items()}
+        numbers: dict[str, Any] = {name: _to_numpy(array) for name, array in own.items()}
         write_whole(path, lambda file: np.savez(file, **numbers))
     elif path.suffix == ".safetensors":
         # transformers opens no file without this remark
-        write_whole(path, lambda file: file.write(safetensors.torch.save(dict(arrays), metadata={"format": "pt"})))
+        write_whole(path, lambda file: file.write(safetensors.torch.save(own, metadata={"format": "pt"})))
     else:
-        write_whole(path, lambda file: torch.save(dict(arrays), file))
+        write_whole(path, lambda file: torch.save(own, file))
 
 
 def _read_npz(path: Path) -> dict[str, Tensor]:
@@ -82,7 +84,7 @@ def _from_numpy(array: np.ndarray) -> Tensor:
 
 def _to_numpy(array: Tensor) -> np.ndarray:
     if array.dtype == torch.bfloat16:
-        return array.contiguous().view(torch.int16).numpy().view("V2")
+        return array.view(torch.int16).numpy().view("V2")
     return array.numpy()
 
 

@@ -1,4 +1,4 @@
-"""The Vision Transformer: its published sizes, torchvision's numbers, timm's names, any image, maps of every layer."""
+"""The Vision Transformer: its published sizes, any image, maps of every layer; its numbers stand in test_peers.py."""
 
 import re
 
@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torchvision.models import VisionTransformer as TorchvisionTransformer
 
 from scripts.models import PRESETS, VisionTransformer, drop_patches, few_patches_warning
 from tests.marks import pretends_cuda
@@ -77,51 +76,6 @@ def test_the_first_prediction_is_uniform_and_the_trunk_waits_for_the_head() -> N
     torch.nn.functional.cross_entropy(logits, torch.tensor([1, 2])).backward()
     assert model.head.weight.grad.any()
     assert not model.embeddings.proj.weight.grad.any()
-
-
-TORCHVISION = {  # patterns of torchvision's names -> ours
-    r"class_token": "embeddings.cls_token",
-    r"conv_proj\.": "embeddings.proj.",
-    r"encoder\.pos_embedding": "embeddings.pos_embed",
-    r"encoder\.layers\.encoder_layer_(\d+)\.": r"encoder.blocks.\1.",
-    r"ln_(\d)\.": r"norm\1.",
-    r"self_attention\.in_proj_": "attn.qkv.",
-    r"self_attention\.out_proj\.": "attn.proj.",
-    r"mlp\.0\.": "mlp.fc1.",
-    r"mlp\.3\.": "mlp.fc2.",
-    r"encoder\.ln\.": "encoder.norm.",
-    r"heads\.head\.": "head.",
-}
-
-
-def renamed(name: str) -> str:
-    for pattern, ours in TORCHVISION.items():
-        name = re.sub(pattern, ours, name)
-    return name
-
-
-@given(seeds)
-def test_it_computes_what_torchvision_computes(seed: int) -> None:
-    torch.manual_seed(seed)
-    ours = tiny()
-    theirs = TorchvisionTransformer(32, 8, 2, 3, 12, 20, num_classes=7).double().eval()
-    theirs.load_state_dict({name: ours.state_dict()[renamed(name)] for name in theirs.state_dict()}, strict=True)
-    assert {renamed(name) for name in theirs.state_dict()} == set(ours.state_dict())
-    x = random_images(seed, 2, 3, 32, 32)
-    torch.testing.assert_close(ours(x), theirs(x), atol=1e-10, rtol=1e-10)
-
-
-def test_the_names_are_those_of_timm_behind_two_prefixes() -> None:
-    layers = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
-    timm = ["cls_token", "pos_embed"]
-    for layer in ("patch_embed.proj", *(f"blocks.{i}.{name}" for i in range(2) for name in layers), "norm", "head"):
-        timm += [f"{layer}.weight", f"{layer}.bias"]
-    prefixes = {"cls_": "embeddings.cls_", "pos_": "embeddings.pos_", "patch_embed.": "embeddings.",
-                "blocks.": "encoder.blocks.", "norm.": "encoder.norm.", "head.": "head."}  # fmt: skip
-    ours = [
-        next(new + name.removeprefix(old) for old, new in prefixes.items() if name.startswith(old)) for name in timm
-    ]
-    assert ours == list(tiny().state_dict())
 
 
 @given(seeds, st.sampled_from((8, 24, 32, 40)), st.sampled_from((8, 16, 56)))
