@@ -19,7 +19,7 @@ from scripts.weight_names import FAMILIES, OTHER_SPELLINGS, entries
 CLASS, POSITIONS = "embeddings.cls_token", "embeddings.pos_embed"
 PATCHES = "embeddings.proj.weight"
 HEAD = ("head.weight", "head.bias")
-BLOCKS = "/encoderblock/"  # where big_vision keeps all blocks as one array
+BLOCKS = "params/Transformer/encoderblock/"  # where big_vision keeps all blocks as one array
 SHOWN = 3  # names in a message
 
 
@@ -52,13 +52,14 @@ def to_family(state: Mapping[str, Tensor], family: str, num_heads: int | None) -
 
 def from_family(arrays: Mapping[str, Tensor], source: str) -> Weights:
     """The inverse of ``to_family``, for a family that the names tell; ``source`` is named in errors."""
-    arrays = _common_spelling(arrays)
-    stacked = any(BLOCKS in name for name in arrays)
+    arrays = _common_spelling(arrays, source)
+    stacked = any(name.startswith(BLOCKS) for name in arrays)
     arrays = _split_blocks(arrays) if stacked else arrays
     family = _family(arrays, source)
     pre_logits = _take(arrays, f"{FAMILIES[family].prefix}pre_logits")
     pooler = _take(arrays, "vit.pooler.")
-    num_heads = _check(arrays, family, source)
+    _check_names(arrays, family, source)
+    num_heads = _check_shapes(arrays, family, source)
     state = {}
     for kit, names, layout in entries(family, _depth(arrays, family)):
         if names[0] in arrays:
@@ -77,39 +78,42 @@ def sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
     return {"patch_size": patch_size, "dim": dim, "depth": depth, "mlp_dim": mlp_dim, "in_channels": in_channels}
 
 
-def _check(arrays: Mapping[str, Tensor], family: str, source: str) -> int | None:
-    """Compare names and shapes with what this family would have for a network of that size; return its heads."""
-    depth = _depth(arrays, family)
-    names = {kit: theirs for kit, theirs, _ in entries(family, depth)}
-    if not any(name in arrays for kit in HEAD for name in names[kit]):
-        names = {kit: theirs for kit, theirs in names.items() if kit not in HEAD}
-    wanted = [name for theirs in names.values() for name in theirs]
+def _check_names(arrays: Mapping[str, Tensor], family: str, source: str) -> None:
+    """Refuse a name that is missing, and one too many; the head may be missing as a whole."""
+    found = list(entries(family, _depth(arrays, family)))
+    head = [name for kit, names, _ in found if kit in HEAD for name in names]
+    wanted = {name: None for _, names, _ in found for name in names}  # in their order
     for name in wanted:
-        if name not in arrays:
+        if name not in arrays and (name not in head or any(other in arrays for other in head)):
             raise InputError(f"{source} must hold {name}, as {family} files do; it is missing")
-    if unknown := [name for name in arrays if name not in set(wanted)]:
+    if unknown := [name for name in arrays if name not in wanted]:
         raise InputError(f"{source} must hold a Vision Transformer and nothing else; unknown are {_some(unknown)}")
 
-    def shape(kit: str, axes: int) -> torch.Size:
-        name = names[kit][0]
-        if arrays[name].ndim != axes:
-            raise InputError(f"{source}: {name} {tuple(arrays[name].shape)} must have {axes} axes")
-        return arrays[name].shape
 
-    flax = FAMILIES[family].flax
-    side, _, channels, dim = shape(PATCHES, 4) if flax else [shape(PATCHES, 4)[axis] for axis in (2, 3, 1, 0)]
-    patches = shape(POSITIONS, 3)[1] - (FAMILIES[family].column != "big_vision")
-    mlp_dim = shape("encoder.blocks.0.mlp.fc1.bias", 1)[0]
-    num_classes = shape("head.bias", 1)[0] if "head.bias" in names else 1
+def _check_shapes(arrays: Mapping[str, Tensor], family: str, source: str) -> int | None:
+    """Compare all shapes with those of the network that a few of them tell; return its heads if they are told too."""
+    names = {kit: names[0] for kit, names, _ in entries(family, 1)}
+
+    def shape(kit: str, axes: int) -> torch.Size:
+        found = arrays[names[kit]].shape
+        if len(found) != axes:
+            raise InputError(f"{source}: {names[kit]} {tuple(found)} must have {axes} axes")
+        return found
+
+    flax, patches = FAMILIES[family].flax, shape(PATCHES, 4)
+    dim, in_channels, side = (patches[axis] for axis in ((3, 2, 0) if flax else (0, 1, 2)))
+    tokens = shape(POSITIONS, 3)[1] + (FAMILIES[family].column == "big_vision")
     num_heads = shape("encoder.blocks.0.attn.qkv.bias", 2)[0] if flax else None
     try:
         model = VisionTransformer(
-            num_classes, image_size=(side, side * patches), patch_size=side, dim=dim, depth=depth,
-            num_heads=num_heads or 1, mlp_dim=mlp_dim, in_channels=channels, device="meta",
+            shape("head.bias", 1)[0] if names["head.bias"] in arrays else 1,
+            image_size=(side, side * (tokens - 1)), patch_size=side, dim=dim, depth=_depth(arrays, family),
+            num_heads=num_heads or 1, mlp_dim=shape("encoder.blocks.0.mlp.fc1.bias", 1)[0], in_channels=in_channels,
+            device="meta",
         )  # fmt: skip
     except ValueError as error:
         raise InputError(f"{source} must hold a Vision Transformer; by its shapes, {error}") from None
-    for name, array in to_family(model.state_dict(), family, num_heads or 1).items():
+    for name, array in to_family(model.state_dict(), family, num_heads).items():
         if name in arrays and arrays[name].shape != array.shape:
             raise InputError(f"{source}: {name} {tuple(arrays[name].shape)} must be {tuple(array.shape)}")
     return num_heads
@@ -134,15 +138,18 @@ def _depth(arrays: Mapping[str, Tensor], family: str) -> int:
     return len({kit.split(".")[2] for kit in found if kit.startswith("encoder.blocks.")})
 
 
-def _common_spelling(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _common_spelling(arrays: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     """The names of the table where other versions of a family have others."""
-    renamed = {}
-    for name, array in arrays.items():
+    renamed: dict[str, Tensor] = {}
+    for given, array in arrays.items():
+        name = given
         for pattern, usual in OTHER_SPELLINGS.items():
             name = re.sub(pattern, usual, name)
+        if name in renamed:
+            raise InputError(f"{source} must hold {name} once; {given} is the same")
         renamed[name] = array
     if "embeddings.position_embeddings" in renamed:  # Hugging Face's encoder without a classifier around it
-        return _common_spelling({f"vit.{name}": array for name, array in renamed.items()})
+        return _common_spelling({f"vit.{name}": array for name, array in renamed.items()}, source)
     return renamed
 
 
@@ -158,8 +165,8 @@ def _split_blocks(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """One array a block where one holds all of them."""
     split: dict[str, Tensor] = {}
     for name, array in arrays.items():
-        if BLOCKS in name and array.ndim:
-            split |= {name.replace(BLOCKS, f"/encoderblock_{i}/"): block for i, block in enumerate(array)}
+        if name.startswith(BLOCKS) and array.ndim:
+            split |= {name.replace("block/", f"block_{i}/", 1): block for i, block in enumerate(array)}
         else:
             split[name] = array
     return split
@@ -168,8 +175,8 @@ def _split_blocks(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _stack_blocks(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
     stacked: dict[str, list[Tensor]] = {}
     for name, array in arrays.items():
-        stacked.setdefault(re.sub(r"/encoderblock_\d+/", BLOCKS, name), []).append(array)
-    return {name: torch.stack(blocks) if BLOCKS in name else blocks[0] for name, blocks in stacked.items()}
+        stacked.setdefault(re.sub(r"block_\d+/", "block/", name), []).append(array)
+    return {name: torch.stack(blocks) if name.startswith(BLOCKS) else blocks[0] for name, blocks in stacked.items()}
 
 
 def _as_in_torch(array: Tensor, layout: str) -> Tensor:

@@ -2,7 +2,6 @@
 
 import pickle
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,10 @@ def write_arrays(path: Path, arrays: Mapping[str, Tensor]) -> None:
     """Write a file that is either whole or not there; the suffix says which kind."""
     check_suffix(path)
     # memory of its own for each: of a third of a fused array torch would write the whole, and safetensors nothing
-    own = {name: array.detach().clone(memory_format=torch.contiguous_format) for name, array in arrays.items()}
+    own = {
+        name: array.detach().to("cpu", memory_format=torch.contiguous_format, copy=True)
+        for name, array in arrays.items()
+    }
     if path.suffix == ".npz":
         numbers: dict[str, Any] = {name: _to_numpy(array) for name, array in own.items()}
         write_whole(path, lambda file: np.savez(file, **numbers))
@@ -56,29 +58,31 @@ def write_arrays(path: Path, arrays: Mapping[str, Tensor]) -> None:
         write_whole(path, lambda file: torch.save(own, file))
 
 
+# A damaged file makes the readers below raise almost anything, hence the wide excepts.
+
+
 def _read_npz(path: Path) -> dict[str, Tensor]:
-    if not zipfile.is_zipfile(path):
-        raise InputError(f"{path} must be a whole .npz archive; it is not a zip file, or was cut off")
-    arrays = {}
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.namelist():  # names are names: no path is made of them
-            name = member.removesuffix(".npy")
-            try:
+    arrays, name = {}, ""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.namelist():  # names are names: no path is made of them
+                name = member.removesuffix(".npy")
                 with archive.open(member) as file:
-                    array = np.lib.format.read_array(file, allow_pickle=False)
-            except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
-                if "Object arrays" in str(error):
-                    raise InputError(f"{path}: {name} must be numbers; it is a pickle, which could run code") from None
-                raise InputError(f"{path}: {name} must be a whole array; it cannot be read") from error
-            arrays[name] = _from_numpy(array)
+                    arrays[name] = _from_numpy(np.lib.format.read_array(file, allow_pickle=False))
+    except Exception as error:
+        if "Object arrays" in str(error):
+            raise InputError(f"{path}: {name} must be numbers; it is a pickle, which could run code") from error
+        if isinstance(error, TypeError):
+            raise InputError(f"{path}: {name} must be floating-point numbers; {error}") from error
+        if name:
+            raise InputError(f"{path}: {name} must be a whole array; it cannot be read") from error
+        raise InputError(f"{path} must be a whole .npz archive; it is not a zip file, or was cut off") from error
     return arrays
 
 
 def _from_numpy(array: np.ndarray) -> Tensor:
     if array.dtype == np.dtype("V2"):  # NumPy has no bfloat16, and keeps the two bytes as they are
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    if array.dtype.kind not in "fiub":
-        return torch.zeros(array.shape, dtype=torch.bool)
     return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C", copy=False))
 
 
@@ -91,20 +95,20 @@ def _to_numpy(array: Tensor) -> np.ndarray:
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(path)
-    except safetensors.SafetensorError as error:
+    except Exception as error:
         raise InputError(f"{path} must be a whole .safetensors file; it cannot be read") from error
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
-    with path.open("rb") as file:
-        try:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-            if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
-                raise InputError(f"{path} must hold tensors alone; to open it, torch would have to run code") from error
-            raise InputError(f"{path} must be a whole torch file; it cannot be read") from error
-    if isinstance(content, dict) and isinstance(content.get("model"), dict):  # best.pt or last.pt of a run
-        content = content["model"]
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
+            raise InputError(f"{path} must hold tensors alone; to open it, torch would have to run code") from error
+        raise InputError(f"{path} must be a whole torch file; it cannot be read") from error
+    for key in ("model", "state_dict"):  # what is saved while training has more than the weights, as best.pt of a run
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise InputError(f"{path} must hold tensors by their names, or have them under 'model'")
-    return dict(content)
+        raise InputError(f"{path} must hold tensors by their names, or have them under 'model' or 'state_dict'")
+    return {str(name): array.detach() for name, array in content.items()}

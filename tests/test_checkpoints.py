@@ -1,5 +1,6 @@
 """Weights of every family: there and back bit for bit, into a network, and refused in one line where that cannot be."""
 
+import contextlib
 import pickle
 import re
 import tempfile
@@ -242,8 +243,9 @@ def test_prefixes_of_wrapped_networks_are_no_obstacle(tmp_path: Path, family: st
     respelled(tmp_path, family, lambda name: prefix + name)
 
 
-def test_weights_of_a_run_are_found_under_model(tmp_path: Path) -> None:
-    torch.save({"epoch": 3, "model": network().state_dict(), "metrics": {"loss": 0.5}}, tmp_path / "best.pt")
+@pytest.mark.parametrize("key", ["model", "state_dict"])
+def test_weights_are_found_in_what_a_training_saves(tmp_path: Path, key: str) -> None:
+    torch.save({"epoch": 3, key: network().state_dict(), "metrics": {"loss": 0.5}}, tmp_path / "best.pt")
     model = network(seed=1)
     load_weights(model, tmp_path / "best.pt")
     assert bits(model.state_dict()) == bits(network().state_dict())
@@ -356,6 +358,18 @@ def test_a_download_that_was_cut_off(suffix: str, thousandths: int) -> None:
         refused(path, "must be a whole")
 
 
+@given(st.sampled_from((".npz", ".safetensors", ".pt", ".bin")), st.integers(0, 9999), st.integers(1, 255))
+def test_a_damaged_file_is_read_or_refused_and_nothing_else(suffix: str, place: int, change: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"vit{suffix}"
+        write_weights(path, network(dim=3, mlp_dim=2, patch_size=16).state_dict(), "google", 3)
+        content = bytearray(path.read_bytes())
+        content[len(content) * place // 10_000] ^= change
+        path.write_bytes(content)
+        with contextlib.suppress(InputError):
+            read_weights(path)
+
+
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pt"])
 def test_a_page_that_was_saved_instead_of_the_file(tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"vit{suffix}").write_text("<!doctype html><title>404</title>" * 20)
@@ -429,6 +443,12 @@ def test_unknown_arrays_are_named_but_not_all_of_them(tmp_path: Path) -> None:
     refused(tmp_path / "vit.pt", "and nothing else; unknown are ls0.gamma, ls1.gamma, ls2.gamma and 2 more")
 
 
+def test_the_same_weight_under_two_names(tmp_path: Path) -> None:
+    arrays = to_family(network().state_dict(), "timm", 3)
+    torch.save(arrays | {"module.cls_token": arrays["cls_token"]}, tmp_path / "vit.pth")
+    refused(tmp_path / "vit.pth", "must hold cls_token once; module.cls_token is the same")
+
+
 @every_family
 def test_a_wrong_size_is_named_with_the_right_one(tmp_path: Path, family: str) -> None:
     arrays = to_family(network().state_dict(), family, 3)
@@ -475,12 +495,12 @@ def test_whole_numbers_are_no_weights(tmp_path: Path) -> None:
 
 def test_text_is_no_weights(tmp_path: Path) -> None:
     np.savez(tmp_path / "vit.npz", **{name: array.numpy() for name, array in google().items()}, note=np.array("hello"))
-    refused(tmp_path / "vit.npz", "note () must be floating-point numbers")
+    refused(tmp_path / "vit.npz", "note must be floating-point numbers; can't convert np.ndarray of type numpy.str_")
 
 
 def test_a_torch_file_of_one_tensor(tmp_path: Path) -> None:
     torch.save(torch.ones(3), tmp_path / "vit.pt")
-    refused(tmp_path / "vit.pt", "must hold tensors by their names, or have them under 'model'")
+    refused(tmp_path / "vit.pt", "must hold tensors by their names, or have them under 'model' or 'state_dict'")
 
 
 def test_a_network_of_another_kind(tmp_path: Path) -> None:
