@@ -35,6 +35,7 @@ from tests.strategies import (
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
 flax_families = [family for family in FAMILIES if FAMILIES[family].flax]
+precisions = st.sampled_from((torch.float32, torch.float64, torch.float16, torch.bfloat16))
 suffixes = st.sampled_from((".npz", ".safetensors", ".pth"))
 SIZE = {"image_size": 32, "patch_size": 8, "dim": 12, "depth": 2, "num_heads": 3, "mlp_dim": 20}
 BLOCK = "Transformer/encoderblock_0/"
@@ -86,14 +87,14 @@ def refused(path: Path, message: str) -> None:
 
 
 @given(st.sampled_from((*FAMILIES,)), suffixes, seeds, head_counts, head_widths, patch_sizes, grid_sides, channels,
-       st.integers(1, 3), st.sampled_from((0, 1, 4)))  # fmt: skip
+       st.integers(1, 3), st.sampled_from((0, 1, 4)), precisions)  # fmt: skip
 def test_a_file_read_and_written_again_has_the_same_bits(
     family: str, suffix: str, seed: int, heads: int, width: int, patch: int, grid: int, in_channels: int, depth: int,
-    num_classes: int,
+    num_classes: int, dtype: torch.dtype,
 ) -> None:  # fmt: skip
     model = VisionTransformer(
         max(num_classes, 1), image_size=patch * grid, patch_size=patch, dim=heads * width, depth=depth,
-        num_heads=heads, mlp_dim=5, in_channels=in_channels,
+        num_heads=heads, mlp_dim=5, in_channels=in_channels, dtype=dtype,
     )  # fmt: skip
     state = {name: array for name, array in model.state_dict().items() if num_classes or not name.startswith("head.")}
     given_arrays = drawn(to_family(state, family, heads), seed)
