@@ -77,8 +77,8 @@ class Recipe:
     bfloat16: bool = True
 
 
-O = TypeVar("O", bound=RunOptions)
-R = TypeVar("R", bound=Recipe)
+AnyOptions = TypeVar("AnyOptions", bound=RunOptions)
+AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,9 @@ class Subject:
     findings: Callable[[Tensor, Normalise], dict[str, Any]]
 
 
-def conduct(options: O, recipe: R, build: Callable[[O, R, Dataset, torch.device], Subject]) -> None:
+def conduct(
+    options: AnyOptions, recipe: AnyRecipe, build: Callable[[AnyOptions, AnyRecipe, Dataset, torch.device], Subject]
+) -> None:
     """Train what ``build`` makes of the settled recipe, and leave a run folder with a report.
 
     Raises:
@@ -156,7 +158,7 @@ def conduct(options: O, recipe: R, build: Callable[[O, R, Dataset, torch.device]
     print(json.dumps(summary))
 
 
-def settle(recipe: R, options: RunOptions, dataset: Dataset, train: Split, device: torch.device) -> R:
+def settle(recipe: AnyRecipe, options: RunOptions, dataset: Dataset, train: Split, device: torch.device) -> AnyRecipe:
     """The recipe with everything that flags, data and device decide.
 
     Raises:

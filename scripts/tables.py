@@ -31,7 +31,8 @@ class Run:
     def read(cls, folder: Path) -> "Run":
         """Read a folder in scripts/results/."""
         names = ("summary.json", "config.json", "environment.json")
-        return cls(*(json.loads((folder / name).read_text("utf-8")) for name in names), read_metrics(folder))
+        summary, config, environment = (json.loads((folder / name).read_text("utf-8")) for name in names)
+        return cls(summary, config, environment, read_metrics(folder))
 
     @property
     def entry(self) -> str:
@@ -111,10 +112,10 @@ def with_tables(text: str, folder: Path = RESULTS) -> str:
     """The page with what stands between the marks of each entry made anew."""
     for entry in TABLES:
         begin, end = f"<!-- results of {entry}, made by `make tables` -->\n", f"<!-- end of {entry} -->"
-        anew = begin + table(entry, folder) + end
-        text, found = re.subn(f"{begin}.*?{end}", lambda match, anew=anew: anew, text, flags=re.DOTALL)
-        if found != 1:
-            raise ValueError(f"{README.name} must hold {begin.strip()} and {end} once, not {found} times")
+        found = re.findall(f"{begin}.*?{end}", text, re.DOTALL)
+        if len(found) != 1:
+            raise ValueError(f"{README.name} must hold {begin.strip()} and {end} once, not {len(found)} times")
+        text = text.replace(found[0], begin + table(entry, folder) + end)
     return text
 
 
