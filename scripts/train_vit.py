@@ -57,13 +57,13 @@ def adamw(network: VisionTransformer, lr: float) -> list[torch.optim.Optimizer]:
 
 
 def muon(network: VisionTransformer, lr: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the encoder, AdamW at a twentieth of its rate for the rest."""
+    """Muon for the matrices of the encoder, AdamW at a sixth of its rate for the rest."""
     matrices = [parameter for parameter in network.encoder.parameters() if parameter.ndim == 2]
     chosen = {id(matrix) for matrix in matrices}
     rest = [parameter for parameter in network.parameters() if id(parameter) not in chosen]
     return [
         torch.optim.Muon(matrices, lr=lr, weight_decay=0.01),
-        torch.optim.AdamW(_decayed(rest), lr=lr / 20, fused=True),
+        torch.optim.AdamW(_decayed(rest), lr=lr / 6, fused=True),
     ]
 
 
@@ -95,11 +95,11 @@ RECIPES = {
     "lite": ViTRecipe(
         preset="lite",
         options={"patch_dropout": 0.5},
-        lr=0.02,
+        lr=0.006,
         batch_size=256,
         epochs=20,
         augment=Augment(mirror=True, shift=2),
-        schedule=one_cycle(warm_up=0.2),
+        schedule=one_cycle(warm_up=0.1),
         optimizers=muon,
     ),
     "b16": ViTRecipe(
