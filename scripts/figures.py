@@ -126,7 +126,8 @@ def attention(found: dict[str, Any], path: Path) -> None:
     """A row an image: the image, the attention rollout over it, and every head of the last layer."""
     images, rollout, heads = found["attention_images"], found["attention_rollout"], found["attention_last_layer"]
     maps = torch.cat([rollout[:, None], heads], 1)  # (B, 1 + heads, h, w)
-    grid = _sheet(len(images), 1 + maps.shape[1], side=1.3, title=0.25)
+    grid = _sheet(len(images), 1 + maps.shape[1], side=1.3)
+    grid[0, 0].figure.subplots_adjust(top=1 - 0.25 / (1.3 * len(images)))  # titles over the first row alone
     for row, image, of_image in zip(grid, images, maps, strict=True):
         _show(row[0], image)
         for axes, one in zip(row[1:], of_image, strict=True):

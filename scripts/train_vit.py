@@ -23,6 +23,7 @@ from scripts.command_line import option, parse, run
 from scripts.data import Dataset
 from scripts.errors import InputError
 from scripts.experiment import Recipe, RunOptions, Subject, conduct
+from scripts.findings import evenly_spaced
 from scripts.models import PRESETS, VisionTransformer, few_patches_warning
 from scripts.training import cosine, one_cycle
 
@@ -173,7 +174,7 @@ def where_it_looks(
     network: VisionTransformer, images: Tensor, normalise: Normalise, grid: tuple[int, int]
 ) -> dict[str, Any]:
     """Images, and where the class token looks."""
-    images = images[:SHOWN]
+    images = images[evenly_spaced(len(images), SHOWN).to(images.device)]
     with torch.inference_mode():
         _, weights = network(normalise(images), return_weights=True)
     return {

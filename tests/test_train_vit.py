@@ -11,6 +11,7 @@ import torch
 from scripts import experiment, train_vit
 from scripts.checkpoints import read_weights, write_weights
 from scripts.command_line import parse, run
+from scripts.findings import evenly_spaced
 from scripts.models import PRESETS, VisionTransformer
 from scripts.run_folder import read_metrics
 from scripts.train_vit import RECIPES, Options, main
@@ -222,6 +223,7 @@ def test_attention_is_that_of_the_images_shown() -> None:
     images = torch.randint(0, 256, (12, 3, 32, 48), dtype=torch.uint8, generator=generator(0))
     normalise = train_vit.Normalise((0.5,) * 3, (0.5,) * 3)
     found = train_vit.where_it_looks(network, images, normalise, (2, 3))
-    assert torch.equal(found["attention_images"], images[:8])
-    _, weights = network(normalise(images[:8]), return_weights=True)
+    shown = images[evenly_spaced(12, train_vit.SHOWN)]
+    assert torch.equal(found["attention_images"], shown)
+    _, weights = network(normalise(shown), return_weights=True)
     torch.testing.assert_close(found["attention_last_layer"].flatten(2), weights[:, -1, :, 0, 1:])
