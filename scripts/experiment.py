@@ -34,6 +34,9 @@ class RunOptions:
     steps: int | None = option(None, "length of the run in steps, instead of --epochs", type=whole(1))
     seed: int = option(1, "for weights, order and augmentation", type=whole(0))
     batch_size: int | None = option(None, "images a step (default: the recipe's)", type=whole(1))
+    at_once: int | None = option(
+        None, "most images in one forward pass: less memory, the same result (default: the recipe's)", type=whole(1)
+    )
     lr: float | None = option(None, "highest learning rate (default: the recipe's)", type=positive)
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps")
     precision: str = option(
@@ -172,6 +175,7 @@ def settle(recipe: AnyRecipe, options: RunOptions, dataset: Dataset, train: Spli
         recipe,
         lr=options.lr or recipe.lr,
         batch_size=batch_size,
+        at_once=options.at_once or recipe.at_once,
         steps=steps or (options.epochs or recipe.epochs) * -(-len(train) // batch_size),
         normalise=recipe.normalise or channel_statistics(train.images),
         augment=dataclasses.replace(recipe.augment, mirror=recipe.augment.mirror and dataset.mirrors_keep_class),

@@ -117,8 +117,8 @@ def test_without_the_transformer_there_is_no_theta(tree: Path, tmp_path: Path) -
 @pytest.mark.usefixtures("_no_report")
 def test_every_flag_reaches_the_configuration(tree: Path, tmp_path: Path) -> None:
     given = ["--recipe", "tutorial", "--data", str(tree), "--steps", "1", "--seed", "9", "--batch-size", "5",
-             "--lr", "0.003", "--device", "cpu", "--precision", "float32", "--limit-train", "10", "--limit-test", "4",
-             "--validation", "0.2", "--no-transformer", "--out", "run"]  # fmt: skip
+             "--at-once", "3", "--lr", "0.003", "--device", "cpu", "--precision", "float32", "--limit-train", "10",
+             "--limit-test", "4", "--validation", "0.2", "--no-transformer", "--out", "run"]  # fmt: skip
     parsed = parse(Options, "train_stn", given)
     defaults = parse(Options, "train_stn", [])
     assert all(value != getattr(defaults, name) for name, value in vars(parsed).items() if name != "epochs")
@@ -126,7 +126,7 @@ def test_every_flag_reaches_the_configuration(tree: Path, tmp_path: Path) -> Non
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["asked"] == vars(parsed)
     assert (config["resolved"]["lr"], config["resolved"]["batch_size"]) == (0.003, 5)
-    assert config["resolved"]["steps"] == 1
+    assert (config["resolved"]["steps"], config["resolved"]["at_once"]) == (1, 3)
     assert (config["resolved"]["train_images"], config["resolved"]["test_images"]) == (8, 4)
 
 
