@@ -148,6 +148,14 @@ def test_options_reach_every_block() -> None:
         assert (block.mlp.fc1.out_features, block.mlp.dropout.p) == (7, 0.1)
 
 
+def test_every_block_starts_with_weights_of_its_own() -> None:
+    """Clones of one layer, as in torch's ``nn.TransformerEncoder``, start equal: pytorch #72253."""
+    torch.manual_seed(0)
+    first, second = Encoder(6, 2, num_heads=2, mlp_dim=7).blocks
+    for layer in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"):
+        assert not torch.equal(first.get_submodule(layer).weight, second.get_submodule(layer).weight), layer
+
+
 def test_reset_parameters_starts_every_block_anew() -> None:
     torch.manual_seed(0)
     encoder = build(0, 6, 2, 2)
