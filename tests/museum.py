@@ -35,7 +35,7 @@ class Exhibit:
         law: The test that rejects it.
         given: The law's parameters, as far as hypothesis does not draw them; the case is the component's own row.
         error: How the law rejects it, where an assertion is not the first to notice.
-        reports: Where people met it.
+        reports: Where people met it, or asked for what is lost.
     """
 
     mistake: str
@@ -114,8 +114,7 @@ SPATIAL_TRANSFORMER = (
                 "affine_grid(theta, height, width)"),
         law=test_spatial_transformer.test_identity_returns_the_input,
         given={"align_corners": True},
-        reports=("https://github.com/kornia/kornia/issues/747", "https://github.com/kornia/kornia/issues/1651",
-                 "https://github.com/kornia/kornia/issues/3904", "https://github.com/kornia/kornia/issues/4411"),
+        reports=("https://github.com/kornia/kornia/issues/1651",),
     ),
     Exhibit(
         "coordinates of pixel centres read as those of pixel edges: the last row and column are lost",
@@ -123,7 +122,10 @@ SPATIAL_TRANSFORMER = (
         law=test_spatial_transformer.test_identity_returns_the_input,
         given={"align_corners": False},
         reports=("https://github.com/tensorflow/models/issues/2016",
-                 "https://github.com/tensorflow/models/issues/7564"),
+                 "https://github.com/tensorflow/models/issues/7564",
+                 "https://github.com/kornia/kornia/issues/747",
+                 "https://github.com/kornia/kornia/issues/3904",
+                 "https://github.com/kornia/kornia/issues/4411"),
     ),
     Exhibit(
         "corners aligned whatever was asked for: the identity is right as long as no size changes",
@@ -137,6 +139,7 @@ SPATIAL_TRANSFORMER = (
         change=("along_y + shift", "along_y - shift"),
         law=test_spatial_transformer.test_a_shift_by_whole_pixels_is_exact,
         given={"align_corners": False},
+        reports=("https://github.com/pytorch/pytorch/issues/35775",),
     ),
     Exhibit(
         "y before x in the grid",
@@ -144,6 +147,7 @@ SPATIAL_TRANSFORMER = (
                 "return (rows.unsqueeze(2) + columns.unsqueeze(1)).flip(-1)"),
         law=test_spatial_transformer.test_the_grid_is_that_of_torch,
         given={"align_corners": False},
+        reports=("https://github.com/voxelmorph/voxelmorph/pull/652",),
     ),
     Exhibit(
         "six numbers read column by column",
@@ -483,6 +487,9 @@ MLP = (
         change=("self.dropout(self.fc2(x))", "F.dropout(self.fc2(x), self.dropout.p)"),
         law=test_contract.test_nothing_is_dropped_in_evaluation,
         given={"rate": "dropout"},
+        reports=("https://github.com/facebookresearch/DME/issues/3",
+                 "https://github.com/Academic-Hammer/SciTSR/pull/16",
+                 "https://github.com/Coderx7/SimpleNet/issues/2"),
     ),
     Exhibit(
         "no dropout on the hidden layer",
@@ -616,12 +623,14 @@ ENCODER = (
         "blocks in a plain list, which no optimizer and no checkpoint sees",
         change=("nn.ModuleList(", "list("),
         law=test_contract.test_weights_move_to_a_fresh_instance_by_frozen_names,
+        reports=("https://github.com/maruya24/pytorch_robotics_transformer/issues/3",
+                 "https://github.com/twitter/the-algorithm-ml/pull/136"),
     ),
     Exhibit(
         "the weights of the last layer alone",
         change=("torch.stack(attention, 1)", "torch.stack(attention[-1:], 1)"),
         law=test_encoder.test_weights_of_every_layer_come_back_and_leave_the_output_as_it_was,
-        reports=("https://github.com/lucidrains/vit-pytorch/issues/82",),
+        reports=("https://github.com/huggingface/pytorch-image-models/issues/1584",),
     ),
     Exhibit(
         "the mask serves the first block alone",
