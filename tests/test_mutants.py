@@ -1,6 +1,6 @@
 """The bug museum: every mistake in ``museum.py`` is rejected by the law beside it, which the component itself passes.
 
-A mutant is the component's source with one line changed. Its functions are not exchanged, their code is: whoever holds
+A mutant is the component's source changed in one place. Its functions are not exchanged, their code is: whoever holds
 the class already, a parent, a row of ``cases.py`` or the law, then holds the mutant.
 """
 
