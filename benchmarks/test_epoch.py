@@ -8,10 +8,11 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch.nn import functional as F
 
-from scripts.batches import training_batches
+from scripts.batches import shuffled, training_batches
 from scripts.data import Split
 from scripts.models import STNClassifier
 from scripts.run_folder import RunFolder
+from scripts.signals import Asked
 from scripts.train_stn import RECIPES
 from scripts.training import Trainer
 
@@ -31,7 +32,8 @@ def test_an_epoch_costs_little_more_than_the_bare_steps(
     images = torch.randint(0, 256, (IMAGES, 3, 32, 32), dtype=torch.uint8, device=device)
     split = Split(images, torch.randint(0, 10, (IMAGES,), device=device)).to(device)
     generator = torch.Generator().manual_seed(0)
-    ready = list(training_batches(split, recipe.batch_size, recipe.normalise, recipe.augment, generator))
+    order = shuffled(split, recipe.batch_size, generator)
+    ready = list(training_batches(split, order, recipe.normalise, recipe.augment, generator))
     optimizers = recipe.optimizers(network, recipe.lr)
     trainer = Trainer(
         model=network, predict=lambda x: (network(x), None), optimizers=optimizers, schedule=recipe.schedule,
@@ -39,7 +41,6 @@ def test_an_epoch_costs_little_more_than_the_bare_steps(
         batch_size=recipe.batch_size, steps=400_000, bfloat16=False, seed=0,
         folder=RunFolder.create(tmp_path / "run"), about={},
     )  # fmt: skip
-    schedulers = trainer.schedulers()
     ratios = []
 
     def bare() -> float:
@@ -56,7 +57,9 @@ def test_an_epoch_costs_little_more_than_the_bare_steps(
 
     def round_of_both() -> None:
         bare_seconds = bare()
-        ratios.append(trainer.train_epoch(1, generator, schedulers)["train_seconds"] / bare_seconds)
+        progress = trainer.begin()
+        progress.shuffle = progress.generator.get_state()
+        ratios.append(trainer.train_epoch(progress, Asked())["train_seconds"] / bare_seconds)
 
     network.train()
     benchmark.pedantic(round_of_both, rounds=1 if benchmark.disabled else 9, warmup_rounds=1)

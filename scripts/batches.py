@@ -4,7 +4,7 @@ uint8 (N, 3, H, W) -> shuffled -> uint8 (B, 3, H, W) -> mirrored, shifted, cropp
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -110,15 +110,19 @@ def channel_statistics(images: Tensor) -> Normalise:
     return Normalise(tuple(mean.tolist()), tuple(std.tolist()))
 
 
-def training_batches(
-    split: Split, batch_size: int, prepare: Prepare, augment: Augment, generator: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """One pass over the split in a new random order; the last batch may be smaller.
+def shuffled(split: Split, batch_size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """The batches of one pass over the split in a new random order, as positions; the last one may be smaller.
 
     The generator lives on the CPU, so that every device sees the same batches.
     """
-    order = torch.randperm(len(split), generator=generator).to(split.labels.device)
-    for chosen in order.split(batch_size):
+    return torch.randperm(len(split), generator=generator).to(split.labels.device).split(batch_size)
+
+
+def training_batches(
+    split: Split, batches: Iterable[Tensor], prepare: Prepare, augment: Augment, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Those images and labels; each batch is augmented as it is asked for, so that draws are made in its turn."""
+    for chosen in batches:
         yield prepare(augment(split.images[chosen], generator)), split.labels[chosen]
 
 

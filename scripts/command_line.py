@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
-from scripts.errors import InputError
+from scripts.errors import InputError, Stopped
 
 Options = TypeVar("Options")
 
@@ -99,9 +99,12 @@ def parse(options: type[Options], program: str, arguments: Sequence[str] | None 
 
 
 def run(main: Callable[[], None], program: str) -> NoReturn:
-    """Run ``main`` and exit: 0, or 2 after one line where a person can mend the cause, or 130 after Ctrl-C."""
+    """Run ``main`` and exit: 0, or 2 after one line where a person can mend the cause, or 128 + n after signal n."""
     try:
         main()
+    except Stopped as stopped:
+        print(f"{program}: {stopped}; to go on: python -m scripts.{program} --resume {stopped.folder}", file=sys.stderr)
+        sys.exit(128 + stopped.by)
     except (InputError, OSError) as error:
         print(f"{program}: error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -1,5 +1,19 @@
-"""The one error that a person at the command line can mend."""
+"""What ends a program early, in words for the person at the command line."""
 
 
 class InputError(Exception):
     """Something asked for cannot be had. The message is one line: the name, the value, and what is wanted."""
+
+
+class Stopped(Exception):  # noqa: N818  # nothing went wrong
+    """A signal ended a run, which can go on from its folder.
+
+    Args:
+        by: The signal's number.
+        where: How far the run has come.
+        folder: The run folder.
+    """
+
+    def __init__(self, by: int, where: str, folder: str) -> None:
+        super().__init__(where)
+        self.by, self.where, self.folder = by, where, folder

@@ -3,8 +3,7 @@
 import dataclasses
 import json
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -48,6 +47,8 @@ class RunOptions:
     )  # fmt: skip
     limit_train: int | None = option(None, "use at most so many training images", type=whole(1))
     limit_test: int | None = option(None, "use at most so many test images", type=whole(1))
+    save_minutes: float = option(10.0, "time between checkpoints within an epoch, in minutes", type=positive)
+    resume: str | None = option(None, "run folder of a run that was ended early, to go on with; takes no other flag")
     out: str | None = option(None, "run folder, new or empty (default: runs/<data>-<recipe>-seed<seed>-<time>)")
 
 
@@ -110,27 +111,30 @@ class Subject:
 
 
 def conduct(
-    options: AnyOptions, recipe: AnyRecipe, build: Callable[[AnyOptions, AnyRecipe, Dataset, torch.device], Subject]
+    options: AnyOptions,
+    recipes: Mapping[str, AnyRecipe],
+    build: Callable[[AnyOptions, AnyRecipe, Dataset, torch.device], Subject],
 ) -> None:
     """Train what ``build`` makes of the settled recipe, and leave a run folder with a report.
 
     Raises:
         InputError: If something that was asked for cannot be had.
     """
-    started = time.perf_counter()
-    if options.out:
+    if options.resume:
+        options = asked_before(options, Path(options.resume))
+    elif options.out:
         RunFolder.refuse_taken(Path(options.out))  # before anything is downloaded
     device = choose_device(options.device)
     dataset = load(options.data).limited(options.limit_train, options.limit_test).to(device)
     train, held_out = dataset.train.divided(options.validation) if options.validation else (dataset.train, dataset.test)
-    recipe = settle(recipe, options, dataset, train, device)
+    recipe = settle(recipes[options.recipe], options, dataset, train, device)
     torch.manual_seed(options.seed)
     subject = build(options, recipe, dataset, device)
-    trainer = prepare(options, recipe, subject, dataset, train, held_out)
+    trainer, checkpoint = prepare(options, recipe, subject, dataset, train, held_out)
     folder, normalise = trainer.folder, recipe.normalise
     assert normalise is not None
 
-    rows = trainer.fit()
+    rows = trainer.fit(checkpoint)
     last = shown = trainer.evaluate(dataset.test)
     best = max(row.get("test_accuracy", 0.0) for row in rows)
     if options.validation:  # then no row knows the test set, and the best checkpoint meets it here
@@ -147,7 +151,7 @@ def conduct(
         "test_accuracy": round(last.accuracy, 2),
         "best_test_accuracy": round(best, 2),
         "parameters": sum(parameter.numel() for parameter in subject.network.parameters()),
-        "seconds": round(time.perf_counter() - started, 1),
+        "seconds": round(sum(row[name] for row in rows for name in row if name.endswith("_seconds")), 1),
         "images_per_second": round(statistics.median(row["images_per_second"] for row in rows)),
         "run_folder": str(folder.path),
     }
@@ -159,6 +163,21 @@ def conduct(
     folder.announce(dataset.notice)
     print(f"Report: {write_report(folder.path)}")
     print(json.dumps(summary))
+
+
+def asked_before(options: AnyOptions, folder: Path) -> AnyOptions:
+    """The flags of the run in that folder.
+
+    Raises:
+        InputError: If there is no such run, or flags were given beside --resume.
+    """
+    if options != type(options)(resume=options.resume):
+        raise InputError(f"--resume ({folder}) takes no other flag; the run goes on with its own")
+    try:
+        asked = json.loads((folder / "config.json").read_text("utf-8"))["asked"]
+        return type(options)(**asked | {"resume": options.resume, "out": options.resume})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"--resume ({folder}) must be a run folder with its config.json; {error}") from error
 
 
 def settle(recipe: AnyRecipe, options: RunOptions, dataset: Dataset, train: Split, device: torch.device) -> AnyRecipe:
@@ -186,8 +205,12 @@ def settle(recipe: AnyRecipe, options: RunOptions, dataset: Dataset, train: Spli
 
 def prepare(
     options: RunOptions, recipe: Recipe, subject: Subject, dataset: Dataset, train: Split, held_out: Split
-) -> Trainer:
-    """A trainer, with a run folder that says what the options came to."""
+) -> tuple[Trainer, dict[str, Any] | None]:
+    """A trainer with a run folder that says what the options came to, and the checkpoint to go on from.
+
+    Raises:
+        InputError: If the folder is taken, or a run cannot go on there.
+    """
     normalise, steps = recipe.normalise, recipe.steps
     assert normalise is not None
     assert steps is not None
@@ -207,15 +230,23 @@ def prepare(
         "classes": list(dataset.classes),
     }
     device = train.labels.device
-    folder = RunFolder.create(Path(options.out) if options.out else default_folder(options, dataset.name))
-    folder.json("config.json", {"asked": dataclasses.asdict(options), "resolved": resolved})
-    folder.json("environment.json", environment(device) | {"data": dataset.description, "notice": dataset.notice})
-    folder.announce(dataset.notice)
-    folder.log(f"{dataset.description}: {len(train)} images to train on, {len(dataset.test)} to test")
-    for line in subject.remarks:
-        folder.log(line)
+    checkpoint = None
+    if options.resume:
+        folder = RunFolder.reopen(Path(options.resume))
+        refuse_change(folder.path, resolved)
+        checkpoint = folder.last_sound()
+    else:
+        folder = RunFolder.create(Path(options.out) if options.out else default_folder(options, dataset.name))
+        folder.json("config.json", {"asked": dataclasses.asdict(options), "resolved": resolved})
+        folder.json("environment.json", environment(device) | {"data": dataset.description, "notice": dataset.notice})
+    if checkpoint is None:
+        folder.rewind(0, [])
+        folder.announce(dataset.notice)
+        folder.log(f"{dataset.description}: {len(train)} images to train on, {len(dataset.test)} to test")
+        for line in subject.remarks:
+            folder.log(line)
     network = subject.network
-    return Trainer(
+    trainer = Trainer(
         model=network,
         predict=subject.predict or (lambda images: (network(images), None)),
         describe=subject.describe,
@@ -232,9 +263,22 @@ def prepare(
         steps=steps,
         bfloat16=recipe.bfloat16,
         seed=options.seed,
+        save_minutes=options.save_minutes,
         folder=folder,
         about={"recipe": options.recipe, **resolved},
     )
+    return trainer, checkpoint
+
+
+def refuse_change(folder: Path, resolved: dict[str, Any]) -> None:
+    """Raise InputError if data or recipe are no longer those that the run began with."""
+    before = json.loads((folder / "config.json").read_text("utf-8"))["resolved"]
+    now = json.loads(json.dumps(resolved))
+    for name in before.keys() | now.keys():
+        if before.get(name) != now.get(name):
+            raise InputError(
+                f"--resume ({folder}) must go on with the same {name}; it was {before.get(name)} and is {now.get(name)}"
+            )
 
 
 def default_folder(options: RunOptions, dataset: str) -> Path:

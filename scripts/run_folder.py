@@ -1,14 +1,19 @@
 """The folder of one run: what was asked, on what machine, what happened, and what came out.
 
-config.json, environment.json, metrics.csv, train.log, last.pt and best.pt while it runs; then summary.json,
-findings.pt, the figures and report.html.
+config.json, environment.json, metrics.csv, train.log, last.pt, previous.pt, checkpoints.json and best.pt while it runs;
+then summary.json, findings.pt, the figures and report.html.
 """
 
 import csv
+import fcntl
+import hashlib
 import json
 import os
 import platform
 import subprocess
+import sys
+import weakref
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -22,11 +27,19 @@ from scripts.files import write_whole
 
 
 class RunFolder:
-    """Writes the files of one run. Every file is whole at any instant, or ends with the last whole line."""
+    """Writes the files of one run. Every file is whole at any instant, or ends with the last whole line.
+
+    One process at a time: a lock on the folder ends with the process, however that ends.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._columns: list[str] | None = None
+        lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT)
+        weakref.finalize(self, os.close, lock)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"run folder ({path}) must belong to no other process; one is writing there") from error
 
     @classmethod
     def create(cls, path: Path) -> "RunFolder":
@@ -39,28 +52,58 @@ class RunFolder:
         path.mkdir(parents=True, exist_ok=True)
         return cls(path)
 
+    @classmethod
+    def reopen(cls, path: Path) -> "RunFolder":
+        """Go on writing where a run was ended early.
+
+        Raises:
+            InputError: If no run was, or its process is still at work.
+        """
+        if not (path / "config.json").is_file():
+            raise InputError(f"--resume ({path}) must be a run folder; config.json is not there")
+        if (path / "summary.json").exists():
+            raise InputError(f"--resume ({path}) must be a run that was ended early; this one is finished")
+        return cls(path)
+
     @staticmethod
     def refuse_taken(path: Path) -> None:
         """Raise InputError if something is at that place already."""
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise InputError(f"--out ({path}) must be a new or an empty folder; something is there already")
 
+    @property
+    def log_size(self) -> int:
+        """Bytes in train.log."""
+        log = self.path / "train.log"
+        return log.stat().st_size if log.exists() else 0
+
     def log(self, line: str) -> None:
         """Print a line and keep it in train.log."""
         print(line, flush=True)
-        self._append("train.log", line + "\n")
+        path = self.path / "train.log"
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise OSError(f"cannot write {path}: {error.strerror or error}") from error
 
     def announce(self, notice: str) -> None:
         """Log what nobody must overlook; nothing when there is nothing."""
         if notice:
             self.log("\n".join(("*" * 100, f"NOTICE: {notice}", "*" * 100)))
 
-    def metrics(self, row: dict[str, float]) -> None:
-        """Add a row to metrics.csv; the first one names the columns, and all have the same."""
-        if self._columns is None:
-            self._columns = list(row)
-            self._append("metrics.csv", ",".join(self._columns) + "\n")
-        self._append("metrics.csv", ",".join(format(row[name], ".6g") for name in self._columns) + "\n")
+    def rewind(self, log_size: int, rows: Sequence[dict[str, float]]) -> None:
+        """Forget what was logged and measured after a checkpoint: it will happen once more."""
+        if (self.path / "train.log").exists():
+            os.truncate(self.path / "train.log", log_size)
+        self.metrics(rows)
+
+    def metrics(self, rows: Sequence[dict[str, float]]) -> None:
+        """Write metrics.csv; the first row names the columns, and all have the same."""
+        names = list(rows[0]) if rows else []
+        lines = [names, *([format(row[name], ".6g") for name in names] for row in rows)]
+        text = "".join(",".join(line) + "\n" for line in lines if line)
+        write_whole(self.path / "metrics.csv", lambda file: file.write(text.encode()))
 
     def json(self, name: str, content: dict[str, Any]) -> None:
         """Write one JSON file."""
@@ -71,13 +114,42 @@ class RunFolder:
         """Write tensors and plain values, readable with ``torch.load(..., weights_only=True)``."""
         write_whole(self.path / name, lambda file: torch.save(state, file))
 
-    def _append(self, name: str, text: str) -> None:
-        path = self.path / name
-        try:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(text)
-        except OSError as error:
-            raise OSError(f"cannot write {path}: {error.strerror or error}") from error
+    def keep(self, state: dict[str, Any]) -> None:
+        """Write last.pt, and keep the one before as previous.pt; their hashes stand in checkpoints.json."""
+        following, last = self.path / ".following.pt", self.path / "last.pt"
+        self.checkpoint(following.name, state)
+        hashes = [digest(path) for path in (following, last) if path.exists()]
+        self.json("checkpoints.json", {"sha256": hashes})  # first: at every instant a file that is there is known
+        if last.exists():
+            last.replace(self.path / "previous.pt")
+        following.replace(last)
+
+    def last_sound(self) -> dict[str, Any] | None:
+        """The last checkpoint that is as it was written, or None before the first one.
+
+        Raises:
+            InputError: If all that are there are damaged.
+        """
+        index = self.path / "checkpoints.json"
+        known = json.loads(index.read_text("utf-8"))["sha256"] if index.exists() else []
+        there = [path for path in (self.path / "last.pt", self.path / "previous.pt") if path.exists()]
+        for path in there:
+            if digest(path) in known:
+                state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+                return state
+            print(f"WARNING: {path} is damaged: its hash is not in {index.name}", file=sys.stderr)
+        if there:
+            raise InputError(f"--resume ({self.path}) must hold a sound checkpoint; all are damaged")
+        return None
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            found.update(part)
+    return found.hexdigest()
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:

@@ -20,8 +20,8 @@ from scripts.errors import InputError
 from scripts.experiment import Recipe, RunOptions, Subject, conduct
 from scripts.models import SMALLEST, STNClassifier
 from scripts.optimizers import KernelMuon
+from scripts.schedules import constant, one_cycle
 from scripts.theta import theta_remark, theta_statistics
-from scripts.training import constant, one_cycle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ class Options(RunOptions):
 
 def main(options: Options) -> None:
     """Data -> network -> loop -> run folder -> report."""
-    conduct(options, RECIPES[options.recipe], subject)
+    conduct(options, RECIPES, subject)
 
 
 def subject(options: Options, recipe: STNRecipe, dataset: Dataset, device: torch.device) -> Subject:

@@ -25,7 +25,7 @@ from scripts.errors import InputError
 from scripts.experiment import Recipe, RunOptions, Subject, conduct
 from scripts.findings import evenly_spaced
 from scripts.models import PRESETS, VisionTransformer, few_patches_warning
-from scripts.training import cosine, one_cycle
+from scripts.schedules import cosine, one_cycle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,10 +129,7 @@ class Options(RunOptions):
 
 def main(options: Options) -> None:
     """Data -> network -> loop -> run folder -> report."""
-    recipe = RECIPES[options.recipe]
-    if recipe.pretrained and options.weights is None:
-        raise InputError(f"--weights (None) must be a file of pretrained weights for recipe {options.recipe}")
-    conduct(options, recipe, subject)
+    conduct(options, RECIPES, subject)
 
 
 def subject(options: Options, recipe: ViTRecipe, dataset: Dataset, device: torch.device) -> Subject:
@@ -141,6 +138,8 @@ def subject(options: Options, recipe: ViTRecipe, dataset: Dataset, device: torch
     Raises:
         InputError: If the images are no whole number of patches, or the weights cannot be had.
     """
+    if recipe.pretrained and options.weights is None:
+        raise InputError(f"--weights (None) must be a file of pretrained weights for recipe {options.recipe}")
     height, width = dataset.train.images.shape[-2:]
     size = (recipe.image_size or height, recipe.image_size or width)
     side = PRESETS[recipe.preset]["patch_size"]
@@ -150,7 +149,9 @@ def subject(options: Options, recipe: ViTRecipe, dataset: Dataset, device: torch
     network = VisionTransformer.from_preset(
         recipe.preset, len(dataset.classes), image_size=size, device=device, **recipe.options
     )
-    remarks = load_weights(network, Path(options.weights)) if options.weights else []
+    remarks = []
+    if options.weights and not options.resume:  # a checkpoint has weights of its own
+        remarks = load_weights(network, Path(options.weights))
     grid = (size[0] // side, size[1] // side)
     if warning := few_patches_warning(grid[0] * grid[1], size):
         remarks.append(f"WARNING: {warning}")

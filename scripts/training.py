@@ -1,10 +1,9 @@
 """One loop for every run: train an epoch, evaluate, write a row, keep the last and the best checkpoint."""
 
-import math
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import torch
@@ -12,11 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from scripts.batches import Augment, Prepare, evaluation_batches, training_batches
+from scripts.batches import Augment, Prepare, evaluation_batches, shuffled, training_batches
 from scripts.data import Split
-from scripts.errors import InputError
+from scripts.errors import InputError, Stopped
+from scripts.random_states import random_states, restore_random_states
 from scripts.run_folder import RunFolder
+from scripts.signals import Asked, deferred
 
+KEPT = ("rows", "totals", "lr", "shuffle", "step", "seen", "seconds")  # of Progress, in a checkpoint
 Predict = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 
 
@@ -49,19 +51,31 @@ class Evaluation:
         return f"{name.capitalize()} set: Average loss: {self.loss:.4f}, Accuracy: {score}"
 
 
-def one_cycle(warm_up: float) -> Callable[[float], float]:
-    """Learning-rate factor at a share of the run: a linear rise over ``warm_up``, then a linear fall to zero."""
-    return lambda done: min(done / warm_up, (1 - done) / (1 - warm_up))
+@dataclass
+class Progress:
+    """How far a run has come.
 
+    Args:
+        generator: For the order of the images and their augmentation.
+        schedulers: One for each optimizer, stepped with it.
+        rows: Of metrics.csv, one for each epoch that is over.
+        totals: Loss and hits so far in the epoch under way; on the device, so that a GPU never waits.
+        lr: Learning rate as that epoch began.
+        shuffle: State of the generator as it began: the order of its images follows.
+        step: Steps done of it.
+        seen: Images seen in it.
+        seconds: Spent on it.
+    """
 
-def cosine(warm_up: float) -> Callable[[float], float]:
-    """Learning-rate factor at a share of the run: a linear rise over ``warm_up``, then half a cosine down to zero."""
-    return lambda done: min(done / warm_up, (1 + math.cos(math.pi * max(0.0, done - warm_up) / (1 - warm_up))) / 2)
-
-
-def constant(done: float) -> float:
-    """The learning rate never changes."""
-    return 1.0
+    generator: torch.Generator
+    schedulers: Sequence[torch.optim.lr_scheduler.LRScheduler]
+    rows: list[dict[str, float]]
+    totals: Tensor
+    lr: float = 0.0
+    shuffle: Tensor | None = None
+    step: int = 0
+    seen: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +98,7 @@ class Trainer:
         steps: Length of the run. An epoch is one pass over the training images; the last one may be cut short.
         bfloat16: Forward passes under bfloat16 autocast.
         seed: For the order of the images and their augmentation.
+        save_minutes: A checkpoint is written after every epoch, and within one so often.
         folder: Where everything is written.
         about: Kept in the checkpoints beside the weights: plain values alone.
     """
@@ -104,32 +119,97 @@ class Trainer:
     steps: int
     bfloat16: bool
     seed: int
+    save_minutes: float = 10.0
     folder: RunFolder
     about: dict[str, Any]
 
-    def fit(self) -> list[dict[str, float]]:
-        """Train all epochs and return the rows of metrics.csv."""
-        generator = torch.Generator().manual_seed(self.seed)
-        schedulers = self.schedulers()
-        rows: list[dict[str, float]] = []
-        for epoch in range(1, self.epochs + 1):
-            lr = self.optimizers[0].param_groups[0]["lr"]
-            self.folder.log(f"Epoch {epoch}/{self.epochs}, learning rate {lr:.6g}")
-            row = {"epoch": epoch, "lr": lr, **self.train_epoch(epoch, generator, schedulers)}
-            start = time.perf_counter()
-            result = self.evaluate(self.held_out)
-            row[f"{self.held_out_name}_loss"] = result.loss
-            row[f"{self.held_out_name}_accuracy"] = result.accuracy
-            row[f"{self.held_out_name}_seconds"] = time.perf_counter() - start
-            self.folder.log(result.line(self.held_out_name))
-            if self.describe is not None and result.extra is not None:
-                columns, remark = self.describe(result.extra)
-                row |= columns
-                self.folder.log(remark)
-            best = all(result.accuracy > earlier[f"{self.held_out_name}_accuracy"] for earlier in rows)
-            rows.append(row)
-            self._save(row, best)
-        return rows
+    def fit(self, checkpoint: dict[str, Any] | None = None) -> list[dict[str, float]]:
+        """Train to the end, from the beginning or from a checkpoint, and return the rows of metrics.csv.
+
+        From a checkpoint a CPU makes the same numbers as if the run had never been stopped.
+
+        Raises:
+            Stopped: On Ctrl-C or a request to terminate, once the step under way is saved.
+            InputError: If the loss is not finite.
+        """
+        progress = self.begin() if checkpoint is None else self.restore(checkpoint)
+        with deferred() as asked:
+            while len(progress.rows) < self.epochs:
+                if progress.step == 0:
+                    progress.lr = self.optimizers[0].param_groups[0]["lr"]
+                    progress.shuffle = progress.generator.get_state()
+                    self.folder.log(f"Epoch {len(progress.rows) + 1}/{self.epochs}, learning rate {progress.lr:.6g}")
+                row = {"epoch": len(progress.rows) + 1, "lr": progress.lr, **self.train_epoch(progress, asked)}
+                row |= self._held_out_columns()
+                accuracy = f"{self.held_out_name}_accuracy"
+                best = all(row[accuracy] > earlier[accuracy] for earlier in progress.rows)
+                progress = Progress(
+                    progress.generator, progress.schedulers, [*progress.rows, row], torch.zeros_like(progress.totals)
+                )
+                if best:  # before last.pt: if it ends in between, the epoch is done once more
+                    self.folder.checkpoint("best.pt", self.state(progress))
+                self.save(progress)
+                self._stop(progress, asked)
+        return progress.rows
+
+    def begin(self) -> Progress:
+        """Nothing is done yet."""
+        totals = torch.zeros(2, device=self.train.labels.device)
+        return Progress(torch.Generator().manual_seed(self.seed), self.schedulers(), [], totals)
+
+    def state(self, progress: Progress) -> dict[str, Any]:
+        """All that it takes to go on: tensors and plain values."""
+        return {
+            **self.about,
+            "epoch": len(progress.rows),
+            "metrics": progress.rows[-1] if progress.rows else {},
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "schedulers": [scheduler.state_dict() for scheduler in progress.schedulers],
+            "generator": progress.generator.get_state(),
+            "rng": random_states(self.train.labels.device),
+            "log_size": self.folder.log_size,
+            **{name: getattr(progress, name) for name in KEPT},
+        }
+
+    def restore(self, checkpoint: dict[str, Any]) -> Progress:
+        """Put model, optimizers and random number generators back, and return how far the run had come."""
+        progress = self.begin()
+        self.model.load_state_dict(checkpoint["model"])
+        for optimizer, state in zip(self.optimizers, checkpoint["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        for scheduler, state in zip(progress.schedulers, checkpoint["schedulers"], strict=True):
+            scheduler.load_state_dict(state)
+        progress.generator.set_state(checkpoint["generator"])
+        restore_random_states(checkpoint["rng"], self.train.labels.device)
+        self.folder.rewind(checkpoint["log_size"], checkpoint["rows"])
+        kept = {name: checkpoint[name] for name in KEPT}
+        kept["totals"] = kept["totals"].to(progress.totals.device)
+        return dataclasses.replace(progress, **kept)
+
+    def save(self, progress: Progress) -> None:
+        """Write last.pt and, between epochs, metrics.csv."""
+        self.folder.keep(self.state(progress))
+        if progress.step == 0:
+            self.folder.metrics(progress.rows)
+
+    def _stop(self, progress: Progress, asked: Asked) -> None:
+        if asked.by is not None and len(progress.rows) < self.epochs:
+            where = f"stopped by {asked.by.name} after {len(progress.rows)} epochs and {progress.step} steps"
+            raise Stopped(asked.by, where, str(self.folder.path))
+
+    def _held_out_columns(self) -> dict[str, float]:
+        """Evaluate the held-out images, and say so in the log."""
+        start = time.perf_counter()
+        result, name = self.evaluate(self.held_out), self.held_out_name
+        seconds = time.perf_counter() - start
+        row = {f"{name}_loss": result.loss, f"{name}_accuracy": result.accuracy, f"{name}_seconds": seconds}
+        self.folder.log(result.line(name))
+        if self.describe is not None and result.extra is not None:
+            columns, remark = self.describe(result.extra)
+            row |= columns
+            self.folder.log(remark)
+        return row
 
     @property
     def steps_an_epoch(self) -> int:
@@ -154,38 +234,33 @@ class Trainer:
             torch.cat([logits for logits, _ in parts]), split.labels, torch.cat(extras) if extras else None
         )
 
-    def train_epoch(
-        self, epoch: int, generator: torch.Generator, schedulers: Sequence[torch.optim.lr_scheduler.LRScheduler]
-    ) -> dict[str, float]:
-        """One pass over the training images: mean loss and accuracy while learning, seconds, images a second."""
+    def train_epoch(self, progress: Progress, asked: Asked) -> dict[str, float]:
+        """What remains of one pass over the training images: mean loss and accuracy while learning, seconds, speed."""
         self.model.train()
+        epoch = len(progress.rows) + 1
         steps = min(self.steps_an_epoch, self.steps - (epoch - 1) * self.steps_an_epoch)
-        batches = training_batches(self.train, self.batch_size, self.prepare, self.augment, generator)
-        totals = torch.zeros(2, device=self.train.labels.device)  # loss and hits; stays there, so a GPU never waits
-        seen, start = 0, time.perf_counter()
-        name = f"{epoch}/{self.epochs}"
-        with tqdm(islice(batches, steps), name, steps, leave=False, disable=None, unit="batch") as bar:
+        batches = training_batches(
+            self.train, self._order(progress)[progress.step : steps], self.prepare, self.augment, progress.generator
+        )
+        started = time.perf_counter() - progress.seconds
+        saved, name = time.perf_counter(), f"{epoch}/{self.epochs}"
+        with tqdm(batches, name, steps, initial=progress.step, leave=False, disable=None, unit="batch") as bar:
             for images, labels in bar:
-                for optimizer in self.optimizers:
-                    optimizer.zero_grad()
-                for part, truth in zip(images.split(self.at_once), labels.split(self.at_once), strict=True):
-                    with self._autocast():
-                        logits = self.model(part)
-                        loss = F.cross_entropy(logits, truth)
-                    share = len(truth) / len(labels)
-                    (loss * share).backward()
-                    hits = (logits.detach().argmax(1) == truth).sum()
-                    totals += torch.stack([loss.detach() * len(truth), hits])
-                if self.clip is not None:
-                    nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
-                for optimizer, schedule in zip(self.optimizers, schedulers, strict=True):
-                    optimizer.step()
-                    schedule.step()
-                seen += len(labels)
+                progress.totals += self._train_step(images, labels)
+                for scheduler in progress.schedulers:
+                    scheduler.step()
+                progress.step += 1
+                progress.seen += len(labels)
                 if not bar.disable and bar.n % 10 == 0:
-                    bar.set_postfix_str(f"loss {totals[0] / seen:.4f}, accuracy {100 * totals[1] / seen:.2f}%")
-        loss_sum, correct = totals.tolist()
-        seconds = time.perf_counter() - start
+                    loss, hits = (progress.totals / progress.seen).tolist()
+                    bar.set_postfix_str(f"loss {loss:.4f}, accuracy {100 * hits:.2f}%")
+                now = time.perf_counter()
+                if progress.step < steps and (asked or now - saved > 60 * self.save_minutes):
+                    progress.seconds, saved = now - started, now
+                    self.save(progress)
+                    self._stop(progress, asked)
+        seconds, seen = time.perf_counter() - started, progress.seen
+        loss_sum, correct = progress.totals.tolist()
         if not loss_sum < float("inf"):
             raise InputError(f"the training loss of epoch {epoch} ({loss_sum / seen}) must be finite; lower --lr")
         row = {"train_loss": loss_sum / seen, "train_accuracy": 100 * correct / seen}
@@ -194,6 +269,34 @@ class Trainer:
             f"({row['train_accuracy']:.2f}%), {seconds:.1f} s"
         )
         return {**row, "train_seconds": seconds, "images_per_second": seen / seconds}
+
+    def _order(self, progress: Progress) -> tuple[Tensor, ...]:
+        """The batches of the epoch under way as positions, also when part of it is done."""
+        assert progress.shuffle is not None
+        generator = torch.Generator()
+        generator.set_state(progress.shuffle)
+        order = shuffled(self.train, self.batch_size, generator)
+        if progress.step == 0:
+            progress.generator.set_state(generator.get_state())
+        return order
+
+    def _train_step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """One step of the optimizers, and the sum of the losses and the number of hits before it."""
+        totals = torch.zeros(2, device=labels.device)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        for part, truth in zip(images.split(self.at_once), labels.split(self.at_once), strict=True):
+            with self._autocast():
+                logits = self.model(part)
+                loss = F.cross_entropy(logits, truth)
+            (loss * (len(truth) / len(labels))).backward()
+            hits = (logits.detach().argmax(1) == truth).sum()
+            totals += torch.stack([loss.detach() * len(truth), hits])
+        if self.clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        return totals
 
     def schedulers(self) -> list[torch.optim.lr_scheduler.LRScheduler]:
         """One for each optimizer, stepped after every batch."""
@@ -206,16 +309,3 @@ class Trainer:
     def _autocast(self) -> torch.autocast:
         device = self.train.labels.device.type
         return torch.autocast(device, dtype=torch.bfloat16, enabled=self.bfloat16)
-
-    def _save(self, row: dict[str, float], best: bool) -> None:
-        state = {
-            **self.about,
-            "epoch": int(row["epoch"]),
-            "metrics": row,
-            "model": self.model.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-        }
-        self.folder.checkpoint("last.pt", state)
-        if best:
-            self.folder.checkpoint("best.pt", state)
-        self.folder.metrics(row)

@@ -13,6 +13,7 @@ from scripts.batches import (
     evaluation_batches,
     random_boxes,
     resized,
+    shuffled,
     training_batches,
 )
 from scripts.data import Split
@@ -30,9 +31,10 @@ def images(seed: int, count: int, height: int = 6, width: int = 7) -> torch.Tens
 @given(seeds, st.integers(1, 40), st.integers(1, 50))
 def test_an_epoch_shows_every_image_once_with_its_label(seed: int, count: int, batch_size: int) -> None:
     numbered = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
+    split = Split(numbered, torch.arange(count))
     batches = list(
         training_batches(
-            Split(numbered, torch.arange(count)), batch_size, Normalise((0,) * 3, (1 / 255,) * 3), Augment(),
+            split, shuffled(split, batch_size, generator(seed)), Normalise((0,) * 3, (1 / 255,) * 3), Augment(),
             generator(seed),
         )
     )  # fmt: skip
@@ -47,7 +49,9 @@ def test_the_order_changes_with_epoch_and_seed_and_with_nothing_else() -> None:
 
     def orders(seed: int) -> list[list[int]]:
         draw = generator(seed)
-        batches = [training_batches(split, 16, NORMALISE, Augment(True, 2), draw) for _ in range(2)]
+        batches = [
+            training_batches(split, shuffled(split, 16, draw), NORMALISE, Augment(True, 2), draw) for _ in range(2)
+        ]
         return [torch.cat([labels for _, labels in epoch]).tolist() for epoch in batches]
 
     first, second = orders(1)
@@ -179,7 +183,7 @@ def test_on_a_gpu_batches_are_made_there_and_the_network_takes_them() -> None:
         split = Split(torch.zeros(50, 3, 32, 32, dtype=torch.uint8), torch.zeros(50, dtype=torch.long))
         network = STNClassifier()
         for batches in (
-            training_batches(split, 16, NORMALISE, Augment(True, 2), generator(0)),
+            training_batches(split, shuffled(split, 16, generator(0)), NORMALISE, Augment(True, 2), generator(0)),
             evaluation_batches(split, NORMALISE, 32),
         ):
             for x, labels in batches:

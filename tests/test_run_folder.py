@@ -25,8 +25,7 @@ def test_a_folder_with_something_in_it_is_refused_and_left_alone(tmp_path: Path)
 
 def test_metrics_come_back_as_numbers_by_name(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run")
-    for epoch in (1, 2):
-        folder.metrics({"epoch": epoch, "loss": 1 / 3})
+    folder.metrics([{"epoch": epoch, "loss": 1 / 3} for epoch in (1, 2)])
     assert read_metrics(tmp_path / "run") == [{"epoch": 1.0, "loss": 0.333333}, {"epoch": 2.0, "loss": 0.333333}]
 
 

@@ -14,7 +14,8 @@ from scripts.batches import Augment, Normalise
 from scripts.data import Split
 from scripts.errors import InputError
 from scripts.run_folder import RunFolder, read_metrics
-from scripts.training import Evaluation, Trainer, constant, cosine, one_cycle
+from scripts.schedules import constant, cosine, one_cycle
+from scripts.training import Evaluation, Trainer
 from tests.strategies import generator
 
 

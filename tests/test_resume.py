@@ -1,0 +1,234 @@
+"""A run may be stopped at any instant: what goes on from its folder ends as if it had never been stopped."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from scripts.batches import Augment
+from scripts.errors import InputError, Stopped
+from scripts.optimizers import KernelMuon
+from scripts.run_folder import RunFolder, read_metrics
+from scripts.schedules import one_cycle
+from scripts.training import Trainer
+from tests.test_training import trainer
+
+ROOT = Path(__file__).parent.parent
+
+
+class Killed(BaseException):
+    """Stands in for SIGKILL: nothing of the run's own code sees it coming."""
+
+
+def run(folder: RunFolder | Path, seed: int = 0, **changes: object) -> Trainer:
+    """Everything that draws or remembers: dropout, augmentation, momentum, Adam's moments, Muon, a schedule."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 2), nn.Flatten(), nn.Dropout(0.3), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 2)
+    )
+    optimizers = [
+        KernelMuon([model[0].weight, model[3].weight], lr=0.02, weight_decay=0.01),
+        torch.optim.AdamW([model[0].bias, model[3].bias], lr=0.01),
+        torch.optim.SGD(model[5].parameters(), lr=0.05, momentum=0.9),
+    ]
+    folder = RunFolder.create(folder) if isinstance(folder, Path) else folder
+    settings: dict[str, Any] = {
+        "model": model, "predict": lambda x: (model(x), None), "optimizers": optimizers, "steps": 11,
+        "schedule": one_cycle(0.3), "augment": Augment(mirror=True, shift=1), "save_minutes": 1e-9, "clip": 5.0,
+    }  # fmt: skip
+    return Trainer(**{**vars(trainer(Path(mkdtemp()))), "folder": folder, **settings, **changes})
+
+
+def without_times(rows: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [{name: value for name, value in row.items() if "second" not in name} for row in rows]
+
+
+def log_without_times(path: Path) -> str:
+    return re.sub(r", [\d.]+ s$", "", (path / "train.log").read_text(), flags=re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trainer, list[dict[str, float]]]:
+    whole = run(tmp_path_factory.mktemp("whole") / "run")
+    return whole, whole.fit()
+
+
+def assert_same(resumed: Trainer, rows: list[dict[str, float]], uninterrupted) -> None:
+    whole, whole_rows = uninterrupted
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], value), name
+    assert without_times(rows) == without_times(whole_rows)
+    mine, theirs = resumed.folder.path, whole.folder.path
+    assert without_times(read_metrics(mine)) == without_times(read_metrics(theirs))
+    assert log_without_times(mine) == log_without_times(theirs)
+    for name in ("last.pt", "best.pt"):
+        one, other = (torch.load(path / name, weights_only=True) for path in (mine, theirs))
+        assert one["epoch"] == other["epoch"]
+        assert all(torch.equal(one["model"][key], value) for key, value in other["model"].items())
+
+
+@pytest.mark.parametrize("steps", range(1, 11))
+@pytest.mark.parametrize("moment", ["before the step", "after it"])
+def test_killed_at_any_step_it_ends_with_the_same_bits(steps: int, moment: str, tmp_path: Path, uninterrupted) -> None:
+    """The last epoch is cut short, batches are of unequal size, and every step is saved."""
+    first = run(tmp_path / "run")
+    done = 0
+    original = Trainer._train_step
+
+    def dying(self: Trainer, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        nonlocal done
+        done += 1
+        if done == steps and moment == "before the step":
+            raise Killed
+        totals = original(self, images, labels)
+        if done == steps:
+            raise Killed
+        return totals
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_train_step", dying)
+        with pytest.raises(Killed):
+            first.fit()
+    folder = first.folder
+    random.seed(99)
+    again = run(folder, seed=7)
+    torch.manual_seed(99)
+    checkpoint = folder.last_sound()
+    if checkpoint is None:
+        folder.rewind(0, [])
+        again = run(folder)
+    assert_same(again, again.fit(checkpoint), uninterrupted)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 9, 14, 20])
+@pytest.mark.parametrize("moment", ["replace", "fsync"])
+def test_killed_while_a_file_is_written_it_ends_with_the_same_bits(
+    count: int, moment: str, tmp_path: Path, uninterrupted
+) -> None:
+    """At every sync and at every renaming a checkpoint is there that is whole."""
+    first = run(tmp_path / "run")
+    calls = 0
+    replace, fsync = Path.replace, os.fsync
+
+    def dying(call):
+        def wrapped(*given: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == count:
+                raise Killed
+            return call(*given)
+
+        return wrapped
+
+    with pytest.MonkeyPatch.context() as patch:
+        if moment == "replace":
+            patch.setattr(Path, "replace", dying(replace))
+        else:
+            patch.setattr(os, "fsync", dying(fsync))
+        with pytest.raises(Killed):
+            first.fit()
+    folder = first.folder
+    checkpoint = folder.last_sound()
+    if checkpoint is None:
+        folder.rewind(0, [])
+    again = run(folder)
+    assert_same(again, again.fit(checkpoint), uninterrupted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_for_the_step_and_saves_it(number: signal.Signals, tmp_path: Path, uninterrupted) -> None:
+    first = run(tmp_path / "run", save_minutes=60.0)
+    before = signal.getsignal(number)
+    count = 0
+
+    def send(module: nn.Module, given: object) -> None:
+        nonlocal count
+        count += module.training
+        if count == 6 and module.training:
+            signal.raise_signal(number)
+
+    first.model.register_forward_pre_hook(send)
+    with pytest.raises(Stopped, match="after 1 epochs and 2 steps") as stopped:
+        first.fit()
+    assert (stopped.value.by, stopped.value.folder) == (number, str(tmp_path / "run"))
+    assert signal.getsignal(number) is before, "handlers are put back"
+    again = run(first.folder)
+    assert_same(again, again.fit(first.folder.last_sound()), uninterrupted)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
+def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(
+    damage: str, tmp_path: Path, uninterrupted, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = run(tmp_path / "run")
+    first.model.register_forward_pre_hook(
+        lambda module, given: signal.raise_signal(signal.SIGTERM) if first.folder.log_size > 300 else None
+    )
+    with pytest.raises(Stopped):
+        first.fit()
+    last = tmp_path / "run" / "last.pt"
+    content = bytearray(last.read_bytes())
+    if damage == "cut":
+        last.write_bytes(content[: len(content) // 2])
+    elif damage == "flipped":
+        content[len(content) // 2] ^= 1
+        last.write_bytes(content)
+    else:
+        last.unlink()
+    checkpoint = first.folder.last_sound()
+    assert ("last.pt is damaged" in capsys.readouterr().err) == (damage != "gone")
+    again = run(first.folder)
+    assert_same(again, again.fit(checkpoint), uninterrupted)
+
+
+def test_when_all_checkpoints_are_damaged_nothing_is_guessed(tmp_path: Path) -> None:
+    first = run(tmp_path / "run")
+    first.fit()
+    for name in ("last.pt", "previous.pt"):
+        (tmp_path / "run" / name).write_bytes(b"nothing")
+    with pytest.raises(InputError, match="must hold a sound checkpoint; all are damaged"):
+        first.folder.last_sound()
+
+
+def test_every_generator_draws_on_from_the_checkpoint(tmp_path: Path) -> None:
+    run(tmp_path / "run").fit()
+
+    def draws() -> tuple[float, float, float]:
+        return random.random(), float(np.random.rand()), float(torch.rand(()))  # noqa: NPY002
+
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    torch.manual_seed(1)
+    first = run(tmp_path / "other", seed=1)
+    checkpoint = first.state(first.begin())
+    expected = draws()
+    draws()
+    first.restore(checkpoint)
+    assert draws() == expected
+
+
+def test_two_processes_never_write_one_folder_and_a_dead_one_locks_nobody_out(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from scripts.run_folder import RunFolder;"
+        "folder = RunFolder.create(Path(sys.argv[1])); print('open', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path / "run")], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "open\n"
+        (tmp_path / "run" / "config.json").write_text("{}")
+        with pytest.raises(InputError, match="must belong to no other process"):
+            RunFolder.reopen(tmp_path / "run")
+        other.kill()
+    RunFolder.reopen(tmp_path / "run")
