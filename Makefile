@@ -41,12 +41,12 @@ bench-smoke: $(READY)  ## run every benchmark once, untimed
 	$(BIN)/python -m pytest benchmarks -q --benchmark-disable $(ARGS)
 
 # the flags of a run that have a variable of their own: make train-stn DATA=digits EPOCHS=5
-FLAGS = $(foreach flag,DATA EPOCHS RECIPE SEED OUT,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z) '$($(flag))'))
+FLAGS = $(foreach flag,DATA EPOCHS RECIPE SEED OUT RESUME,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z) '$($(flag))'))
 
-train-stn: $(READY)  ## train a spatial transformer network; DATA= EPOCHS= RECIPE= SEED= OUT= ARGS="--more flags"
+train-stn: $(READY)  ## train a spatial transformer network; DATA= EPOCHS= RECIPE= SEED= OUT= RESUME= ARGS="--more flags"
 	@$(BIN)/python -m scripts.train_stn $(FLAGS) $(ARGS)
 
-train-vit: $(READY)  ## train a Vision Transformer; DATA= EPOCHS= RECIPE= SEED= OUT= WEIGHTS= ARGS="--more flags"
+train-vit: $(READY)  ## train a Vision Transformer; DATA= EPOCHS= RECIPE= SEED= OUT= RESUME= WEIGHTS= ARGS="--more flags"
 	@$(BIN)/python -m scripts.train_vit $(FLAGS) $(if $(WEIGHTS),--weights '$(WEIGHTS)') $(ARGS)
 
 tables: $(READY)  ## write the result tables in README.md anew from scripts/results/

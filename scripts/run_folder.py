@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -96,13 +96,16 @@ class RunFolder:
         """Forget what was logged and measured after a checkpoint: it will happen once more."""
         if (self.path / "train.log").exists():
             os.truncate(self.path / "train.log", log_size)
-        self.metrics(rows)
+        if rows:
+            self.metrics(rows)
+        else:
+            (self.path / "metrics.csv").unlink(missing_ok=True)
 
     def metrics(self, rows: Sequence[dict[str, float]]) -> None:
         """Write metrics.csv; the first row names the columns, and all have the same."""
-        names = list(rows[0]) if rows else []
+        names = list(rows[0])
         lines = [names, *([format(row[name], ".6g") for name in names] for row in rows)]
-        text = "".join(",".join(line) + "\n" for line in lines if line)
+        text = "".join(",".join(line) + "\n" for line in lines)
         write_whole(self.path / "metrics.csv", lambda file: file.write(text.encode()))
 
     def json(self, name: str, content: dict[str, Any]) -> None:
@@ -112,7 +115,14 @@ class RunFolder:
 
     def checkpoint(self, name: str, state: dict[str, Any]) -> None:
         """Write tensors and plain values, readable with ``torch.load(..., weights_only=True)``."""
-        write_whole(self.path / name, lambda file: torch.save(state, file))
+
+        def save(file: IO[bytes]) -> None:
+            try:
+                torch.save(state, file)
+            except RuntimeError as error:  # torch closes its archive, which fails too, and hides why
+                raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+
+        write_whole(self.path / name, save)
 
     def keep(self, state: dict[str, Any]) -> None:
         """Write last.pt, and keep the one before as previous.pt; their hashes stand in checkpoints.json."""

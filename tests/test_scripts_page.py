@@ -39,7 +39,7 @@ def test_every_flag_on_the_page_exists() -> None:
 
 def test_the_commands_on_the_page_are_understood() -> None:
     commands = re.findall(r"-m scripts\.train_stn (.*)", PAGE)
-    assert [parse(train_stn.Options, "", command.split()).data for command in commands] == ["digits"]
+    assert [parse(train_stn.Options, "", command.split()).data for command in commands] == ["digits", "auto"]
     for command in re.findall(r"-m scripts\.convert (.*)", PAGE):
         assert parse(convert.Options, "", command.split()).family in command
     modules = re.findall(r"-m (scripts\.\w+)", PAGE)
@@ -49,7 +49,8 @@ def test_the_commands_on_the_page_are_understood() -> None:
 def test_the_run_folder_holds_what_the_page_lists() -> None:
     named = re.findall(r"`([\w.]+)`", " ".join(first_cells("The run folder")))
     figures = {f"{name}.png" for name in ("curves", "theta", "transformer", "attention", "confusion", "misclassified")}
-    assert set(named) == {*report.NEEDED, "last.pt", "best.pt", "report.html"} | figures
+    checkpoints = {"last.pt", "previous.pt", "best.pt", "checkpoints.json"}
+    assert set(named) == {*report.NEEDED, "report.html"} | checkpoints | figures
     assert len(named) == len(set(named))
 
 

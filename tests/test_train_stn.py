@@ -15,6 +15,7 @@ from scripts import data, experiment
 from scripts.batches import Normalise
 from scripts.command_line import parse, run
 from scripts.data import load
+from scripts.errors import InputError
 from scripts.models import STNClassifier
 from scripts.run_folder import read_metrics
 from scripts.train_stn import RECIPES, Options, main
@@ -117,17 +118,70 @@ def test_without_the_transformer_there_is_no_theta(tree: Path, tmp_path: Path) -
 @pytest.mark.usefixtures("_no_report")
 def test_every_flag_reaches_the_configuration(tree: Path, tmp_path: Path) -> None:
     given = ["--recipe", "tutorial", "--data", str(tree), "--steps", "1", "--seed", "9", "--batch-size", "5",
-             "--at-once", "3", "--lr", "0.003", "--device", "cpu", "--precision", "float32", "--limit-train", "10",
-             "--limit-test", "4", "--validation", "0.2", "--no-transformer", "--out", "run"]  # fmt: skip
+             "--at-once", "3", "--save-minutes", "5", "--lr", "0.003", "--device", "cpu", "--precision", "float32",
+             "--limit-train", "10", "--limit-test", "4", "--validation", "0.2", "--no-transformer",
+             "--out", "run"]  # fmt: skip
     parsed = parse(Options, "train_stn", given)
     defaults = parse(Options, "train_stn", [])
-    assert all(value != getattr(defaults, name) for name, value in vars(parsed).items() if name != "epochs")
+    alone = ("epochs", "resume")  # no company for --steps, or for any
+    assert all(value != getattr(defaults, name) for name, value in vars(parsed).items() if name not in alone)
     main(parsed)
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["asked"] == vars(parsed)
     assert (config["resolved"]["lr"], config["resolved"]["batch_size"]) == (0.003, 5)
     assert (config["resolved"]["steps"], config["resolved"]["at_once"]) == (1, 3)
     assert (config["resolved"]["train_images"], config["resolved"]["test_images"]) == (8, 4)
+
+
+def start(tmp_path: Path, *arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "scripts.train_stn", "--device", "cpu", *arguments], cwd=tmp_path, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def test_a_run_that_is_terminated_goes_on_by_the_command_that_it_prints(tree: Path, tmp_path: Path) -> None:
+    flags = ("--data", "photos", "--epochs", "40", "--precision", "float32")
+    with start(tmp_path, *flags, "--out", "run") as process:
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith("Epoch 1/40"):
+            pass
+        process.terminate()
+        said = process.communicate()[1]
+    assert process.returncode == 128 + 15
+    stopped = r"train_stn: stopped by SIGTERM after \d+ epochs and \d steps"
+    command = re.fullmatch(stopped + r"; to go on: python -m scripts.train_stn (.*)\n", said)
+    assert command, said
+    main(parse(Options, "train_stn", command[1].split()))
+    main(options(data="photos", epochs=40, precision="float32", out="whole"))
+    one, other = (torch.load(tmp_path / name / "last.pt", weights_only=True)["model"] for name in ("run", "whole"))
+    assert all(torch.equal(one[name], value) for name, value in other.items())
+    assert (tmp_path / "run" / "report.html").exists()
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert re.findall(r"^Epoch (\d+)/40", log, re.MULTILINE) == [str(epoch + 1) for epoch in range(40)]
+
+
+@pytest.mark.usefixtures("_no_report")
+def test_what_cannot_go_on_is_told_and_left_as_it_was(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    main(options(data="photos", epochs=1, out="finished"))
+    main(options(data="photos", epochs=1, out="other"))
+    (tmp_path / "other" / "summary.json").unlink()
+    before = {path: path.read_bytes() for name in ("finished", "other") for path in (tmp_path / name).iterdir()}
+    for arguments, message in (
+        ({"resume": "nowhere"}, "--resume (nowhere) must be a run folder with its config.json"),
+        ({"resume": "empty"}, "--resume (empty) must be a run folder with its config.json"),
+        ({"resume": "finished"}, "--resume (finished) must be a run that was ended early; this one is finished"),
+        ({"resume": "other", "epochs": 5}, "--resume (other) takes no other flag; the run goes on with its own"),
+    ):
+        with pytest.raises(InputError, match=f"^{re.escape(message)}"):
+            main(Options(**{**parse(Options, "train_stn", []).__dict__, **arguments}))
+    (tmp_path / "photos" / "train" / "dog" / "1.png").unlink()
+    with pytest.raises(InputError, match=r"--resume \(other\) must go on with the same \w+; it was"):
+        main(Options(**{**parse(Options, "train_stn", []).__dict__, "resume": "other"}))
+    for path, content in before.items():
+        assert path.read_bytes() == content
 
 
 @pytest.mark.usefixtures("_no_report")
@@ -204,8 +258,9 @@ def test_a_full_disk_stops_the_run_in_one_line_with_whole_files_only(tree: Path,
         text=True, preexec_fn=limit,
     )  # fmt: skip
     assert finished.returncode == 2
-    assert finished.stderr == "train_stn: error: cannot write run/last.pt: File too large\n"
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "environment.json", "train.log"}
+    assert finished.stderr == "train_stn: error: cannot write run/best.pt: File too large\n"
+    whole = {".lock", "config.json", "environment.json", "train.log"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == whole
 
 
 def test_without_a_network_auto_says_three_times_that_it_uses_digits(
