@@ -1,4 +1,4 @@
-"""Hypothesis profiles, one thread a process, and a random state that no test can leak to the next."""
+"""Hypothesis profiles, the device, one thread a process, and a random state that no test can leak to the next."""
 
 import os
 import random
@@ -16,6 +16,16 @@ settings.register_profile("thorough", settings.get_profile("dev"), max_examples=
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 torch.set_num_threads(1)  # the suite runs in several processes
+torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # it keeps 10 bits of 23
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", choices=("cpu", "cuda"), help="where the contract is held")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("device") == "cuda" and not torch.cuda.is_available():
+        pytest.exit("--device cuda: torch finds no CUDA device on this machine", returncode=1)
 
 
 @pytest.fixture(autouse=True)
