@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -35,3 +36,20 @@ def _restored_random_state() -> Iterator[None]:
         yield
     random.setstate(python)
     np.random.set_state(numpy)  # noqa: NPY002
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """After a run of the whole contract: what covers each of its cells, and what was skipped here and why."""
+    from tests import table
+    from tests.contract import contract_tests
+
+    reports = [report for key in ("passed", "failed", "skipped") for report in terminalreporter.stats.get(key, ())]
+    contract = [report for report in reports if "tests/test_contract.py::" in report.nodeid]
+    if not set(contract_tests()) <= {re.split(r"::|\[", report.nodeid)[1] for report in contract}:
+        return
+    terminalreporter.section("component x contract")
+    for line in table.plain():
+        terminalreporter.write_line(line)
+    for report in contract:
+        if report.skipped:
+            terminalreporter.write_line(f"not held here: {report.nodeid} ({report.longrepr[-1]})")
