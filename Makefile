@@ -24,7 +24,7 @@ test-thorough: $(READY)  ## run the suite with 1,000 examples a property
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal --hypothesis-profile=thorough $(ARGS)
 
 test-random: $(READY)  ## run the suite in random order; ARGS=--randomly-seed=1 repeats one
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -p randomly $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -p randomly $(ARGS)
 
 test-gpu: $(READY)  ## hold the contract on a CUDA device, TF32 off
 	@$(BIN)/python -m pytest -q --device cuda tests/test_contract.py $(ARGS)

@@ -153,7 +153,7 @@ CASES = (
             "locality": NO_TOKENS,
             "geometry": NO_WARP,
             "softmax": NO_ATTENTION,
-            "fused is plain": NO_ATTENTION,
+            "fused equals plain": NO_ATTENTION,
         },
         refusals=(
             Refusal(lambda: LocalizationNet(0), ValueError, "LocalizationNet: in_channels (0) must be at least 1"),
@@ -190,7 +190,7 @@ CASES = (
             "permutation": NO_TOKENS,
             "locality": NO_TOKENS,
             "softmax": NO_ATTENTION,
-            "fused is plain": NO_ATTENTION,
+            "fused equals plain": NO_ATTENTION,
         },
         refusals=(
             Refusal(lambda: SpatialTransformer(torch.flatten), TypeError,
@@ -231,7 +231,7 @@ CASES = (
                 "test_the_class_token_comes_first_and_sees_no_pixel",
             ),
         },
-        exempt={"geometry": NO_WARP, "softmax": NO_ATTENTION, "fused is plain": NO_ATTENTION},
+        exempt={"geometry": NO_WARP, "softmax": NO_ATTENTION, "fused equals plain": NO_ATTENTION},
         refusals=(
             Refusal(lambda: PatchEmbeddings(32, 0, dim=8), ValueError,
                     "PatchEmbeddings: patch_size (0) must be at least 1"),
@@ -277,7 +277,7 @@ CASES = (
             "locality": ANOTHER_ROW,
             "geometry": NO_WARP,
             "softmax": NO_ATTENTION,
-            "fused is plain": NO_ATTENTION,
+            "fused equals plain": NO_ATTENTION,
             "refusals": ANOTHER_ROW,
         },
         refusals=(),
@@ -308,7 +308,7 @@ CASES = (
                 "test_a_hidden_token_gets_no_gradient",
                 "test_a_row_that_attends_to_nothing_is_zero_with_finite_gradients",
             ),
-            "fused is plain": (
+            "fused equals plain": (
                 "test_weights_are_those_of_the_loops_and_leave_the_output_as_it_was",
                 "test_true_in_a_mask_means_attend",
                 "test_both_paths_draw_the_same_dropout_on_a_cpu",
@@ -355,7 +355,7 @@ CASES = (
             "channels last": NO_CHANNELS,
             "geometry": NO_WARP,
             "softmax": NO_ATTENTION,
-            "fused is plain": NO_ATTENTION,
+            "fused equals plain": NO_ATTENTION,
         },
         refusals=(
             Refusal(lambda: MLP(0, 7), ValueError, "MLP: dim (0) must be at least 1"),
@@ -384,7 +384,7 @@ CASES = (
             ),
             "permutation": ("test_permuted_tokens_give_permuted_output",),
             "softmax": ("test_a_mask_hides_and_weights_come_back",),
-            "fused is plain": ("test_a_mask_hides_and_weights_come_back",),
+            "fused equals plain": ("test_a_mask_hides_and_weights_come_back",),
         },
         exempt={"channels last": NO_CHANNELS, "locality": ALL_SEE_ALL, "geometry": NO_WARP},
         refusals=(
@@ -426,7 +426,7 @@ CASES = (
                 "test_hidden_tokens_stay_hidden_through_every_layer",
                 "test_one_mask_serves_every_layer",
             ),
-            "fused is plain": ("test_weights_of_every_layer_come_back_and_leave_the_output_as_it_was",),
+            "fused equals plain": ("test_weights_of_every_layer_come_back_and_leave_the_output_as_it_was",),
         },
         exempt={"channels last": NO_CHANNELS, "locality": ALL_SEE_ALL, "geometry": NO_WARP},
         refusals=(

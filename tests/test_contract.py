@@ -347,7 +347,7 @@ def test_an_input_on_another_device_is_refused(case: Case) -> None:
                 case.build(device=module)(torch.empty((2, *case.input_shape), device=there))
 
 
-@each_component("CPU is device")
+@each_component("device equals CPU")
 @pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
 def test_the_device_gives_what_the_cpu_gives(case: Case, dtype: torch.dtype) -> None:
     """Trivial without ``--device``."""

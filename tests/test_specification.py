@@ -31,7 +31,8 @@ def test_a_row_names_items_that_exist_and_gives_one_answer_to_each(case) -> None
 
 @pytest.mark.parametrize("name", table.ROWS)
 def test_every_law_that_a_row_names_is_a_test_of_its_component(name: str) -> None:
-    tree = ast.parse((HERE / f"test_{snake_case(name)}.py").read_text("utf-8"))
+    file = HERE / f"test_{snake_case(name)}.py"
+    tree = ast.parse(file.read_text("utf-8") if file.exists() else "")  # a component may have no laws of its own
     tests = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     assert {law for item in ITEMS for law in table.laws(item, name)} <= tests
 
