@@ -21,6 +21,7 @@ ITEMS = {  # name -> what is promised
     "smallest input": "the smallest input there is, one patch or one token, has the value of the reference",
     "dtype and device": "the output has the input's type and lies on its device",
     "factory options": "`device` and `dtype`, and torch's device context, reach every tensor; `meta` has all shapes",
+    "moves": "`.to(...)` takes every tensor along",
     "reference value": "the value is that of an independent float64 reference: 1e-5 in float32, 1e-12 in float64",
     "first derivatives": "the whole Jacobian by input and parameters is that of finite differences, under vmap as well",
     "second derivatives": "the derivatives of all gradients are those of finite differences",
