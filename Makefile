@@ -23,6 +23,17 @@ test: $(READY)  ## run the test suite (about a minute on two cores)
 test-thorough: $(READY)  ## run the suite with 1,000 examples a property
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal --hypothesis-profile=thorough $(ARGS)
 
+test-random: $(READY)  ## run the suite in random order; ARGS=--randomly-seed=1 repeats one
+	$(BIN)/python -m pytest -n 2 --dist worksteal -p randomly $(ARGS)
+
+test-gpu: $(READY)  ## hold the contract on a CUDA device, TF32 off
+	@$(BIN)/python -m pytest -q --device cuda tests/test_contract.py $(ARGS)
+
+coverage: $(READY)  ## measure lines and branches: all of components/, at least 90 % of scripts/
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal --cov --cov-report= $(ARGS)
+	$(BIN)/coverage report --include 'components/*' --fail-under 100
+	$(BIN)/coverage report --include 'scripts/*' --fail-under 90
+
 lint: $(READY)  ## check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -49,6 +60,9 @@ train-stn: $(READY)  ## train a spatial transformer network; DATA= EPOCHS= RECIP
 train-vit: $(READY)  ## train a Vision Transformer; DATA= EPOCHS= RECIPE= SEED= OUT= RESUME= WEIGHTS= ARGS="--more flags"
 	@$(BIN)/python -m scripts.train_vit $(FLAGS) $(if $(WEIGHTS),--weights '$(WEIGHTS)') $(ARGS)
 
+contract: $(READY)  ## write the table component x contract in tests/README.md anew
+	$(BIN)/python -m tests.table
+
 tables: $(READY)  ## write the result tables in README.md anew from scripts/results/
 	$(BIN)/python -m scripts.tables
 
@@ -56,7 +70,8 @@ pictures: $(READY)  ## draw the pictures of the pages anew
 	$(BIN)/python -m scripts.pictures
 
 clean:  ## remove the virtual environment and caches; data/ and runs/ stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks build *.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup test test-thorough lint typecheck format bench bench-smoke train-stn train-vit tables pictures clean
+.PHONY: help setup test test-thorough test-random test-gpu coverage lint typecheck format bench bench-smoke \
+	train-stn train-vit contract tables pictures clean

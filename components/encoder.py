@@ -101,5 +101,5 @@ class Encoder(nn.Module):
         return (x, torch.stack(attention, 1)) if return_weights else x
 
     def extra_repr(self) -> str:
-        """Show the option in ``print(module)``."""
-        return f"checkpointing={self.checkpointing}"
+        """Show the options in ``print(module)``."""
+        return f"dim={self.dim}, checkpointing={self.checkpointing}"

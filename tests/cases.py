@@ -1,11 +1,12 @@
 """One row a component: how to build it, what to feed it, what it must return, what it must refuse.
 
-``test_contract.py`` runs every contract item for every row, so that a new component costs one row. Rows are small and
-have prime, unequal sizes: no swapped axis passes unseen, and a full Jacobian stays affordable.
+``test_contract.py`` runs every item of ``contract.py`` for every row, so that a new component costs one row. Rows are
+small and have prime, unequal sizes: no swapped axis passes unseen, and a full Jacobian stays affordable.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,9 @@ class Refusal:
     error: type[Exception]
     message: str
 
+    def __str__(self) -> str:
+        return self.message
+
 
 @dataclass(frozen=True)
 class Case:
@@ -37,6 +41,12 @@ class Case:
         refusals: Bad configurations and inputs.
         rates: The options that are a probability of dropping something in training.
         autocast_dtype: Type of the output where autocast computes in bfloat16.
+        smallest: Shape of the smallest input, without the batch.
+        smooth: Arguments of the call that has second derivatives and a forward mode, where torch lacks them otherwise.
+        atomics: Why gradients on CUDA differ in their last bits from run to run, where they do.
+        laws: Items of the contract that have tests of their own in ``test_<component>.py``, with their names.
+        exempt: Items of the contract that do not apply, each with the reason in words.
+        device: Where modules and inputs are; ``--device`` decides.
     """
 
     name: str
@@ -48,10 +58,21 @@ class Case:
     refusals: tuple[Refusal, ...]
     rates: tuple[str, ...] = ()
     autocast_dtype: torch.dtype = torch.float32
+    smallest: tuple[int, ...] = ()
+    smooth: Mapping[str, object] = field(default_factory=dict)
+    atomics: str = ""
+    laws: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    exempt: Mapping[str, str] = field(default_factory=dict)
+    device: str = "cpu"
+
+    @property
+    def nondet_tol(self) -> float:
+        """How far gradients may differ from run to run."""
+        return 1e-10 if self.atomics and self.device != "cpu" else 0.0
 
     def module(self, seed: int = 0, **options: object) -> nn.Module:
         """Build it with every parameter drawn at random: heads that start at zero would hide what lies below them."""
-        module = self.build(**options)
+        module = self.build(**({"device": self.device} | options))
         draw = generator(seed)
         with torch.no_grad():
             for parameter in module.parameters():
@@ -61,7 +82,12 @@ class Case:
 
     def input(self, batch: int = 3, seed: int = 1, dtype: torch.dtype = torch.float32) -> Tensor:
         """Standard normal inputs."""
-        return torch.randn((batch, *self.input_shape), generator=generator(seed), dtype=torch.float64).to(dtype)
+        x = torch.randn((batch, *self.input_shape), generator=generator(seed), dtype=torch.float64)
+        return x.to(self.device, dtype)
+
+    def expected(self, module: nn.Module, x: Tensor) -> Tensor:
+        """What the reference says; it computes on the CPU."""
+        return self.reference(copy.deepcopy(module).cpu(), x.detach().cpu())
 
 
 class AffineHead(nn.Module):
@@ -91,6 +117,16 @@ def layers(*names: str) -> tuple[str, ...]:
     return tuple(f"{name}.{kind}" for name in names for kind in ("weight", "bias"))
 
 
+CUDNN = "cuDNN may add up the gradients of a kernel in any order"
+MEMORY_EFFICIENT = "the memory-efficient kernel may add up gradients in any order"
+NO_TOKENS = "its output is no sequence of tokens"
+NO_ATTENTION = "it holds no attention"
+ALL_SEE_ALL = "every token sees every other"
+NO_WARP = "it warps nothing"
+NO_CHANNELS = "its input has no axis of channels"
+DROPS_NOTHING = "it drops nothing"
+ANOTHER_ROW = "the row of the learned size has it"
+WITHOUT_THE_FUSED_KERNEL = {"return_weights": True}
 BLOCK = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
 MASK_SIZES = "(2, 3, 5, 5) or 1 in any place"
 
@@ -108,6 +144,17 @@ CASES = (
         output_shape=(5,),
         reference=reference.localization_net,
         keys=layers("conv1", "conv2", "fc1", "fc2"),
+        atomics="adaptive pooling adds up gradients in any order",
+        laws={"smallest input": ("test_a_small_image_is_centred_in_eighteen_pixels_of_zeros",)},
+        exempt={
+            "second derivatives": "its gradient jumps wherever relu or max pooling switch",
+            "dropout statistics": DROPS_NOTHING,
+            "permutation": NO_TOKENS,
+            "locality": NO_TOKENS,
+            "geometry": NO_WARP,
+            "softmax": NO_ATTENTION,
+            "fused equals plain": NO_ATTENTION,
+        },
         refusals=(
             Refusal(lambda: LocalizationNet(0), ValueError, "LocalizationNet: in_channels (0) must be at least 1"),
             Refusal(lambda: LocalizationNet(3, -1), ValueError, "LocalizationNet: num_params (-1) must be at least 1"),
@@ -124,6 +171,27 @@ CASES = (
         output_shape=(2, 3, 11),
         reference=reference.spatial_transformer,
         keys=("localization.linear.weight", "localization.linear.bias"),
+        atomics="bilinear sampling adds up gradients in any order",
+        laws={
+            "smallest input": ("test_identity_returns_the_input", "test_any_warp_equals_a_loop_over_pixels"),
+            "geometry": (
+                "test_identity_returns_the_input",
+                "test_identity_at_32_pixels_in_float32_is_exact_to_the_bit_without_corners",
+                "test_identity_at_another_size_is_bilinear_resizing",
+                "test_a_shift_by_whole_pixels_is_exact",
+                "test_quarter_turns_are_rot90",
+                "test_two_warps_compose_as_matrices",
+                "test_padding_decides_what_lies_outside_the_frame",
+            ),
+        },
+        exempt={
+            "forward mode": "torch has none of grid_sample",
+            "dropout statistics": DROPS_NOTHING,
+            "permutation": NO_TOKENS,
+            "locality": NO_TOKENS,
+            "softmax": NO_ATTENTION,
+            "fused equals plain": NO_ATTENTION,
+        },
         refusals=(
             Refusal(lambda: SpatialTransformer(torch.flatten), TypeError,
                     "SpatialTransformer: localization (builtin_function_or_method) must be an nn.Module"),
@@ -153,6 +221,17 @@ CASES = (
         reference=reference.patch_embeddings,
         keys=("cls_token", "pos_embed", "proj.weight", "proj.bias"),
         rates=("dropout",),
+        smallest=(3, 2, 2),
+        atomics=CUDNN,
+        laws={
+            "dropout statistics": ("test_dropout_acts_on_class_token_patches_and_positions",),
+            "permutation": ("test_permuted_patches_give_permuted_tokens_until_positions_are_added",),
+            "locality": (
+                "test_changing_one_patch_changes_one_token",
+                "test_the_class_token_comes_first_and_sees_no_pixel",
+            ),
+        },
+        exempt={"geometry": NO_WARP, "softmax": NO_ATTENTION, "fused equals plain": NO_ATTENTION},
         refusals=(
             Refusal(lambda: PatchEmbeddings(32, 0, dim=8), ValueError,
                     "PatchEmbeddings: patch_size (0) must be at least 1"),
@@ -190,6 +269,17 @@ CASES = (
         reference=reference.patch_embeddings,
         keys=("cls_token", "pos_embed", "proj.weight", "proj.bias"),
         rates=("dropout",),
+        atomics="resampling positions adds up gradients in any order",
+        exempt={
+            "smallest input": ANOTHER_ROW,
+            "dropout statistics": ANOTHER_ROW,
+            "permutation": ANOTHER_ROW,
+            "locality": ANOTHER_ROW,
+            "geometry": NO_WARP,
+            "softmax": NO_ATTENTION,
+            "fused equals plain": NO_ATTENTION,
+            "refusals": ANOTHER_ROW,
+        },
         refusals=(),
     ),
     Case(
@@ -201,6 +291,30 @@ CASES = (
         keys=layers("qkv", "proj"),
         rates=("dropout", "attn_dropout"),
         autocast_dtype=torch.bfloat16,
+        smallest=(1, 6),
+        smooth=WITHOUT_THE_FUSED_KERNEL,
+        atomics=MEMORY_EFFICIENT,
+        laws={
+            "dropout statistics": (
+                "test_attention_dropout_is_unbiased_and_leaves_the_returned_weights_alone",
+                "test_dropout_zeroes_elements_of_the_output_and_scales_the_rest",
+            ),
+            "permutation": ("test_permuted_tokens_give_permuted_output",),
+            "softmax": (
+                "test_weights_are_those_of_the_loops_and_leave_the_output_as_it_was",
+                "test_output_lies_in_the_hull_of_the_values",
+                "test_true_in_a_mask_means_attend",
+                "test_a_hidden_token_has_no_influence_whatever_it_holds",
+                "test_a_hidden_token_gets_no_gradient",
+                "test_a_row_that_attends_to_nothing_is_zero_with_finite_gradients",
+            ),
+            "fused equals plain": (
+                "test_weights_are_those_of_the_loops_and_leave_the_output_as_it_was",
+                "test_true_in_a_mask_means_attend",
+                "test_both_paths_draw_the_same_dropout_on_a_cpu",
+            ),
+        },
+        exempt={"channels last": NO_CHANNELS, "locality": ALL_SEE_ALL, "geometry": NO_WARP},
         refusals=(
             Refusal(lambda: Attention(0, 1), ValueError, "Attention: dim (0) must be at least 1"),
             Refusal(lambda: Attention(6, 0), ValueError, "Attention: num_heads (0) must be at least 1"),
@@ -231,6 +345,18 @@ CASES = (
         keys=layers("fc1", "fc2"),
         rates=("dropout",),
         autocast_dtype=torch.bfloat16,
+        smallest=(5,),
+        laws={
+            "dropout statistics": ("test_dropout_acts_on_the_hidden_layer_and_on_the_output",),
+            "permutation": ("test_tokens_do_not_know_each_other",),
+            "locality": ("test_tokens_do_not_know_each_other",),
+        },
+        exempt={
+            "channels last": NO_CHANNELS,
+            "geometry": NO_WARP,
+            "softmax": NO_ATTENTION,
+            "fused equals plain": NO_ATTENTION,
+        },
         refusals=(
             Refusal(lambda: MLP(0, 7), ValueError, "MLP: dim (0) must be at least 1"),
             Refusal(lambda: MLP(5, -7), ValueError, "MLP: mlp_dim (-7) must be at least 1"),
@@ -248,6 +374,19 @@ CASES = (
         reference=reference.block,
         keys=layers(*BLOCK),
         rates=("dropout", "attn_dropout", "stochastic_depth"),
+        smallest=(1, 6),
+        smooth=WITHOUT_THE_FUSED_KERNEL,
+        atomics=MEMORY_EFFICIENT,
+        laws={
+            "dropout statistics": (
+                "test_stochastic_depth_skips_whole_samples_and_scales_the_others",
+                "test_options_reach_the_children",
+            ),
+            "permutation": ("test_permuted_tokens_give_permuted_output",),
+            "softmax": ("test_a_mask_hides_and_weights_come_back",),
+            "fused equals plain": ("test_a_mask_hides_and_weights_come_back",),
+        },
+        exempt={"channels last": NO_CHANNELS, "locality": ALL_SEE_ALL, "geometry": NO_WARP},
         refusals=(
             Refusal(lambda: Block(10, 3, mlp_dim=7), ValueError,
                     "Attention: dim (10) must be divisible by num_heads (3)"),
@@ -270,6 +409,26 @@ CASES = (
         reference=reference.encoder,
         keys=layers(*(f"blocks.{i}.{name}" for i in range(2) for name in BLOCK), "norm"),
         rates=("dropout", "attn_dropout", "stochastic_depth"),
+        smallest=(1, 4),
+        smooth=WITHOUT_THE_FUSED_KERNEL,
+        atomics=MEMORY_EFFICIENT,
+        laws={
+            "dropout statistics": (
+                "test_stochastic_depth_grows_linearly_to_its_value",
+                "test_options_reach_every_block",
+            ),
+            "permutation": (
+                "test_permuted_tokens_give_permuted_output",
+                "test_positions_end_the_permutation_of_the_output",
+            ),
+            "softmax": (
+                "test_weights_of_every_layer_come_back_and_leave_the_output_as_it_was",
+                "test_hidden_tokens_stay_hidden_through_every_layer",
+                "test_one_mask_serves_every_layer",
+            ),
+            "fused equals plain": ("test_weights_of_every_layer_come_back_and_leave_the_output_as_it_was",),
+        },
+        exempt={"channels last": NO_CHANNELS, "locality": ALL_SEE_ALL, "geometry": NO_WARP},
         refusals=(
             Refusal(lambda: Encoder(4, 0, num_heads=2, mlp_dim=5), ValueError, "Encoder: depth (0) must be at least 1"),
             Refusal(lambda: Encoder(4, 2, num_heads=3, mlp_dim=5), ValueError,

@@ -1,7 +1,8 @@
-"""Hypothesis profiles, one thread a process, and a random state that no test can leak to the next."""
+"""Hypothesis profiles, the device, one thread a process, and a random state that no test can leak to the next."""
 
 import os
 import random
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,6 +17,16 @@ settings.register_profile("thorough", settings.get_profile("dev"), max_examples=
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 torch.set_num_threads(1)  # the suite runs in several processes
+torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # it keeps 10 bits of 23
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", choices=("cpu", "cuda"), help="where the contract is held")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("device") == "cuda" and not torch.cuda.is_available():
+        pytest.exit("--device cuda: torch finds no CUDA device on this machine", returncode=1)
 
 
 @pytest.fixture(autouse=True)
@@ -25,3 +36,20 @@ def _restored_random_state() -> Iterator[None]:
         yield
     random.setstate(python)
     np.random.set_state(numpy)  # noqa: NPY002
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """After a run of the whole contract: what covers each of its cells, and what was skipped here and why."""
+    from tests import table
+    from tests.contract import contract_tests
+
+    reports = [report for key in ("passed", "failed", "skipped") for report in terminalreporter.stats.get(key, ())]
+    contract = [report for report in reports if "tests/test_contract.py::" in report.nodeid]
+    if not set(contract_tests()) <= {re.split(r"::|\[", report.nodeid)[1] for report in contract}:
+        return
+    terminalreporter.section("component x contract")
+    for line in table.plain():
+        terminalreporter.write_line(line)
+    for report in contract:
+        if report.skipped:
+            terminalreporter.write_line(f"not held here: {report.nodeid} ({report.longrepr[-1]})")

@@ -1,0 +1,46 @@
+"""What the suite promises about itself: warnings are errors, failures can be repeated, profiles are what they say."""
+
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+
+def test_a_warning_is_an_error() -> None:
+    with pytest.raises(UserWarning, match="spoken"):
+        warnings.warn("spoken", stacklevel=1)
+
+
+def test_a_property_that_fails_says_how_to_repeat_it() -> None:
+    @settings(database=None)
+    @given(st.integers())
+    def small(number: int) -> None:
+        assert number < 7
+
+    with pytest.raises(AssertionError) as caught:
+        small()
+    notes = "\n".join(caught.value.__notes__)
+    assert "number=7" in notes, "the smallest example"
+    assert "@reproduce_failure(" in notes
+
+
+def test_profiles_are_quick_repeatable_and_thorough() -> None:
+    dev, ci, thorough = (settings.get_profile(name) for name in ("dev", "ci", "thorough"))
+    assert dev.max_examples <= 20
+    assert ci.derandomize
+    assert thorough.max_examples >= 1000
+    assert {profile.deadline for profile in (dev, ci, thorough)} == {None}
+
+
+def test_a_run_on_a_device_that_is_not_there_ends_with_one_line() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    command = [sys.executable, "-m", "pytest", "-q", "--device", "cuda", "tests/test_suite.py"]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 1
+    said = (run.stdout + run.stderr).strip().splitlines()
+    assert said == ["Exit: --device cuda: torch finds no CUDA device on this machine"]
