@@ -95,7 +95,7 @@ def test_fine_tuning_starts_from_the_weights_with_a_zero_head(
     network = pretrained(tmp_path / "start.npz", 21)
     seen: dict[str, torch.Tensor] = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment.Trainer, "fit", lambda trainer: seen.update(trainer.model.state_dict()) or 1 / 0)
+        patch.setattr(experiment.Trainer, "fit", lambda trainer, _: seen.update(trainer.model.state_dict()) or 1 / 0)
         with pytest.raises(ZeroDivisionError):
             main(options(data=str(tree), recipe="b16-finetune", steps=1, weights="start.npz", out="run"))
     assert not seen["head.weight"].any()
