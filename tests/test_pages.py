@@ -19,9 +19,8 @@ def test_the_result_tables_are_those_of_the_result_files() -> None:
 
 
 @pytest.mark.parametrize("entry", tables.TABLES)
-def test_there_are_results_of_every_entry_and_each_run_has_its_row(entry: str) -> None:
+def test_each_run_has_its_row(entry: str) -> None:
     runs = [tables.Run.read(path.parent) for path in tables.RESULTS.glob("*/summary.json")]
-    assert sum(run.entry == entry for run in runs) > 0
     assert tables.table(entry).count("\n") == 2 + len({run.group for run in runs if run.entry == entry})
 
 
