@@ -173,18 +173,26 @@ class Trainer:
         }
 
     def restore(self, checkpoint: dict[str, Any]) -> Progress:
-        """Put model, optimizers and random number generators back, and return how far the run had come."""
+        """Put model, optimizers and random number generators back, and return how far the run had come.
+
+        Raises:
+            InputError: If the checkpoint is that of another run.
+        """
         progress = self.begin()
-        self.model.load_state_dict(checkpoint["model"])
-        for optimizer, state in zip(self.optimizers, checkpoint["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
-        for scheduler, state in zip(progress.schedulers, checkpoint["schedulers"], strict=True):
-            scheduler.load_state_dict(state)
-        progress.generator.set_state(checkpoint["generator"])
-        restore_random_states(checkpoint["rng"], self.train.labels.device)
+        try:
+            self.model.load_state_dict(checkpoint["model"])
+            for optimizer, state in zip(self.optimizers, checkpoint["optimizers"], strict=True):
+                optimizer.load_state_dict(state)
+            for scheduler, state in zip(progress.schedulers, checkpoint["schedulers"], strict=True):
+                scheduler.load_state_dict(state)
+            progress.generator.set_state(checkpoint["generator"])
+            restore_random_states(checkpoint["rng"], self.train.labels.device)
+            kept = {name: checkpoint[name] for name in KEPT}
+            kept["totals"] = kept["totals"].to(progress.totals.device)
+        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+            wanted = "must hold a checkpoint of this run; it is that of another"
+            raise InputError(f"--resume ({self.folder.path}) {wanted}") from error
         self.folder.rewind(checkpoint["log_size"], checkpoint["rows"])
-        kept = {name: checkpoint[name] for name in KEPT}
-        kept["totals"] = kept["totals"].to(progress.totals.device)
         return dataclasses.replace(progress, **kept)
 
     def save(self, progress: Progress) -> None:
