@@ -29,6 +29,9 @@ test-random: $(READY)  ## run the suite in random order; ARGS=--randomly-seed=1 
 test-gpu: $(READY)  ## hold the contract on a CUDA device, TF32 off
 	@$(BIN)/python -m pytest -q --device cuda tests/test_contract.py $(ARGS)
 
+torture: $(READY)  ## kill runs of both scripts 50 times, and compare their ends; ARGS="--kills 5 --seed 1" repeats some
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture $(ARGS)
+
 coverage: $(READY)  ## measure lines and branches: all of components/, at least 90 % of scripts/
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal --cov --cov-report= $(ARGS)
 	$(BIN)/coverage report --include 'components/*' --fail-under 100
@@ -73,5 +76,5 @@ clean:  ## remove the virtual environment and caches; data/ and runs/ stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup test test-thorough test-random test-gpu coverage lint typecheck format bench bench-smoke \
+.PHONY: help setup test test-thorough test-random test-gpu torture coverage lint typecheck format bench bench-smoke \
 	train-stn train-vit contract tables pictures clean

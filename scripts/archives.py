@@ -44,7 +44,11 @@ def unpack(archive: Path, target: Path, limit: int) -> None:
                 pass
         except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
             raise InputError(f"{archive} must be a whole .tar.gz archive; it cannot be read") from error
-        whole.rename(target)
+        try:
+            whole.rename(target)
+        except OSError:
+            if not target.is_dir():  # else another process was faster
+                raise
 
 
 def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, archive: Path) -> None:

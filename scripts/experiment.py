@@ -156,11 +156,11 @@ def conduct(
         "images_per_second": round(statistics.median(row["images_per_second"] for row in rows)),
         "run_folder": str(folder.path),
     }
-    folder.json("summary.json", summary)
     images = dataset.test.images
     found = classification_findings(images, shown.logits, shown.labels, dataset.classes)
     chosen = resized(images[evenly_spaced(len(images)).to(images.device)], subject.size)
     folder.checkpoint("findings.pt", found | subject.findings(chosen, normalise))
+    folder.json("summary.json", summary)  # last: with it a run is finished, and its report can be drawn
     folder.announce(dataset.notice)
     print(f"Report: {write_report(folder.path)}")
     print(json.dumps(summary))
@@ -241,8 +241,10 @@ def prepare(
         checkpoint = folder.last_sound()
     else:
         folder = RunFolder.create(Path(options.out) if options.out else default_folder(options, dataset.name))
-        folder.json("config.json", {"asked": dataclasses.asdict(options), "resolved": resolved})
         folder.json("environment.json", environment(device) | {"data": dataset.description, "notice": dataset.notice})
+        folder.json(
+            "config.json", {"asked": dataclasses.asdict(options), "resolved": resolved}
+        )  # last: now it can go on
     if checkpoint is None:
         folder.rewind(0, [])
         folder.announce(dataset.notice)

@@ -1,8 +1,8 @@
-"""The pictures of a report, each from plain tensors and rows to one PNG file."""
+"""The pictures of a report, each from plain tensors and rows to one PNG."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from scripts.theta import GREATEST_SCALE, LEAST_SCALE, sampled_corners
 
 Rows = Sequence[dict[str, float]]
+File = Path | IO[bytes]
 DPI = 100
 TRAIN_COLOUR, HELD_OUT_COLOUR, FRAME_COLOUR = "#9a6a00", "#1f5fa8", "#d7263d"
 
@@ -47,7 +48,7 @@ def _show(axes: Axes, image: Tensor) -> None:
     axes.imshow(rearrange(image.numpy(), "c h w -> h w c"), interpolation="nearest")
 
 
-def curves(rows: Rows, held_out: str, path: Path) -> None:
+def curves(rows: Rows, held_out: str, file: File) -> None:
     """Loss, accuracy and learning rate against the epoch."""
     figure = _new(11, 3.2)
     loss, accuracy, rate = figure.subplots(1, 3)
@@ -61,10 +62,10 @@ def curves(rows: Rows, held_out: str, path: Path) -> None:
     _tidy(loss, "cross entropy")
     _tidy(accuracy, "accuracy (%)")
     _tidy(rate, "learning rate")
-    figure.savefig(path)
+    figure.savefig(file)
 
 
-def theta_curves(rows: Rows, path: Path) -> None:
+def theta_curves(rows: Rows, file: File) -> None:
     """Mean and spread of what the transformer does, against the epoch."""
     figure = _new(11, 3.0)
     epochs = [row["epoch"] for row in rows]
@@ -89,10 +90,10 @@ def theta_curves(rows: Rows, path: Path) -> None:
     outside.plot(epochs, [100 * row["theta_outside"] for row in rows], color="black", marker=marker)
     outside.set_ylim(bottom=0)
     _tidy(outside, "sampled outside the frame (%)")
-    figure.savefig(path)
+    figure.savefig(file)
 
 
-def confusion(counts: Tensor, classes: Sequence[str], path: Path) -> None:
+def confusion(counts: Tensor, classes: Sequence[str], file: File) -> None:
     """Truth by row, prediction by column; numbers are images, shades are shares of the row."""
     side = 2.2 + 0.55 * len(classes)
     figure = _new(side, side)
@@ -106,10 +107,10 @@ def confusion(counts: Tensor, classes: Sequence[str], path: Path) -> None:
     axes.set_yticks(range(len(classes)), classes)
     axes.set_xlabel("prediction")
     axes.set_ylabel("truth")
-    figure.savefig(path)
+    figure.savefig(file)
 
 
-def misclassified(found: dict[str, Any], path: Path, columns: int = 10) -> None:
+def misclassified(found: dict[str, Any], file: File, columns: int = 10) -> None:
     """A sheet of misclassified images, each with truth, prediction and confidence."""
     images = found["wrong_images"]
     rows = max(1, -(-len(images) // columns))
@@ -119,10 +120,10 @@ def misclassified(found: dict[str, Any], path: Path, columns: int = 10) -> None:
     for axes, image, label, prediction, confidence in zip(grid, images, labels, predictions, confidences, strict=False):
         _show(axes, image)
         axes.set_title(f"{classes[label]}\n→ {classes[prediction]}, {confidence:.0%}", fontsize=7, linespacing=1.1)
-    grid[0].figure.savefig(path)
+    grid[0].figure.savefig(file)
 
 
-def attention(found: dict[str, Any], path: Path) -> None:
+def attention(found: dict[str, Any], file: File) -> None:
     """A row an image: the image, the attention rollout over it, and every head of the last layer."""
     images, rollout, heads = found["attention_images"], found["attention_rollout"], found["attention_last_layer"]
     maps = torch.cat([rollout[:, None], heads], 1)  # (B, 1 + heads, h, w)
@@ -136,10 +137,10 @@ def attention(found: dict[str, Any], path: Path) -> None:
         grid[0], ("image", "rollout", *(f"head {i + 1}" for i in range(heads.shape[1]))), strict=True
     ):
         axes.set_title(title, fontsize=9)
-    grid[0, 0].figure.savefig(path)
+    grid[0, 0].figure.savefig(file)
 
 
-def transformer(found: dict[str, Any], path: Path, columns: int = 8) -> None:
+def transformer(found: dict[str, Any], file: File, columns: int = 8) -> None:
     """Pairs of rows: inputs with the outline of what is sampled, and below each what the classifier sees instead."""
     inputs, outputs, theta = found["transformer_inputs"], found["transformer_outputs"], found["theta"]
     rows = -(-len(inputs) // columns)
@@ -156,4 +157,4 @@ def transformer(found: dict[str, Any], path: Path, columns: int = 8) -> None:
         _show(lower, after)
         lower.set_xlim(-0.2 * width, 1.2 * width)
         lower.set_ylim(1.2 * height, -0.2 * height)
-    grid[0, 0].figure.savefig(path)
+    grid[0, 0].figure.savefig(file)

@@ -4,12 +4,13 @@ python -m scripts.report runs/<folder>
 """
 
 import base64
+import io
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import IO, Any
 
 import jinja2
 
@@ -23,6 +24,25 @@ from scripts.theta import collapse_warning
 
 NEEDED = ("config.json", "environment.json", "summary.json", "metrics.csv", "train.log", "findings.pt")
 LAST_EPOCHS = 10
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One picture of the page, and what stands beside it."""
+
+    name: str
+    title: str
+    caption: str
+    content: bytes
+
+    @property
+    def png(self) -> str:
+        """As an address in a page."""
+        return base64.b64encode(self.content).decode()
+
+    def write(self, file: IO[bytes]) -> None:
+        """Into a file."""
+        file.write(self.content)
 
 
 def write_report(folder: Path) -> Path:
@@ -39,28 +59,22 @@ def write_report(folder: Path) -> Path:
     page = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     ).get_template("report.html")
-    with TemporaryDirectory(dir=folder, prefix=".drawing-") as drawing:
-        try:
-            text = page.render(
-                title=f"Recipe {summary['recipe']} on {summary['dataset']}, seed {summary['seed']}",
-                notices=_notices(config, environment, rows),
-                numbers=_numbers(summary),
-                selection=_selection(config, summary),
-                figures=_figures(Path(drawing), rows, found),
-                log=_last_epochs((folder / "train.log").read_text("utf-8")),
-                facts=_facts(config, environment),
-            )
-        except (
-            LookupError,
-            TypeError,
-            ValueError,
-            AttributeError,
-            RuntimeError,
-        ) as error:  # of files that were changed
-            wanted = "must be that of a finished run; what its files hold cannot be drawn"
-            raise InputError(f"run folder ({folder}) {wanted} ({type(error).__name__}: {error})") from error
-        for figure in Path(drawing).iterdir():
-            figure.replace(folder / figure.name)
+    try:
+        drawn = _figures(rows, found)
+        text = page.render(
+            title=f"Recipe {summary['recipe']} on {summary['dataset']}, seed {summary['seed']}",
+            notices=_notices(config, environment, rows),
+            numbers=_numbers(summary),
+            selection=_selection(config, summary),
+            figures=drawn,
+            log=_last_epochs((folder / "train.log").read_text("utf-8")),
+            facts=_facts(config, environment),
+        )
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # a file was changed
+        wanted = "must be that of a finished run; what its files hold cannot be drawn"
+        raise InputError(f"run folder ({folder}) {wanted} ({type(error).__name__}: {error})") from error
+    for figure in drawn:
+        write_whole(folder / f"{figure.name}.png", figure.write)
     write_whole(folder / "report.html", lambda file: file.write(text.encode()))
     return folder / "report.html"
 
@@ -97,42 +111,45 @@ def _selection(config: dict[str, Any], summary: dict[str, Any]) -> str:
     )
 
 
-def _figures(folder: Path, rows: figures.Rows, found: dict[str, Any]) -> list[dict[str, str]]:
+def _figures(rows: figures.Rows, found: dict[str, Any]) -> list[Figure]:
     held_out = "validation" if "validation_loss" in rows[0] else "test"
     shown = len(found["wrong_images"])
-    drawn = [("curves", "Curves", f"Training (while learning) and {held_out} set, each epoch.")]
-    figures.curves(rows, held_out, folder / "curves.png")
+    caption = f"Training (while learning) and {held_out} set, each epoch."
+    drawn = [Figure("curves", "Curves", caption, _png(figures.curves, rows, held_out))]
     if "theta" in found:
         caption = (
             "Mean (line) and standard deviation (band) over the held-out images. A collapsing transformer shows here "
             "first: the scale leaves the dotted lines, and the share outside the frame rises."
         )
-        figures.theta_curves(rows, folder / "theta.png")
-        drawn.append(("theta", "What the spatial transformer does", caption))
+        drawn.append(Figure("theta", "What the spatial transformer does", caption, _png(figures.theta_curves, rows)))
         caption = (
             "Upper rows: test images and, in red, the outline of what is sampled. Lower rows: what the classifier "
             "sees; outside the frame that is zero, the mean colour."
         )
-        figures.transformer(found, folder / "transformer.png")
-        drawn.append(("transformer", "The spatial transformer at work", caption))
+        drawn.append(
+            Figure("transformer", "The spatial transformer at work", caption, _png(figures.transformer, found))
+        )
     if "attention_images" in found:
         caption = (
             "Where the class token looks, bright where it looks most. Rollout: through all layers, their residual "
             "paths included. Then the heads of the last layer, each on a scale of its own."
         )
-        figures.attention(found, folder / "attention.png")
-        drawn.append(("attention", "Attention", caption))
-    figures.confusion(found["confusion"], found["classes"], folder / "confusion.png")
-    drawn.append(("confusion", "Confusion matrix", "Test images: truth by row, prediction by column."))
-    figures.misclassified(found, folder / "misclassified.png")
+        drawn.append(Figure("attention", "Attention", caption, _png(figures.attention, found)))
+    caption = "Test images: truth by row, prediction by column."
+    png = _png(figures.confusion, found["confusion"], found["classes"])
+    drawn.append(Figure("confusion", "Confusion matrix", caption, png))
     caption = (
         f"{shown} of {found['wrong_total']} misclassified test images, drawn at random: truth → prediction, confidence."
     )
-    drawn.append(("misclassified", "Misclassified test images", caption))
-    return [
-        {"title": title, "caption": caption, "png": base64.b64encode((folder / f"{name}.png").read_bytes()).decode()}
-        for name, title, caption in drawn
-    ]
+    drawn.append(Figure("misclassified", "Misclassified test images", caption, _png(figures.misclassified, found)))
+    return drawn
+
+
+def _png(draw: Callable[..., None], *given: object) -> bytes:
+    """What a figure would write into a file."""
+    file = io.BytesIO()
+    draw(*given, file)
+    return file.getvalue()
 
 
 def _last_epochs(log: str) -> str:

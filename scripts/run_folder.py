@@ -63,7 +63,8 @@ class RunFolder:
             InputError: If it was not, or its process is still at work.
         """
         if (path / "summary.json").exists():
-            raise InputError(f"--resume ({path}) must be a run that was ended early; this one is finished")
+            report = f"python -m scripts.report {path} draws its report"
+            raise InputError(f"--resume ({path}) must be a run that was ended early; this one is finished: {report}")
         return cls(path)
 
     @staticmethod

@@ -91,7 +91,7 @@ ROWS = [
     Row("train_stn", "--resume nowhere", "--resume (nowhere) must be a run folder with its config.json; there is none"),
     Row("train_stn", "--resume taken", "--resume (taken) must be a run folder with its config.json; there is none"),
     Row("train_stn", "--resume finished", "--resume (finished) must be a run that was ended early; this one is "
-        "finished"),
+        "finished: python -m scripts.report finished draws its report"),
     Row("train_stn", "--resume ended --epochs 5", "--resume (ended) takes no other flag; the run goes on with its own"),
     Row("train_stn", "--resume ended-vit", "--resume (ended-vit) must hold flags of this script in config.json; "
         "--recipe (lite) must be one of tutorial, tuned"),
