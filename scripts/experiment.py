@@ -242,9 +242,8 @@ def prepare(
     else:
         folder = RunFolder.create(Path(options.out) if options.out else default_folder(options, dataset.name))
         folder.json("environment.json", environment(device) | {"data": dataset.description, "notice": dataset.notice})
-        folder.json(
-            "config.json", {"asked": dataclasses.asdict(options), "resolved": resolved}
-        )  # last: now it can go on
+        # last: with it the run can go on
+        folder.json("config.json", {"asked": dataclasses.asdict(options), "resolved": resolved})
     if checkpoint is None:
         folder.rewind(0, [])
         folder.announce(dataset.notice)

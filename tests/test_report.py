@@ -19,11 +19,13 @@ from tests.trees import write_tree
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run of two epochs."""
+    """The folder of a finished run of two epochs, whose images are gone."""
     root = tmp_path_factory.mktemp("report")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         main(options(data=str(write_tree(root / "photos")), epochs=2, out=str(root / "run")))
+        for name in ("photos", "data"):
+            shutil.rmtree(root / name)
     return root / "run"
 
 

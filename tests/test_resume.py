@@ -1,5 +1,6 @@
 """A run may be stopped at any instant: what goes on from its folder ends as if it had never been stopped."""
 
+import errno
 import os
 import random
 import re
@@ -142,6 +143,61 @@ def test_killed_while_a_file_is_written_it_ends_with_the_same_bits(
     if checkpoint is None:
         folder.rewind(0, [])
     again = run(folder)
+    assert_same(again, again.fit(checkpoint), uninterrupted)
+
+
+class FullDisk:
+    """Lets so many bytes through, and no more after that; every file that is written passes."""
+
+    def __init__(self, left: int) -> None:
+        self.left, self.open = left, Path.open
+
+    def __call__(self, path: Path, mode: str = "r", **how: Any) -> Any:
+        file = self.open(path, mode, **how)
+        return file if "r" in mode else Filling(file, self)
+
+
+class Filling:
+    """A file on that disk."""
+
+    def __init__(self, file: Any, disk: FullDisk) -> None:
+        self.file, self.disk = file, disk
+
+    def write(self, content: Any) -> int:
+        fits = min(len(content), self.disk.left)
+        self.disk.left -= fits
+        self.file.write(content[:fits])
+        if fits < len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return fits
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def __enter__(self) -> "Filling":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+
+@pytest.mark.parametrize("eighth", range(8))
+def test_a_disk_that_is_full_at_any_byte_stops_the_run_with_its_last_checkpoint_whole(
+    eighth: int, tmp_path: Path, uninterrupted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With room again it goes on and ends as if the disk had never been full."""
+    first = run(tmp_path / "run")
+    disk = FullDisk(20_000 + 23_457 * eighth)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda path, *given, **how: disk(path, *given, **how))
+        with pytest.raises(OSError, match=r"^cannot write \S+/run/[\w.]+: No space left on device$"):
+            first.fit()
+    assert disk.left == 0
+    assert not list((tmp_path / "run").glob("*.part"))
+    checkpoint = first.folder.last_sound()
+    if checkpoint is None:
+        first.folder.rewind(0, [])
+    again = run(first.folder)
     assert_same(again, again.fit(checkpoint), uninterrupted)
 
 
