@@ -153,6 +153,7 @@ def conduct(
         "parameters": sum(parameter.numel() for parameter in subject.network.parameters()),
         "seconds": round(sum(row[name] for row in rows for name in row if name.endswith("_seconds")), 1),
         "images_per_second": round(statistics.median(row["images_per_second"] for row in rows)),
+        "peak_memory_mib": round(max(row["peak_memory_mib"] for row in rows)),
         "run_folder": str(folder.path),
     }
     folder.json("summary.json", summary)

@@ -13,11 +13,13 @@ from tqdm import tqdm
 
 from scripts.batches import Augment, Prepare, evaluation_batches, shuffled, training_batches
 from scripts.data import Split
+from scripts.devices import peak_memory
 from scripts.errors import InputError, Stopped
 from scripts.random_states import random_states, restore_random_states
 from scripts.run_folder import RunFolder
 from scripts.signals import Asked, deferred
 
+VERSION = 2  # of what a checkpoint and the rows in it hold
 KEPT = ("rows", "totals", "lr", "shuffle", "step", "seen", "seconds")  # of Progress, in a checkpoint
 Predict = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 
@@ -130,7 +132,7 @@ class Trainer:
 
         Raises:
             Stopped: On Ctrl-C or a request to terminate, once the step under way is saved.
-            InputError: If the loss is not finite.
+            InputError: If the loss is not finite, or the checkpoint is of another version of the kit.
         """
         progress = self.begin() if checkpoint is None else self.restore(checkpoint)
         with deferred() as asked:
@@ -141,6 +143,7 @@ class Trainer:
                     self.folder.log(f"Epoch {len(progress.rows) + 1}/{self.epochs}, learning rate {progress.lr:.6g}")
                 row = {"epoch": len(progress.rows) + 1, "lr": progress.lr, **self.train_epoch(progress, asked)}
                 row |= self._held_out_columns()
+                row["peak_memory_mib"] = peak_memory(self.train.labels.device)
                 accuracy = f"{self.held_out_name}_accuracy"
                 best = all(row[accuracy] > earlier[accuracy] for earlier in progress.rows)
                 progress = Progress(
@@ -161,6 +164,7 @@ class Trainer:
         """All that it takes to go on: tensors and plain values."""
         return {
             **self.about,
+            "version": VERSION,
             "epoch": len(progress.rows),
             "metrics": progress.rows[-1] if progress.rows else {},
             "model": self.model.state_dict(),
@@ -174,6 +178,9 @@ class Trainer:
 
     def restore(self, checkpoint: dict[str, Any]) -> Progress:
         """Put model, optimizers and random number generators back, and return how far the run had come."""
+        if (version := checkpoint.get("version", 1)) != VERSION:
+            wanted = f"a run of this version of the kit ({VERSION}); its checkpoint is of version {version}"
+            raise InputError(f"--resume ({self.folder.path}) must be {wanted}")
         progress = self.begin()
         self.model.load_state_dict(checkpoint["model"])
         for optimizer, state in zip(self.optimizers, checkpoint["optimizers"], strict=True):
