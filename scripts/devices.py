@@ -24,6 +24,19 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def choose_precision(name: str, device: torch.device) -> str:
+    """The type to compute in under autocast; ``auto`` is bfloat16 where the device is fast at it, else float32.
+
+    Raises:
+        InputError: For float16 without a CUDA device: hardly any CPU has instructions for it, and it needs more care.
+    """
+    if name == "auto":
+        return "bfloat16" if fast_at_bfloat16(device) else "float32"
+    if name == "float16" and device.type != "cuda":
+        raise InputError(f"--precision ({name}) must be auto, float32 or bfloat16 on {device.type}")
+    return name
+
+
 def fast_at_bfloat16(device: torch.device) -> bool:
     """Whether the device has instructions for bfloat16; elsewhere it is emulated, and slow."""
     if device.type == "cuda":

@@ -86,15 +86,14 @@ def test_killed_at_any_step_it_ends_with_the_same_bits(steps: int, moment: str, 
     done = 0
     original = Trainer._train_step
 
-    def dying(self: Trainer, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def dying(self: Trainer, *given: Any) -> None:
         nonlocal done
         done += 1
         if done == steps and moment == "before the step":
             raise Killed
-        totals = original(self, images, labels)
+        original(self, *given)
         if done == steps:
             raise Killed
-        return totals
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "_train_step", dying)

@@ -223,6 +223,7 @@ BAD = [
     (["--validation", "1.5"], "--validation (1.5) must be a share between 0 and 1"),
     (["--validation", "0.001"], "--validation (0.001) must leave images on both sides"),
     (["--device", "cuda:99"], "--device (cuda:99) must be auto or a device that is there"),
+    (["--precision", "float16"], "--precision (float16) must be auto, float32 or bfloat16 on cpu"),
     (["--device", "gpu"], "--device (gpu) must be auto or a device that is there"),
     (["--data", "nowhere"], "--data (nowhere) must be auto, cifar10, digits or a folder"),
     (["--epochs", "3", "--steps", "9"], "--steps (9) and --epochs (3) cannot both be given"),
