@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
-from scripts.errors import InputError, Stopped
+from scripts.errors import Diverged, InputError, Stopped
 
 Options = TypeVar("Options")
 
@@ -99,12 +99,18 @@ def parse(options: type[Options], program: str, arguments: Sequence[str] | None 
 
 
 def run(main: Callable[[], None], program: str) -> NoReturn:
-    """Run ``main`` and exit: 0, or 2 after one line where a person can mend the cause, or 128 + n after signal n."""
+    """Run ``main`` and exit.
+
+    0, or after one line: 2 where a person can mend the cause, 1 where the numbers went astray, 128 + n after signal n.
+    """
     try:
         main()
     except Stopped as stopped:
         print(f"{program}: {stopped}; to go on: python -m scripts.{program} --resume {stopped.folder}", file=sys.stderr)
         sys.exit(128 + stopped.by)
+    except Diverged as diverged:
+        print(f"{program}: stopped: {diverged}", file=sys.stderr)
+        sys.exit(1)
     except (InputError, OSError) as error:
         print(f"{program}: error: {error}", file=sys.stderr)
         sys.exit(2)

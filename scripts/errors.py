@@ -5,6 +5,10 @@ class InputError(Exception):
     """Something asked for cannot be had. The message is one line: the name, the value, and what is wanted."""
 
 
+class Diverged(Exception):  # noqa: N818  # nobody's mistake
+    """The numbers of a run are not finite any more. Its last checkpoint is from before, and stays."""
+
+
 class Stopped(Exception):  # noqa: N818  # nothing went wrong
     """A signal ended a run, which can go on from its folder.
 

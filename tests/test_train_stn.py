@@ -145,11 +145,15 @@ def test_a_run_that_is_terminated_goes_on_by_the_command_that_it_prints(tree: Pa
     flags = ("--data", "photos", "--epochs", "40", "--precision", "float32")
     with start(tmp_path, *flags, "--out", "run") as process:
         assert process.stdout is not None
-        while not process.stdout.readline().startswith("Epoch 1/40"):
+        while not process.stdout.readline().startswith("Epoch 25/40"):
             pass
         process.terminate()
         said = process.communicate()[1]
     assert process.returncode == 128 + 15
+    peaks = [row["peak_memory_mib"] for row in read_metrics(tmp_path / "run")]
+    assert 100 < peaks[0] < 4000, "python with torch"
+    assert peaks == sorted(peaks)
+    assert peaks[-1] - peaks[4] < 3, "the images of 20 epochs would be 6 MiB"
     stopped = r"train_stn: stopped by SIGTERM after \d+ epochs and \d steps"
     command = re.fullmatch(stopped + r"; to go on: python -m scripts.train_stn (.*)\n", said)
     assert command, said
@@ -219,6 +223,7 @@ BAD = [
     (["--validation", "1.5"], "--validation (1.5) must be a share between 0 and 1"),
     (["--validation", "0.001"], "--validation (0.001) must leave images on both sides"),
     (["--device", "cuda:99"], "--device (cuda:99) must be auto or a device that is there"),
+    (["--precision", "float16"], "--precision (float16) must be auto, float32 or bfloat16 on cpu"),
     (["--device", "gpu"], "--device (gpu) must be auto or a device that is there"),
     (["--data", "nowhere"], "--data (nowhere) must be auto, cifar10, digits or a folder"),
     (["--epochs", "3", "--steps", "9"], "--steps (9) and --epochs (3) cannot both be given"),
