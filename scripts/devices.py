@@ -18,7 +18,7 @@ def choose_device(name: str) -> torch.device:
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()  # the device "meta" has no number to give
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"--device ({name}) must be auto or a device that is there, such as cpu") from error
     return device
