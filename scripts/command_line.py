@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
-from scripts.errors import InputError, Stopped, one_line
+from scripts.errors import Diverged, InputError, Stopped, one_line
 
 Options = TypeVar("Options")
 LARGEST = 2**31 - 1
@@ -120,12 +120,18 @@ def as_flags(values: Mapping[str, object]) -> list[str]:
 
 
 def run(main: Callable[[], None], program: str) -> NoReturn:
-    """Run ``main`` and exit: 0, or 2 after one line where a person can mend the cause, or 128 + n after signal n."""
+    """Run ``main`` and exit.
+
+    0, or after one line: 2 where a person can mend the cause, 1 where the numbers went astray, 128 + n after signal n.
+    """
     try:
         main()
     except Stopped as stopped:
         print(f"{program}: {stopped}; to go on: python -m scripts.{program} --resume {stopped.folder}", file=sys.stderr)
         sys.exit(128 + stopped.by)
+    except Diverged as diverged:
+        print(f"{program}: stopped: {diverged}", file=sys.stderr)
+        sys.exit(1)
     except (InputError, OSError) as error:
         print(f"{program}: error: {one_line(str(error))}", file=sys.stderr)
         sys.exit(2)

@@ -13,6 +13,10 @@ class InputError(Exception):
         super().__init__(one_line(message))
 
 
+class Diverged(Exception):  # noqa: N818  # nobody's mistake
+    """The numbers of a run are not finite any more. Its last checkpoint is from before, and stays."""
+
+
 class Stopped(Exception):  # noqa: N818  # nothing went wrong
     """A signal ended a run, which can go on from its folder.
 

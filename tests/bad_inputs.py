@@ -72,6 +72,7 @@ ROWS = [
     Row("train_stn", "--validation 1.5", "--validation (1.5) must be a share between 0 and 1"),
     Row("train_stn", "--validation some", f"--validation (some) {ABOVE_ZERO}"),
     Row("train_stn", "--validation 0.001", "--validation (0.001) must leave images on both sides; there are 12"),
+    Row("train_stn", "--precision float16", "--precision (float16) must be auto, float32 or bfloat16 on cpu"),
     Row("train_stn", "--precision half", "--precision (half) must be one of ..."),
     Row("train_stn", "--device cuda:99", f"--device (cuda:99) {DEVICE}"),
     Row("train_stn", "--device gpu", f"--device (gpu) {DEVICE}"),

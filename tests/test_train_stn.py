@@ -144,11 +144,15 @@ def test_a_run_that_is_terminated_goes_on_by_the_command_that_it_prints(tree: Pa
     flags = ("--data", "photos", "--epochs", "40", "--precision", "float32")
     with start(tmp_path, *flags, "--out", "run") as process:
         assert process.stdout is not None
-        while not process.stdout.readline().startswith("Epoch 1/40"):
+        while not process.stdout.readline().startswith("Epoch 25/40"):
             pass
         process.terminate()
         said = process.communicate()[1]
     assert process.returncode == 128 + 15
+    peaks = [row["peak_memory_mib"] for row in read_metrics(tmp_path / "run")]
+    assert 100 < peaks[0] < 4000, "python with torch"
+    assert peaks == sorted(peaks)
+    assert peaks[-1] - peaks[4] < 3, "the images of 20 epochs would be 6 MiB"
     stopped = r"train_stn: stopped by SIGTERM after \d+ epochs and \d steps"
     command = re.fullmatch(stopped + r"; to go on: python -m scripts.train_stn (.*)\n", said)
     assert command, said
