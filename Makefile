@@ -29,6 +29,9 @@ test-random: $(READY)  ## run the suite in random order; ARGS=--randomly-seed=1 
 test-gpu: $(READY)  ## hold the contract on a CUDA device, TF32 off
 	@$(BIN)/python -m pytest -q --device cuda tests/test_contract.py $(ARGS)
 
+mutants: $(READY)  ## change components/ in a thousand places, one at a time: the suite must notice (half an hour)
+	$(BIN)/python -m tests.survivors
+
 coverage: $(READY)  ## measure lines and branches: all of components/, at least 90 % of scripts/
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal --cov --cov-report= $(ARGS)
 	$(BIN)/coverage report --include 'components/*' --fail-under 100
@@ -70,8 +73,8 @@ pictures: $(READY)  ## draw the pictures of the pages anew
 	$(BIN)/python -m scripts.pictures
 
 clean:  ## remove the virtual environment and caches; data/ and runs/ stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage build *.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage build mutants *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup test test-thorough test-random test-gpu coverage lint typecheck format bench bench-smoke \
+.PHONY: help setup test test-thorough test-random test-gpu mutants coverage lint typecheck format bench bench-smoke \
 	train-stn train-vit contract tables pictures clean

@@ -435,6 +435,8 @@ CASES = (
                     "Attention: dim (4) must be divisible by num_heads (3)"),
             Refusal(lambda: Encoder(4, 2, num_heads=2, mlp_dim=5, stochastic_depth=-0.5), ValueError,
                     "Encoder: stochastic_depth (-0.5) must be at least 0 and less than 1"),
+            Refusal(lambda: Encoder(4, 2, num_heads=2, mlp_dim=5, stochastic_depth=1.0), ValueError,
+                    "Encoder: stochastic_depth (1.0) must be at least 0 and less than 1"),
             Refusal(lambda: Encoder(4, 2, num_heads=2, mlp_dim=5)(torch.zeros(3, 4)), ValueError,
                     "Encoder: input (3, 4) must be (B, N, 4)"),
             Refusal(lambda: Encoder(4, 2, num_heads=2, mlp_dim=5)(torch.zeros(2, 3, 5)), ValueError,
