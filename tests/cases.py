@@ -205,6 +205,8 @@ CASES = (
                     "SpatialTransformer: input (3, 8, 8) must be (B, C, H, W) with C, H, W at least 1"),
             Refusal(lambda: SpatialTransformer(nn.Identity())(torch.zeros(2, 3, 0, 8)), ValueError,
                     "SpatialTransformer: input (2, 3, 0, 8) must be (B, C, H, W) with C, H, W at least 1"),
+            Refusal(lambda: SpatialTransformer(nn.Identity())(torch.zeros(2, 0, 8, 8)), ValueError,
+                    "SpatialTransformer: input (2, 0, 8, 8) must be (B, C, H, W) with C, H, W at least 1"),
             Refusal(lambda: SpatialTransformer(nn.Identity())(torch.zeros(2, 3, 8, 8, dtype=torch.uint8)), TypeError,
                     "SpatialTransformer: input (torch.uint8) must be floating point"),
             Refusal(lambda: SpatialTransformer(Returns(torch.zeros(2, 4)))(torch.zeros(2, 3, 8, 8)), ValueError,

@@ -53,6 +53,7 @@ EQUIVALENT = (
              ('self.proj(x), "b d h w -> b (h w) d"', 'self.proj(x), "B D H W -> B (H W) D"'), NAMES),
     Survivor("components/patch_embeddings.py", ("x.shape[0], -1, -1", "x.shape[0], +1, -1"),
              "there is one class token, which -1 keeps and 1 says"),
+    Survivor("components/spatial_transformer.py", ('mode="bilinear", ', ""), "torch's default, said aloud"),
 )  # fmt: skip
 
 
