@@ -20,8 +20,8 @@ $(READY): pyproject.toml
 test: $(READY)  ## run the test suite (under two minutes on two cores)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(ARGS)
 
-test-thorough: $(READY)  ## run the suite with 1,000 examples a property
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal --hypothesis-profile=thorough $(ARGS)
+test-thorough: $(READY)  ## run the properties alone, with 1,000 examples each (under twenty minutes on two cores)
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m hypothesis --hypothesis-profile=thorough $(ARGS)
 
 test-random: $(READY)  ## run the suite in random order; ARGS=--randomly-seed=1 repeats one
 	$(BIN)/python -m pytest -n 2 --dist worksteal -p randomly $(ARGS)
@@ -31,6 +31,9 @@ test-gpu: $(READY)  ## hold the contract on a CUDA device, TF32 off
 
 torture: $(READY)  ## kill runs of both scripts 50 times, and compare their ends; ARGS="--kills 5 --seed 1" repeats some
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture $(ARGS)
+
+mutants: $(READY)  ## change components/ in a thousand places, one at a time: the suite must notice (half an hour)
+	$(BIN)/python -m tests.survivors
 
 coverage: $(READY)  ## measure lines and branches: all of components/, at least 90 % of scripts/
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal --cov --cov-report= $(ARGS)
@@ -73,8 +76,8 @@ pictures: $(READY)  ## draw the pictures of the pages anew
 	$(BIN)/python -m scripts.pictures
 
 clean:  ## remove the virtual environment and caches; data/ and runs/ stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage build *.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage build mutants *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup test test-thorough test-random test-gpu torture coverage lint typecheck format bench bench-smoke \
+.PHONY: help setup test test-thorough test-random test-gpu torture mutants coverage lint typecheck format bench bench-smoke \
 	train-stn train-vit contract tables pictures clean

@@ -89,7 +89,7 @@ class LocalizationNet(nn.Module):
 
 def _at_least(x: Tensor, side: int) -> Tensor:
     """Centre an image in zeros until neither height nor width is under ``side``."""
-    rows, columns = max(0, side - x.shape[-2]), max(0, side - x.shape[-1])
+    rows, columns = max(0, side - x.shape[2]), max(0, side - x.shape[3])
     if rows == columns == 0:
         return x
     return F.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))

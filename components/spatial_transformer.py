@@ -85,7 +85,7 @@ class SpatialTransformer(nn.Module):
             raise ValueError(f"SpatialTransformer: theta {tuple(theta.shape)} must be ({batch}, 6) or ({batch}, 2, 3)")
         exact = torch.promote_types(x.dtype, torch.float32)
         theta = theta.reshape(-1, 2, 3).to(exact)
-        height, width = self.output_size or x.shape[-2:]
+        height, width = self.output_size or x.shape[2:]
         grid = affine_grid(theta, height, width, align_corners=self.align_corners)
         warped = F.grid_sample(
             x.to(exact), grid, mode="bilinear", padding_mode=self.padding_mode, align_corners=self.align_corners

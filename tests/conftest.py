@@ -8,11 +8,16 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 settings.register_profile("dev", max_examples=20, deadline=None, print_blob=True)
 settings.register_profile("ci", settings.get_profile("dev"), derandomize=True)
 settings.register_profile("thorough", settings.get_profile("dev"), max_examples=1000)
+# against a mutant the first example that fails is enough, and there is no need to shrink it
+settings.register_profile(
+    "mutants", settings.get_profile("ci"), database=None, report_multiple_bugs=False,
+    phases=(Phase.explicit, Phase.generate),
+)  # fmt: skip
 # hypothesis' own option --hypothesis-profile still wins over this default
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 

@@ -140,6 +140,15 @@ def test_numbers_in_a_mask_are_added_to_the_scores(return_weights: bool, seed: i
     torch.testing.assert_close(output(attention, x, bias, return_weights), attention.proj(heads))
 
 
+@given(seeds)
+def test_a_mask_that_hides_nothing_changes_nothing(seed: int) -> None:
+    attention, x = build(seed, 6, 3), random_tokens(seed, 2, 4, 6)
+    mask = torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    torch.testing.assert_close(attention(x, mask), attention(x))
+    masked, plain = (attention(x, given_mask, return_weights=True) for given_mask in (mask, None))
+    assert all(torch.equal(one, other) for one, other in zip(masked, plain, strict=True)), "to the bit"
+
+
 @either_path
 @given(seeds)
 def test_a_mask_is_spread_over_every_axis_of_length_one(return_weights: bool, seed: int) -> None:
@@ -336,10 +345,17 @@ def test_autocast_takes_a_mask_of_any_floating_point_type(seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tokens", "training", "kernels"), [(5, True, 0), (511, True, 0), (512, True, 1), (5, False, 1)]
+    ("dtype", "tokens", "training", "kernels"),
+    [
+        (torch.bfloat16, 5, True, 0),
+        (torch.bfloat16, 511, True, 0),
+        (torch.bfloat16, 512, True, 1),
+        (torch.bfloat16, 5, False, 1),
+        (torch.float32, 5, True, 1),
+    ],
 )
 def test_short_sequences_train_in_bfloat16_on_a_cpu_without_the_fused_kernel(
-    tokens: int, training: bool, kernels: int, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, tokens: int, training: bool, kernels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There torch's kernel is slow; what comes out is as near to float64 as what the kernel gives."""
     calls = []
@@ -348,8 +364,8 @@ def test_short_sequences_train_in_bfloat16_on_a_cpu_without_the_fused_kernel(
         nn.functional, "scaled_dot_product_attention", lambda *args, **given: calls.append(1) or kernel(*args, **given)
     )
     exact = build(0, 16, 2)
-    attention = copy.deepcopy(exact).to(torch.bfloat16).requires_grad_(training)
-    x = random_tokens(0, 2, tokens, 16).to(torch.bfloat16)
+    attention = copy.deepcopy(exact).to(dtype).requires_grad_(training)
+    x = random_tokens(0, 2, tokens, 16).to(dtype)
     out = attention(x)
     assert len(calls) == kernels
     q, k, v = attention.qkv(x).view(2, tokens, 3, 2, 8).permute(2, 0, 3, 1, 4)

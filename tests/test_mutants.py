@@ -19,11 +19,6 @@ from tests.museum import MUSEUM, Exhibit
 HUNG = [(room, exhibit) for room, exhibits in MUSEUM.items() for exhibit in exhibits]
 EXHIBITS = {f"{room}: {exhibit.mistake} - {exhibit.rejected_by}": (room, exhibit) for room, exhibit in HUNG}
 LAWS = {f"{room}: {exhibit.rejected_by}": (room, exhibit) for room, exhibit in HUNG}
-# the first example that a law rejects is enough, and there is no need to shrink it
-FEW = hypothesis.settings(
-    max_examples=20, derandomize=True, database=None, deadline=None, report_multiple_bugs=False,
-    phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),
-)  # fmt: skip
 
 
 def change(room: str, old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,7 +49,8 @@ def check(room: str, exhibit: Exhibit, monkeypatch: pytest.MonkeyPatch) -> None:
     if "case" in inspect.signature(exhibit.law).parameters:
         given["case"] = next(case for case in CASES if case.name == room)
     if hypothesis.is_hypothesis_test(exhibit.law):
-        monkeypatch.setattr(exhibit.law, "_hypothesis_internal_use_settings", FEW)
+        quick = hypothesis.settings.get_profile("mutants")
+        monkeypatch.setattr(exhibit.law, "_hypothesis_internal_use_settings", quick)
     exhibit.law(**given)
 
 

@@ -19,10 +19,10 @@ each_interpolation = pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 grids = st.tuples(grid_sides, grid_sides)
 
 
-def build(seed: int, grid: tuple[int, int], patch: int, **options: object) -> PatchEmbeddings:
+def build(seed: int, grid: tuple[int, int], patch: int, *, dim: int = 5, **options: object) -> PatchEmbeddings:
     """Float64, with a class token and a bias that are not zero."""
     torch.manual_seed(seed)
-    embed = PatchEmbeddings((grid[0] * patch, grid[1] * patch), patch, dim=5, dtype=torch.float64, **options)
+    embed = PatchEmbeddings((grid[0] * patch, grid[1] * patch), patch, dim=dim, dtype=torch.float64, **options)
     with torch.no_grad():
         for parameter in embed.parameters():
             parameter.copy_(torch.randn_like(parameter))
@@ -134,16 +134,16 @@ def test_a_grid_of_the_same_length_is_another_grid() -> None:
 @pytest.mark.parametrize(
     ("shape", "options", "message"),
     [
-        ((1, 196, 8), {}, r"pos_embed \(1, 196, 8\) must be \(1, 1 \+ 14 \* 14, D\)"),
-        ((1, 197, 8), {"prefix": 0}, r"pos_embed \(1, 197, 8\) must be \(1, 0 \+ 14 \* 14, D\)"),
-        ((197, 8), {}, r"pos_embed \(197, 8\) must be \(1, 1 \+ 14 \* 14, D\)"),
+        ((1, 196, 8), {}, r"pos_embed \(1, 196, 8\) must be \(1, 1 \+ 28 \* 7, D\)"),
+        ((1, 197, 8), {"prefix": 0}, r"pos_embed \(1, 197, 8\) must be \(1, 0 \+ 28 \* 7, D\)"),
+        ((197, 8), {}, r"pos_embed \(197, 8\) must be \(1, 1 \+ 28 \* 7, D\)"),
         ((1, 197, 8), {"interpolation": "nearest"}, r"interpolation \('nearest'\) must be one of \('bicubic-anti.*\)"),
     ],
 )
 def test_positions_that_do_not_fit_their_grid_are_refused(shape, options: dict, message: str) -> None:
-    """196 positions are a 14x14 grid without a class token, not a class token and 195 patches: google #317."""
+    """196 positions are a grid without a class token, not a class token and 195 patches: google #317."""
     with pytest.raises(ValueError, match=f"^resize_pos_embed: {message}$"):
-        resize_pos_embed(torch.zeros(shape), (14, 14), (7, 7), **options)
+        resize_pos_embed(torch.zeros(shape), (28, 7), (7, 7), **options)
 
 
 @each_interpolation
@@ -161,9 +161,9 @@ def test_the_interpolation_of_the_module_is_the_one_it_was_given(interpolation: 
     torch.testing.assert_close(embed(x), reference.patch_embeddings(embed, x))
 
 
-@given(seeds, grids)
-def test_a_patch_is_read_in_the_order_of_the_convolution(seed: int, grid: tuple[int, int]) -> None:
-    embed = build(seed, grid, 3)
+@given(seeds, grids, st.sampled_from((1, 2, 5)))
+def test_a_patch_is_read_in_the_order_of_the_convolution(seed: int, grid: tuple[int, int], dim: int) -> None:
+    embed = build(seed, grid, 3, dim=dim)
     x = random_images(seed, 2, 3, 3 * grid[0], 3 * grid[1])
     flat = F.unfold(x, 3, stride=3).mT @ embed.proj.weight.flatten(1).T + embed.proj.bias
     torch.testing.assert_close(embed(x)[:, 1:], flat + embed.pos_embed[:, 1:])

@@ -1,0 +1,107 @@
+"""Mutation testing: ``make mutants`` changes ``components/`` in a thousand places, one at a time, with mutmut.
+
+The specification has to notice each change. What it does not notice must stand below: a change that makes no difference
+to anybody, and why not. mutmut changes no constant outside of functions; ``museum.py`` does.
+"""
+
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+MUTMUT = Path(sys.executable).with_name("mutmut")
+KILLED = 0.98  # of all mutants, those below included
+
+
+@dataclass(frozen=True)
+class Survivor:
+    """A mutant that no test kills.
+
+    Args:
+        file: What was changed.
+        change: What stands in the source, once, and what stands there in the mutant.
+        reason: Why this makes no difference.
+    """
+
+    file: str
+    change: tuple[str, str]
+    reason: str
+
+
+ZERO_TIMES = "a key that is not finite has no weight, and zero times any number is zero"
+SAME_LENGTH = "both have four places, which was asked before"
+NAMES = "axes may have any names"
+FLOORED = "up to three more rows of zeros at the end are what both poolings leave out"
+
+EQUIVALENT = (
+    Survivor("components/attention.py", ("strict=True", "strict=None"), SAME_LENGTH),
+    Survivor("components/attention.py", ("strict=True", "strict=False"), SAME_LENGTH),
+    Survivor("components/attention.py", ("strict=True", ""), SAME_LENGTH),
+    Survivor("components/attention.py", ("masked_fill(empty, 0).", "masked_fill(empty, 1)."),
+             "softmax knows differences only, and the rows are set to zero after it"),
+    Survivor("components/attention.py", ("k.masked_fill(broken, 0)", "k.masked_fill(broken, 1)"), ZERO_TIMES),
+    Survivor("components/attention.py", ("v.masked_fill(broken, 0)", "v.masked_fill(broken, 1)"), ZERO_TIMES),
+    Survivor("components/attention.py", ("b heads n d -> b n (heads d)", "B HEADS N D -> B N (HEADS D)"), NAMES),
+    Survivor("components/localization_net.py", ("columns - columns // 2", "columns - columns // 3"), FLOORED),
+    Survivor("components/localization_net.py", ("rows - rows // 2", "rows - rows // 3"), FLOORED),
+    Survivor("components/patch_embeddings.py",
+             ('cells, "b d h w -> b (h w) d"', 'cells, "B D H W -> B (H W) D"'), NAMES),
+    Survivor("components/patch_embeddings.py",
+             ('self.proj(x), "b d h w -> b (h w) d"', 'self.proj(x), "B D H W -> B (H W) D"'), NAMES),
+    Survivor("components/patch_embeddings.py", ("x.shape[0], -1, -1", "x.shape[0], +1, -1"),
+             "there is one class token, which -1 keeps and 1 says"),
+    Survivor("components/spatial_transformer.py", ('mode="bilinear", ', ""), "torch's default, said aloud"),
+)  # fmt: skip
+
+
+def mutmut(*arguments: str) -> list[str]:
+    """The lines that a command of mutmut prints."""
+    return subprocess.run([MUTMUT, *arguments], check=True, capture_output=True, text=True).stdout.splitlines()
+
+
+def taken_out_and_put_in(diff: list[str]) -> tuple[str, str]:
+    """The changed lines of a difference, their indentation aside."""
+    old, new = ("\n".join(line[1:].strip() for line in diff if line[:1] == sign) for sign in "-+")
+    return old, new
+
+
+def known(diff: list[str]) -> Survivor | None:
+    """What the list above says of a mutant, given what ``mutmut show`` prints of it."""
+    _, file, _, *diff = diff
+    old, new = taken_out_and_put_in(diff)
+    found = (one for one in EQUIVALENT if file == f"--- {one.file}" and old.replace(*one.change) == new)
+    return next(found, None)
+
+
+def complaints(outcomes: Mapping[str, str], diffs: Mapping[str, list[str]]) -> list[str]:
+    """What is wrong with the outcomes of all mutants, given the differences of those that were not killed."""
+    found = {name: known(diff) for name, diff in diffs.items()}
+    unexplained = [name for name, survivor in found.items() if survivor is None]
+    share = Counter(outcomes.values())["killed"] / len(outcomes)
+    return [
+        *("\n".join([f"{outcomes[name]}, and nobody says why: {name}", *diffs[name][1:]]) for name in unexplained),
+        *(f"in the list, but killed: {one}" for one in EQUIVALENT if one not in found.values()),
+        *([f"{share:.1%} of all mutants killed, {KILLED:.0%} wanted"] if share < KILLED else []),
+    ]
+
+
+def main() -> int:
+    """Run mutmut from the start, print what became of the mutants, and say whether that is enough."""
+    shutil.rmtree("mutants", ignore_errors=True)
+    run = subprocess.run([MUTMUT, "run", "--max-children", "2"])
+    if run.returncode:
+        return run.returncode
+    outcomes = dict(line.strip().rsplit(": ", 1) for line in mutmut("results", "--all", "true"))
+    found = complaints(outcomes, {name: mutmut("show", name) for name, one in outcomes.items() if one != "killed"})
+    counts = [f"{count} {outcome}" for outcome, count in Counter(outcomes.values()).most_common()]
+    print(
+        *found, f"{len(outcomes)} mutants: {', '.join(counts)}; {len(EQUIVALENT)} are known to be equivalent", sep="\n"
+    )
+    return int(bool(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
