@@ -51,7 +51,7 @@ class Work:
 
 
 def product(flops: int, x: int, weight: int, y: int, *, bias: int, input_gradient: bool) -> Work:
-    """Weight times x; the backward pass has a product as large for the gradient of the weight, and one for that of x."""
+    """Weight times x; the backward pass has a product as large for the gradient of the weight, and one for x."""
     back = x + weight + y + (x + weight if input_gradient else 0)
     return Work(flops, (1 + input_gradient) * flops, x + weight + y, back, weight + bias)
 

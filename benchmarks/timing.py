@@ -13,6 +13,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -71,12 +72,12 @@ def sample(call: Call, repeats: int = 1) -> float:
     return (clock() - start) / repeats
 
 
-def repeats(call: Call, least: float = LEAST) -> int:
-    """How many calls in a row last so many seconds."""
-    return max(1, math.ceil(least / min(sample(call) for _ in range(3))))
+def repeats(seconds: float, least: float = LEAST) -> int:
+    """How many calls of so many seconds in a row make a sample."""
+    return max(1, math.ceil(least / seconds))
 
 
-def affordable(seconds: float, a_round: float, *, fewest: int = 7, most: int = 101) -> int:
+def affordable(seconds: float, a_round: float, *, fewest: int = 7, most: int = 1001) -> int:
     """How many rounds fit in so many seconds, within limits: fewer than 6 have no interval of 95 %."""
     return min(most, max(fewest, int(seconds / a_round)))
 
@@ -88,14 +89,19 @@ def order(names: Sequence[str], turn: int) -> list[str]:
     return turned[::-1] if turn % 2 else turned
 
 
+def in_turn(samples: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """The seconds that each sample returns, round by round, all in turn in every round."""
+    times: dict[str, list[float]] = {name: [] for name in samples}
+    for turn in range(rounds):
+        for name in order([*samples], turn):
+            times[name].append(samples[name]())
+    return times
+
+
 def interleaved(calls: Mapping[str, Call], rounds: int, *, least: float = LEAST) -> dict[str, list[float]]:
     """Seconds of each call, round by round, all in turn in every round. The calls are warm already."""
-    counts = {name: repeats(call, least) for name, call in calls.items()}
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(rounds):
-        for name in order([*calls], turn):
-            times[name].append(sample(calls[name], counts[name]))
-    return times
+    counts = {name: repeats(min(sample(call) for _ in range(2)), least) for name, call in calls.items()}
+    return in_turn({name: partial(sample, call, counts[name]) for name, call in calls.items()}, rounds)
 
 
 def median_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:

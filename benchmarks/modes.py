@@ -1,0 +1,67 @@
+"""What is timed: a forward pass, a forward and a backward pass, or a training step, each as one call.
+
+Parameters are float32, and lower types come from autocast, as in the runs. A gradient that was made before the clock
+starts stands for that of a loss. Old gradients are thrown away in every call, of parameters and of inputs: those that
+stay would be added to, which is other work. AdamW steps with a learning rate of zero: the same work, but the weights
+stay as they are, so that every round computes the same numbers.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.timing import Call
+
+
+def autocast(x: Tensor, dtype: torch.dtype) -> torch.autocast:
+    """Autocast to that type; none for float32."""
+    return torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32)
+
+
+def forward(module: nn.Module, x: Tensor, dtype: torch.dtype) -> Call:
+    """Inference."""
+    module.eval()
+
+    def call() -> Tensor:
+        with torch.inference_mode(), autocast(x, dtype):
+            return module(x)
+
+    return call
+
+
+def backward(module: nn.Module, x: Tensor, dtype: torch.dtype) -> Call:
+    """A forward and a backward pass, to the parameters, and to x if it requires a gradient."""
+    module.train()
+    with torch.no_grad(), autocast(x, dtype):
+        grad_output = torch.randn_like(module(x))
+
+    def call() -> Tensor:
+        module.zero_grad(set_to_none=True)
+        x.grad = None
+        with autocast(x, dtype):
+            y = module(x)
+        y.backward(grad_output)
+        return y.detach()
+
+    return call
+
+
+def step(module: nn.Module, x: Tensor, dtype: torch.dtype) -> Call:
+    """A forward pass, a backward pass and AdamW."""
+    optimizer = torch.optim.AdamW(module.parameters(), lr=0.0, fused=True)
+    passes = backward(module, x, dtype)
+
+    def call() -> Tensor:
+        y = passes()
+        optimizer.step()
+        return y
+
+    return call
+
+
+MODES: dict[str, Callable[[nn.Module, Tensor, torch.dtype], Call]] = {
+    "forward": forward,
+    "backward": backward,
+    "step": step,
+}
