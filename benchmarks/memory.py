@@ -1,8 +1,10 @@
-"""How much memory a call takes at its peak, beyond what was taken before it."""
+"""How much memory work takes beside its weights: at the peak of a call, and between its forward and backward pass."""
 
 import itertools
+from collections.abc import Callable
 
 import torch
+from torch import Tensor, nn
 
 from benchmarks.timing import Call
 
@@ -20,3 +22,18 @@ def peak_bytes(call: Call, device: torch.device) -> int:
     events = [event for event in profile.kineto_results.events() if event.name() == "[memory]"]
     steps = (event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
     return max(itertools.accumulate(steps, initial=0))
+
+
+def kept_bytes(forward: Callable[[], Tensor], module: nn.Module) -> int:
+    """Bytes that a forward pass keeps for its backward pass, beside the parameters: the same on every device."""
+    storages: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        output = forward()
+    own = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
+    del output  # only now: while it lives, no place is used twice
+    return sum(size for place, size in storages.items() if place not in own)

@@ -33,23 +33,30 @@ def forward(module: nn.Module, x: Tensor, dtype: torch.dtype) -> Call:
 def backward(module: nn.Module, x: Tensor, dtype: torch.dtype) -> Call:
     """A forward and a backward pass, to the parameters, and to x if it requires a gradient."""
     module.train()
-    with torch.no_grad(), autocast(x, dtype):
-        grad_output = torch.randn_like(module(x))
+    grad_output: Tensor | None = None  # made in the first call, which nobody times
 
     def call() -> Tensor:
+        nonlocal grad_output
         module.zero_grad(set_to_none=True)
         x.grad = None
         with autocast(x, dtype):
             y = module(x)
+        if grad_output is None:
+            grad_output = torch.randn_like(y)
         y.backward(grad_output)
         return y.detach()
 
     return call
 
 
-def step(module: nn.Module, x: Tensor, dtype: torch.dtype) -> Call:
-    """A forward pass, a backward pass and AdamW."""
-    optimizer = torch.optim.AdamW(module.parameters(), lr=0.0, fused=True)
+def adamw(module: nn.Module) -> torch.optim.Optimizer:
+    """It leaves all weights as they are."""
+    return torch.optim.AdamW(module.parameters(), lr=0.0, fused=True)
+
+
+def step(module: nn.Module, x: Tensor, dtype: torch.dtype, optimizer: torch.optim.Optimizer | None = None) -> Call:
+    """A forward pass, a backward pass and AdamW, one of its own or one that several calls share."""
+    optimizer = optimizer or adamw(module)
     passes = backward(module, x, dtype)
 
     def call() -> Tensor:

@@ -25,14 +25,13 @@ def tutorial_localization() -> nn.Sequential:
 
 
 class TutorialNetwork(nn.Module):
-    """The network of the PyTorch tutorial, for images of 32 pixels and three channels."""
+    """The network of the PyTorch tutorial, for images of 32 pixels and three channels, without its dropout."""
 
     def __init__(self) -> None:
         super().__init__()
         self.localization = tutorial_localization()
         self.conv1 = nn.Conv2d(3, 10, kernel_size=5)
         self.conv2 = nn.Conv2d(10, 20, kernel_size=5)
-        self.conv2_drop = nn.Dropout2d()
         self.fc1 = nn.Linear(500, 50)
         self.fc2 = nn.Linear(50, CLASSES)
 
@@ -40,20 +39,8 @@ class TutorialNetwork(nn.Module):
         theta = self.localization(x).view(-1, 2, 3)
         x = F.grid_sample(x, F.affine_grid(theta, list(x.size()), align_corners=False), align_corners=False)
         x = F.relu(F.max_pool2d(self.conv1(x), 2))
-        x = F.relu(F.max_pool2d(self.conv2_drop(self.conv2(x)), 2))
-        x = F.relu(self.fc1(x.view(-1, 500)))
-        return self.fc2(F.dropout(x, training=self.training))
-
-
-class Fixed(nn.Module):
-    """A localization module without a cost: theta is a parameter."""
-
-    def __init__(self, theta: Tensor) -> None:
-        super().__init__()
-        self.theta = nn.Parameter(theta.clone())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.theta[: len(x)]
+        x = F.relu(F.max_pool2d(self.conv2(x), 2))
+        return self.fc2(F.relu(self.fc1(x.view(-1, 500))))
 
 
 class Warp(nn.Module):

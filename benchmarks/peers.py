@@ -23,6 +23,7 @@ from vit_pytorch import vit as vit_pytorch
 from benchmarks import peer_modules as wrapped
 from benchmarks.peer_modules import CLASSES, NORM
 from benchmarks.peer_weights import drawn, loaded, renamed, with_our_epsilon, without_qkv_bias
+from benchmarks.workloads import Fixed
 from components import MLP, Attention, Block, Encoder, LocalizationNet, PatchEmbeddings, SpatialTransformer
 from scripts.models import PRESETS, STNClassifier, VisionTransformer
 from scripts.weight_families import to_family
@@ -52,7 +53,8 @@ class Row(NamedTuple):
         shape: Of one sample.
         inference: Samples at once.
         training: Samples at once in a training step.
-        optimizer: For a whole model; the training step of a component ends with its backward pass.
+        whole: Whether an optimizer belongs to it; the training step of a component ends with its backward pass.
+        float32: Whether only that type is compared: autocast rounds the peers' grids to bfloat16, wrong by pixels.
     """
 
     name: str
@@ -60,7 +62,8 @@ class Row(NamedTuple):
     shape: tuple[int, ...]
     inference: int
     training: int
-    optimizer: Callable[..., torch.optim.Optimizer] | None = None
+    whole: bool = False
+    float32: bool = False
 
 
 def rows(small: bool = False) -> list[Row]:
@@ -68,27 +71,28 @@ def rows(small: bool = False) -> list[Row]:
     narrow = {"dim": 24, "num_heads": 2, "mlp_dim": 48}
     width = narrow if small else {key: PRESETS["b16"][key] for key in narrow}
     deep = width | {"depth": 2 if small else PRESETS["b16"]["depth"]}
-    adamw, sgd = partial(torch.optim.AdamW, lr=1e-5, fused=True), partial(torch.optim.SGD, lr=1e-5)
     few, many, stn = (32, 128, 64), (224, 8, 4), (256, 256)  # pixels, images in inference, images in training
     found = []
     for side, *batches in (few, many):
         model = partial(vision_transformers, "b16", side, **deep)
-        found.append(Row(f"ViT-B/16, {side} pixels", model, (3, side, side), *batches, adamw))
+        found.append(Row(f"ViT-B/16, {side} pixels", model, (3, side, side), *batches, whole=True))
     model = partial(vision_transformers, "lite", few[0], **(deep if small else {}))
-    found.append(Row("ViT-Lite-7/4, 32 pixels", model, (3, 32, 32), *few[1:], adamw))
+    found.append(Row("ViT-Lite-7/4, 32 pixels", model, (3, 32, 32), *few[1:], whole=True))
     for side, *batches in (few, many):
         tokens = 1 + (side // 16) ** 2
-        works = {"Attention": attentions, "MLP": mlps, "Block": blocks, "Encoder": encoders}
+        works = {"Attention": attentions, "MLP": mlps, "Block": blocks, "Encoder of 4": encoders}
         for title, build in works.items():
-            component = partial(build, **(deep if build is encoders else width))
+            component = partial(build, **width)
             found.append(Row(f"{title}, {tokens} tokens", component, (tokens, width["dim"]), *batches))
         embeddings = partial(patch_embeddings, side, width["dim"])
         found.append(Row(f"PatchEmbeddings, {side} pixels", embeddings, (3, side, side), *batches))
     for side, batch in ((32, 256), (64, 256), (224, 64)):
         warp = partial(warps, 4 if small else batch, side)
-        found.append(Row(f"SpatialTransformer's warp, {side} pixels", warp, (3, side, side), batch, batch))
+        found.append(
+            Row(f"SpatialTransformer's warp, {side} pixels", warp, (3, side, side), batch, batch, float32=True)
+        )
     found.append(Row("LocalizationNet, 32 pixels", localization_nets, (3, 32, 32), *stn))
-    found.append(Row("STN classifier, 32 pixels", stn_classifiers, (3, 32, 32), *stn, sgd))
+    found.append(Row("STN classifier, 32 pixels", stn_classifiers, (3, 32, 32), *stn, whole=True))
     return [row._replace(inference=4, training=4) for row in found] if small else found
 
 
@@ -199,8 +203,9 @@ def blocks(dim: int, num_heads: int, mlp_dim: int) -> Modules:
     }
 
 
-def encoders(dim: int, depth: int, num_heads: int, mlp_dim: int) -> Modules:
-    """Blocks and a norm."""
+def encoders(dim: int, num_heads: int, mlp_dim: int) -> Modules:
+    """Four blocks and a norm."""
+    depth = 4
     ours = drawn(Encoder(dim, depth, num_heads=num_heads, mlp_dim=mlp_dim))
     state = ours.state_dict()
 
@@ -233,7 +238,8 @@ def patch_embeddings(side: int, dim: int) -> Modules:
 
 def warps(batch: int, side: int) -> Modules:
     """An affine warp by parameters; kornia's are in pixels and map the image to the output, the inverse."""
-    theta = torch.eye(2, 3) + 0.1 * torch.randn(batch, 2, 3)
+    ours = SpatialTransformer(Fixed(batch))
+    theta = ours.localization.theta.detach()
     pixels = torch.tensor([[2 / side, 0, 1 / side - 1], [0, 2 / side, 1 / side - 1], [0, 0, 1]])  # centres, in [-1, 1]
     square = torch.cat([theta, torch.tensor([0.0, 0.0, 1.0]).expand(batch, 1, 3)], 1)
     matrix = (pixels.inverse() @ square @ pixels).inverse()[:, :2]
@@ -245,7 +251,7 @@ def warps(batch: int, side: int) -> Modules:
         return warp_affine(x, matrix, (side, side), align_corners=False)
 
     return {
-        KIT: SpatialTransformer(wrapped.Fixed(theta)),
+        KIT: ours,
         "torch": wrapped.Warp(tutorials, theta),
         "kornia": wrapped.Warp(kornias, matrix),
     }
@@ -261,7 +267,7 @@ def localization_nets() -> Modules:
 
 
 def stn_classifiers() -> Modules:
-    """The tutorial's network for three channels."""
-    ours = drawn(STNClassifier())
+    """The tutorial's network for three channels, without its dropout: everyone draws other numbers."""
+    ours = drawn(STNClassifier(dropout=0.0))
     names = {f"transformer.localization.{name}": f"localization.{new}" for name, new in TUTORIAL_LOCALIZATION.items()}
     return {KIT: ours, "torch": loaded(wrapped.TutorialNetwork, renamed(ours.state_dict(), names))}
