@@ -1,4 +1,4 @@
-"""How much memory work takes beside its weights: at the peak of a call, and between its forward and backward pass."""
+"""How much memory work takes beside its weights."""
 
 import itertools
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def peak_bytes(call: Call, device: torch.device) -> int:
 
 
 def kept_bytes(forward: Callable[[], Tensor], module: nn.Module) -> int:
-    """Bytes that a forward pass keeps for its backward pass, beside the parameters: the same on every device."""
+    """What a forward pass keeps for its backward pass, beside the parameters: the same on every device."""
     storages: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:

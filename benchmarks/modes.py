@@ -33,7 +33,7 @@ def forward(module: nn.Module, x: Tensor, dtype: torch.dtype) -> Call:
 def backward(module: nn.Module, x: Tensor, dtype: torch.dtype) -> Call:
     """A forward and a backward pass, to the parameters, and to x if it requires a gradient."""
     module.train()
-    grad_output: Tensor | None = None  # made in the first call, which nobody times
+    grad_output: Tensor | None = None  # made in the first call, which is not timed: one more would compile once more
 
     def call() -> Tensor:
         nonlocal grad_output
@@ -50,12 +50,12 @@ def backward(module: nn.Module, x: Tensor, dtype: torch.dtype) -> Call:
 
 
 def adamw(module: nn.Module) -> torch.optim.Optimizer:
-    """It leaves all weights as they are."""
+    """An optimizer that leaves all as it is."""
     return torch.optim.AdamW(module.parameters(), lr=0.0, fused=True)
 
 
 def step(module: nn.Module, x: Tensor, dtype: torch.dtype, optimizer: torch.optim.Optimizer | None = None) -> Call:
-    """A forward pass, a backward pass and AdamW, one of its own or one that several calls share."""
+    """A forward pass, a backward pass and AdamW, by its own optimizer or by one that several calls share."""
     optimizer = optimizer or adamw(module)
     passes = backward(module, x, dtype)
 
