@@ -50,6 +50,14 @@ bench: $(READY)  ## time the components and the data path
 
 bench-smoke: $(READY)  ## run every benchmark once, untimed
 	$(BIN)/python -m pytest benchmarks -q --benchmark-disable $(ARGS)
+	$(BIN)/python -m benchmarks.bench_peers --smoke --only eager
+	$(BIN)/python -m benchmarks.scaling --smoke
+
+bench-peers: $(READY)  ## time the kit beside other libraries; ARGS='--only "b/16 training"' chooses cells
+	@$(BIN)/python -m benchmarks.bench_peers $(ARGS)
+
+bench-scaling: $(READY)  ## measure how cost grows with batch, tokens, depth and image size
+	@$(BIN)/python -m benchmarks.scaling $(ARGS)
 
 # the flags of a run that have a variable of their own: make train-stn DATA=digits EPOCHS=5
 FLAGS = $(foreach flag,DATA EPOCHS RECIPE SEED OUT RESUME,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z) '$($(flag))'))
@@ -74,4 +82,4 @@ clean:  ## remove the virtual environment and caches; data/ and runs/ stay
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: help setup test test-thorough test-random test-gpu coverage lint typecheck format bench bench-smoke \
-	train-stn train-vit contract tables pictures clean
+	bench-peers bench-scaling train-stn train-vit contract tables pictures clean

@@ -3,12 +3,10 @@
 python -m benchmarks.bench_peers --only "b/16 training"
 """
 
-import json
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -20,8 +18,9 @@ from benchmarks.memory import kept_bytes, peak_bytes
 from benchmarks.modes import adamw, autocast, backward, forward, step
 from benchmarks.peer_table import cells, draw, markdown
 from benchmarks.peers import KIT, Row, rows
+from benchmarks.records import target, write
 from benchmarks.timing import LEAST, Call, affordable, check, interleaved, ratio, sample
-from scripts.command_line import option, parse, positive, run
+from scripts.command_line import option, parse, positive, run, whole
 from scripts.devices import choose_device, fast_at_bfloat16
 from scripts.errors import InputError
 from scripts.files import write_whole
@@ -35,9 +34,12 @@ class Options:
 
     only: str = option("", 'the cells with all of these words in their names, such as "b/16 training eager"')
     minutes: float = option(10.0, "how long to time all cells together; compiling comes on top", type=positive)
+    batch: int | None = option(None, "samples at once, where it is not to be that of the cell", type=whole(1))
     device: str = option("auto", "where to compute, auto or a name such as cuda:1")
-    out: str = option("benchmarks/results/peers.json", "the file to write, .json; table and picture stand beside it")
-    smoke: bool = option(False, "every cell small and twice, to see that it works", type=bool)
+    out: str | None = option(None, "the file to write, .json, with page and picture beside it; otherwise in results/")
+    smoke: bool = option(
+        False, "every cell small and twice, to see that it works; nothing lands in results/", type=bool
+    )
 
 
 class Mode(NamedTuple):
@@ -173,13 +175,12 @@ def main(options: Options) -> None:
     Raises:
         InputError: If a name is not there.
     """
-    out = Path(options.out)
-    if out.suffix != ".json":
-        raise InputError(f"--out ({out}) must end in .json")
     device = choose_device(options.device)
-    found = list(groups(rows(options.smoke), device, options.only))
+    out = target(options.out, options.smoke, device, "peers")
+    everything = rows(small=options.smoke, batch=options.batch)
+    found = list(groups(everything, device, options.only))
     if not found:
-        names = ", ".join(row.name for row in rows())
+        names = ", ".join(row.name for row in everything)
         raise InputError(f"--only ({options.only}) must be words of one cell's name, made of {names}")
     disable_progress_bar()
     content: dict[str, Any] = {"machine": description(device), "small": options.smoke, "cells": []}
@@ -187,13 +188,14 @@ def main(options: Options) -> None:
         seconds, fewest = (0.0, 2) if options.smoke else (60 * options.minutes / len(found), 7)
         records = measure(group, device, seconds, fewest=fewest)
         content["cells"] += records
+        write(out, content)
         for record in records:
             print(" | ".join(cells(record)), flush=True)
-        write_whole(out, lambda file: file.write((json.dumps(content, indent=1) + "\n").encode()))
     page = markdown(content)
-    write_whole(out.with_suffix(".md"), lambda file: file.write(page.encode()))
-    draw(content, out.with_suffix(".png"))
     print(page)
+    if out is not None:
+        write_whole(out.with_suffix(".md"), lambda file: file.write(page.encode()))
+        draw(content, out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -66,12 +66,13 @@ class Row(NamedTuple):
     float32: bool = False
 
 
-def rows(small: bool = False) -> list[Row]:
-    """All of them; the ``small`` ones do the same with next to nothing, to see that they work."""
+def rows(*, small: bool = False, batch: int | None = None) -> list[Row]:
+    """All of them, with so many samples at once if it is said; ``small`` ones do the same with next to nothing."""
     narrow = {"dim": 24, "num_heads": 2, "mlp_dim": 48}
     width = narrow if small else {key: PRESETS["b16"][key] for key in narrow}
     deep = width | {"depth": 2 if small else PRESETS["b16"]["depth"]}
-    few, many, stn = (32, 128, 64), (224, 8, 4), (256, 256)  # pixels, images in inference, images in training
+    batch = batch or (4 if small else None)
+    few, many = (32, batch or 128, batch or 64), (224, batch or 8, batch or 4)  # pixels, images in inference, training
     found = []
     for side, *batches in (few, many):
         model = partial(vision_transformers, "b16", side, **deep)
@@ -86,14 +87,15 @@ def rows(small: bool = False) -> list[Row]:
             found.append(Row(f"{title}, {tokens} tokens", component, (tokens, width["dim"]), *batches))
         embeddings = partial(patch_embeddings, side, width["dim"])
         found.append(Row(f"PatchEmbeddings, {side} pixels", embeddings, (3, side, side), *batches))
-    for side, batch in ((32, 256), (64, 256), (224, 64)):
-        warp = partial(warps, 4 if small else batch, side)
+    for side, most in ((32, 256), (64, 256), (224, 64)):
+        images = batch or most
+        warp = partial(warps, images, side)
         found.append(
-            Row(f"SpatialTransformer's warp, {side} pixels", warp, (3, side, side), batch, batch, float32=True)
+            Row(f"SpatialTransformer's warp, {side} pixels", warp, (3, side, side), images, images, float32=True)
         )
-    found.append(Row("LocalizationNet, 32 pixels", localization_nets, (3, 32, 32), *stn))
-    found.append(Row("STN classifier, 32 pixels", stn_classifiers, (3, 32, 32), *stn, whole=True))
-    return [row._replace(inference=4, training=4) for row in found] if small else found
+    found.append(Row("LocalizationNet, 32 pixels", localization_nets, (3, 32, 32), batch or 256, batch or 256))
+    found.append(Row("STN classifier, 32 pixels", stn_classifiers, (3, 32, 32), batch or 256, batch or 256, whole=True))
+    return found
 
 
 def vision_transformers(preset: str, side: int, **options: int) -> Modules:

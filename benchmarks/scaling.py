@@ -3,7 +3,6 @@
 python -m benchmarks.scaling
 """
 
-import json
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -21,13 +20,12 @@ from torch import nn
 from benchmarks import flops
 from benchmarks.machine import description
 from benchmarks.modes import MODES
+from benchmarks.records import target, write
 from benchmarks.timing import LEAST, affordable, interleaved, sample, warm_up
 from benchmarks.workloads import Fixed
 from components import Attention, SpatialTransformer
 from scripts.command_line import option, parse, positive, run
 from scripts.devices import choose_device, fast_at_bfloat16
-from scripts.errors import InputError
-from scripts.files import write_whole
 from scripts.models import PRESETS, VisionTransformer
 
 TITLES = {"forward": "inference", "backward": "forward and backward"}  # of the modes
@@ -40,8 +38,8 @@ class Options:
 
     minutes: float = option(3.0, "how long to time all curves together", type=positive)
     device: str = option("auto", "where to compute, auto or a name such as cuda:1")
-    out: str = option("benchmarks/results/scaling.json", "the file to write, .json; the picture stands beside it")
-    smoke: bool = option(False, "every curve with its three smallest sizes, to see that it works", type=bool)
+    out: str | None = option(None, "the file to write, .json, with the picture beside it; otherwise in results/")
+    smoke: bool = option(False, "three sizes a curve, to see that it works; nothing lands in results/", type=bool)
 
 
 class Piece(NamedTuple):
@@ -173,10 +171,8 @@ def main(options: Options) -> None:
     Raises:
         InputError: If a name is not there.
     """
-    out = Path(options.out)
-    if out.suffix != ".json":
-        raise InputError(f"--out ({out}) must end in .json")
     device = choose_device(options.device)
+    out = target(options.out, options.smoke, device, "scaling")
     dtype = torch.bfloat16 if fast_at_bfloat16(device) else torch.float32
     seconds = 0.0 if options.smoke else 60 * options.minutes / (len(CURVES) * len(TITLES))
     torch.manual_seed(0)
@@ -188,8 +184,9 @@ def main(options: Options) -> None:
             print(f"{curve.name}, {curve.axis}, {TITLES[mode]}: exponent {found[-1]['fit']}, ", end="")
             print(f"of the FLOPs {found[-1]['flops_exponent']:.2f}", flush=True)
     content = {"machine": description(device), "dtype": str(dtype).removeprefix("torch."), "curves": found}
-    write_whole(out, lambda file: file.write((json.dumps(content, indent=1) + "\n").encode()))
-    draw(content, out.with_suffix(".png"))
+    write(out, content)
+    if out is not None:
+        draw(content, out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -41,6 +41,10 @@ def test_the_rows_of_both_sizes_are_the_same() -> None:
     assert [row.name for row in peers.rows()] == [*ROWS]
 
 
+def test_a_batch_that_is_asked_for_is_that_of_every_row() -> None:
+    assert {size for row in peers.rows(batch=7) for size in (row.inference, row.training)} == {7}
+
+
 def test_words_choose_cells() -> None:
     everything = list(groups(peers.rows(), CPU, ""))
     assert sum(len(group.modes) for group in everything) == sum(2 * len(all_modes(row, CPU)) for row in peers.rows())
