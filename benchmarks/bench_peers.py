@@ -4,7 +4,7 @@ python -m benchmarks.bench_peers --only "b/16 training"
 """
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from benchmarks.modes import adamw, autocast, backward, forward, step
 from benchmarks.peer_table import cells, draw, markdown
 from benchmarks.peers import KIT, Row, rows
 from benchmarks.records import target, write
-from benchmarks.timing import LEAST, Call, affordable, check, interleaved, ratio, sample
+from benchmarks.timing import LEAST, Call, Interval, affordable, check, interleaved, ratio, sample
 from scripts.command_line import option, parse, positive, run, whole
 from scripts.devices import choose_device, fast_at_bfloat16
 from scripts.errors import InputError
@@ -130,30 +130,38 @@ def measure(group: Group, device: torch.device, seconds: float, *, fewest: int =
     torch.manual_seed(0)
     torch.compiler.reset()
     everyone = dict(contenders(group, device))
-    libraries = list(dict.fromkeys(library for library, _ in everyone))
     ours = everyone[KIT, group.modes[0]]
     with torch.no_grad():
         expected = ours.module(ours.x)
     for (_, mode), each in everyone.items():
         check(each.call(), expected, mode.dtype)
-    calls = {who: each.call for who, each in everyone.items()}
+    # who is compared comes one after another: all libraries in one mode, then in the next
+    calls = {who: everyone[who].call for who in sorted(everyone, key=lambda who: group.modes.index(who[1]))}
     rounds = affordable(seconds, sum(max(LEAST, sample(call)) for call in calls.values()), fewest=fewest)
     times = interleaved(calls, rounds)
-    medians = {who: statistics.median(all_rounds) for who, all_rounds in times.items()}
+    work = {"row": group.row.name, "kind": group.kind, "batch": len(ours.x), "rounds": rounds}
     records = []
     for mode in group.modes:
-        peers = {who: medians[who] for who in medians if who[0] != KIT}
-        best = min((who for who in peers if who[1] == mode), key=medians.__getitem__)
-        record = {"row": group.row.name, "kind": group.kind, "mode": str(mode), "batch": len(ours.x), "rounds": rounds}
-        record["seconds"] = {library: quartiles(times[library, mode]) for library in libraries}
-        record["bytes"] = {library: taken(everyone[library, mode], group.kind) for library in libraries}
-        record["best_peer"], record["ratio"] = best[0], ratio(times[best], times[KIT, mode])
-        if mode == own_mode(group.row, device):
-            best = min(peers, key=medians.__getitem__)
-            record["best_anywhere"] = ", ".join(map(str, best))
-            record["ratio_anywhere"] = ratio(times[best], times[KIT, mode])
-        records.append(record)
+        used = {library: taken(each, group.kind) for (library, how), each in everyone.items() if how == mode}
+        records.append(work | {"mode": str(mode), "bytes": used} | compared(times, mode))
+    if group.modes == all_modes(group.row, device):
+        own = own_mode(group.row, device)
+        best, against = over_best(times, own, [who for who in times if who[0] != KIT])
+        records[group.modes.index(own)] |= {"best_anywhere": f"{best[0]}, {best[1]}", "ratio_anywhere": against}
     return records
+
+
+def compared(times: Mapping[Who, Sequence[float]], mode: Mode) -> dict[str, Any]:
+    """The kit and its peers in one mode."""
+    best, against = over_best(times, mode, [who for who in times if who[0] != KIT and who[1] == mode])
+    seconds = {library: quartiles(values) for (library, how), values in times.items() if how == mode}
+    return {"seconds": seconds, "best_peer": best[0], "ratio": against}
+
+
+def over_best(times: Mapping[Who, Sequence[float]], mode: Mode, peers: Sequence[Who]) -> tuple[Who, Interval]:
+    """The fastest of these, and the speed of the kit in one mode over its speed."""
+    best = min(peers, key=lambda who: statistics.median(times[who]))
+    return best, ratio(times[best], times[KIT, mode])
 
 
 def taken(each: Contender, kind: str) -> int | None:

@@ -175,16 +175,23 @@ def attentions(dim: int, num_heads: int, mlp_dim: int) -> Modules:
 
 
 def mlps(dim: int, num_heads: int, mlp_dim: int) -> Modules:
-    """Two linear layers and a GELU; vit-pytorch's has a norm inside that cannot be left out of the comparison."""
+    """Two linear layers and a GELU; vit-pytorch's without the norm in front of them."""
     ours = drawn(MLP(dim, mlp_dim))
     state = ours.state_dict()
+
+    def torchvisions() -> nn.Module:
+        return torchvision.ops.MLP(dim, [mlp_dim, dim], activation_layer=nn.GELU)
+
+    def vit_pytorchs() -> nn.Module:
+        peer = vit_pytorch.FeedForward(dim, mlp_dim)
+        peer.net[0] = nn.Identity()
+        return peer
+
     return {
         KIT: ours,
-        "torchvision": loaded(
-            lambda: torchvision.ops.MLP(dim, [mlp_dim, dim], activation_layer=nn.GELU),
-            renamed(state, {"fc1.": "0.", "fc2.": "3."}),
-        ),
+        "torchvision": loaded(torchvisions, renamed(state, {"fc1.": "0.", "fc2.": "3."})),
         "timm": loaded(lambda: timm.layers.Mlp(dim, mlp_dim), state),
+        "vit-pytorch": loaded(vit_pytorchs, renamed(state, {"fc1.": "net.1.", "fc2.": "net.4."})),
     }
 
 

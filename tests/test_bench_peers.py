@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from benchmarks import peers
-from benchmarks.bench_peers import Group, Mode, Options, all_modes, groups, main, measure
+from benchmarks.bench_peers import Group, Mode, Options, all_modes, compared, groups, main, measure, over_best, own_mode
 from benchmarks.memory import kept_bytes
 from benchmarks.peer_table import draw, markdown, means, memory, outcome
 from benchmarks.peers import KIT
@@ -58,11 +58,26 @@ def test_a_group_is_measured_and_compared_within_each_mode_and_across_them(kind:
     row, modes = ROWS["MLP, 5 tokens"], [EAGER, Mode(torch.bfloat16, compiled=False)]
     records = measure(Group(row, kind, modes), CPU, 0.0, fewest=2)
     assert [record["mode"] for record in records] == ["float32, eager", "bfloat16, eager"]
-    assert sum("ratio_anywhere" in record for record in records) == 1, "in the mode that the kit picks by itself"
+    own = [record["mode"] for record in records if "ratio_anywhere" in record]
+    assert own == [str(own_mode(row, CPU))], "in the mode that the kit picks by itself"
     for record in records:
         assert record["best_peer"] in record["seconds"].keys() - {KIT}
         assert all(low <= middle <= high for low, middle, high in record["seconds"].values())
         assert (memory(record) is None) == (kind == "inference")
+
+
+def test_the_best_mode_of_anybody_is_not_told_where_only_some_were_measured() -> None:
+    (record,) = measure(Group(ROWS["MLP, 5 tokens"], "inference", [EAGER]), CPU, 0.0, fewest=2)
+    assert "ratio_anywhere" not in record
+
+
+def test_the_kit_is_compared_with_the_fastest_peer_of_the_same_mode() -> None:
+    fast, slow = Mode(torch.bfloat16, compiled=True), EAGER
+    times = {(KIT, slow): [4.0] * 9, ("timm", slow): [6.0] * 9, ("torch", slow): [5.0] * 9, ("timm", fast): [1.0] * 9}
+    record = compared(times, slow)
+    assert (record["best_peer"], record["ratio"]) == ("torch", (1.25, 1.25, 1.25))
+    assert [*record["seconds"]] == [KIT, "timm", "torch"]
+    assert over_best(times, slow, [who for who in times if who[0] != KIT]) == (("timm", fast), (0.25, 0.25, 0.25))
 
 
 def test_a_peer_with_another_output_is_refused() -> None:
