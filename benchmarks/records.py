@@ -24,7 +24,7 @@ def target(out: str | None, smoke: bool, device: torch.device, subject: str) -> 
     """
     if out is None:
         machine = re.sub(r"\W+", "-", identity(device)).strip("-").lower()
-        return None if smoke else RESULTS / f"{machine}-{datetime.now(timezone.utc).date()}-{subject}.json"
+        return None if smoke else RESULTS / f"{machine}--{datetime.now(timezone.utc).date()}--{subject}.json"
     if not out.endswith(".json"):
         raise InputError(f"--out ({out}) must end in .json")
     return Path(out)

@@ -42,6 +42,6 @@ def test_a_figure_has_three_digits_and_says_what_it_waits_for() -> None:
 
 def test_vit_b16_is_bound_by_compute_when_the_batch_is_large_and_by_memory_when_it_is_one_small_image() -> None:
     """The weights of ViT-B/16 are read once: for five tokens that takes longer than to multiply by them."""
-    row = roofline.ROWS["VisionTransformer-b16@32"]
+    row = roofline.ROWS["VisionTransformer-b16-32px"]
     assert roofline.bound(row.work(256), "forward", "bfloat16", roofline.H100).by == "compute"
     assert roofline.bound(row.work(1), "forward", "bfloat16", roofline.H100).by == "memory"
