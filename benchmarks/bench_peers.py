@@ -21,7 +21,7 @@ from benchmarks.peers import KIT, Row, rows
 from benchmarks.records import target, write
 from benchmarks.timing import LEAST, Call, Interval, affordable, check, interleaved, ratio, sample
 from scripts.command_line import option, parse, positive, run, whole
-from scripts.devices import choose_device, fast_at_bfloat16
+from scripts.devices import choose_device, choose_precision
 from scripts.errors import InputError
 from scripts.files import write_whole
 
@@ -74,8 +74,8 @@ Who = tuple[str, Mode]
 
 def own_mode(row: Row, device: torch.device) -> Mode:
     """What the kit's runs choose by themselves."""
-    fast = fast_at_bfloat16(device) and not row.float32
-    return Mode(torch.bfloat16 if fast else torch.float32, compiled=False)
+    precision = "float32" if row.float32 else choose_precision("auto", device)
+    return Mode(getattr(torch, precision), compiled=False)
 
 
 def all_modes(row: Row, device: torch.device) -> list[Mode]:

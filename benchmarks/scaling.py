@@ -25,7 +25,7 @@ from benchmarks.timing import LEAST, affordable, interleaved, sample, warm_up
 from benchmarks.workloads import Fixed
 from components import Attention, SpatialTransformer
 from scripts.command_line import option, parse, positive, run
-from scripts.devices import choose_device, fast_at_bfloat16
+from scripts.devices import choose_device, choose_precision
 from scripts.models import PRESETS, VisionTransformer
 
 TITLES = {"forward": "inference", "backward": "forward and backward"}  # of the modes
@@ -161,7 +161,7 @@ def draw(content: Mapping[str, Any], path: Path) -> None:
         axes.yaxis.set_minor_formatter("")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    figure.suptitle(f"{content['machine']['identity']}, {content['dtype']}, {content['machine']['started'][:10]}")
+    figure.suptitle(f"{content['machine']['identity']}, {content['precision']}, {content['machine']['started'][:10]}")
     figure.savefig(path)
 
 
@@ -173,17 +173,17 @@ def main(options: Options) -> None:
     """
     device = choose_device(options.device)
     out = target(options.out, options.smoke, device, "scaling")
-    dtype = torch.bfloat16 if fast_at_bfloat16(device) else torch.float32
+    precision = choose_precision("auto", device)
     seconds = 0.0 if options.smoke else 60 * options.minutes / (len(CURVES) * len(TITLES))
     torch.manual_seed(0)
     found = []
     for curve in CURVES:
         chosen = curve._replace(sizes=curve.sizes[:3]) if options.smoke else curve
         for mode in TITLES:
-            found.append(measure(chosen, mode, dtype, device, seconds))
+            found.append(measure(chosen, mode, getattr(torch, precision), device, seconds))
             print(f"{curve.name}, {curve.axis}, {TITLES[mode]}: exponent {found[-1]['fit']}, ", end="")
             print(f"of the FLOPs {found[-1]['flops_exponent']:.2f}", flush=True)
-    content = {"machine": description(device), "dtype": str(dtype).removeprefix("torch."), "curves": found}
+    content = {"machine": description(device), "precision": precision, "curves": found}
     write(out, content)
     if out is not None:
         draw(content, out.with_suffix(".png"))

@@ -114,7 +114,7 @@ def test_an_epoch_costs_little_more_than_the_bare_steps(
     trainer = Trainer(
         model=network, predict=lambda x: (network(x), None), optimizers=optimizers, schedule=recipe.schedule,
         train=split, held_out=split, held_out_name="test", prepare=recipe.normalise, augment=recipe.augment,
-        batch_size=recipe.batch_size, steps=400_000, bfloat16=False, seed=0,
+        batch_size=recipe.batch_size, steps=400_000, precision="float32", seed=0,
         folder=RunFolder.create(tmp_path / "run"), about={},
     )  # fmt: skip
     ratios = []

@@ -36,5 +36,5 @@ def test_a_curve_is_measured_size_by_size_and_drawn(tmp_path: Path) -> None:
     assert all(len(each["seconds"]) == 3 and min(each["seconds"]) > 0 for each in found)
     assert found[0]["flops_exponent"] == pytest.approx(2), "of a warp, in the side"
     machine = {"identity": "a machine", "started": "2026-01-02T03:04:05"}
-    draw({"machine": machine, "dtype": "float32", "curves": found}, tmp_path / "scaling.png")
+    draw({"machine": machine, "precision": "float32", "curves": found}, tmp_path / "scaling.png")
     assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
