@@ -51,11 +51,24 @@ format: $(READY)  ## rewrite files to the style that lint checks
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY)  ## time the components and the data path
-	$(BIN)/python -m pytest benchmarks -q $(ARGS)
+bench: $(READY)  ## time components, models and data path; OUT=runs/bench.json ARGS="-k 'Block and step'"
+	@mkdir -p $(dir $(or $(OUT),runs/bench.json))
+	$(BIN)/python -m pytest benchmarks -q --benchmark-json=$(or $(OUT),runs/bench.json) \
+		--benchmark-columns=median,iqr,rounds --benchmark-sort=name $(ARGS)
 
-bench-smoke: $(READY)  ## run every benchmark once, untimed
+bench-smoke: $(READY)  ## run every benchmark once, small and untimed
 	$(BIN)/python -m pytest benchmarks -q --benchmark-disable $(ARGS)
+	$(BIN)/python -m benchmarks.bench_peers --smoke --only eager
+	$(BIN)/python -m benchmarks.scaling --smoke
+
+bench-peers: $(READY)  ## time the kit beside other libraries; ARGS='--only "b/16 training"' chooses cells
+	@$(BIN)/python -m benchmarks.bench_peers $(ARGS)
+
+bench-scaling: $(READY)  ## measure how cost grows with batch, tokens, depth and image size
+	@$(BIN)/python -m benchmarks.scaling $(ARGS)
+
+bench-compare: $(READY)  ## fail if this tree is slower than BASE=, a file of `make bench` or a commit; ARGS="--only Block"
+	@$(BIN)/python -m benchmarks.compare '$(BASE)' $(ARGS)
 
 # the flags of a run that have a variable of their own: make train-stn DATA=digits EPOCHS=5
 FLAGS = $(foreach flag,DATA EPOCHS RECIPE SEED OUT RESUME,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z) '$($(flag))'))
@@ -79,5 +92,5 @@ clean:  ## remove the virtual environment and caches; data/ and runs/ stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage build mutants *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup test test-thorough test-random test-gpu torture mutants coverage lint typecheck format bench bench-smoke \
-	train-stn train-vit contract tables pictures clean
+.PHONY: help setup test test-thorough test-random test-gpu torture mutants coverage lint typecheck format \
+	bench bench-smoke bench-peers bench-scaling bench-compare train-stn train-vit contract tables pictures clean

@@ -1,6 +1,6 @@
 """The grid: a component or model of a size, batch, mode, type, eager or compiled.
 
-A cell's name says all of it: ``Block-b16@224-batch64-step-bfloat16-eager``.
+A cell's name says all of it: ``Block-b16-224px-batch64-step-bfloat16-eager``.
 """
 
 import copy
@@ -21,7 +21,7 @@ BATCHES = (1, 64, 256)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 FEW = 2  # images whose output is checked
 CPU_LIMIT = 170e9  # FLOPs of a call: about a second on two cores
-COMPILED_ON_CPU = {"STNClassifier-32", "VisionTransformer-b16@32", "VisionTransformer-lite@32", "Block-b16@32"}
+COMPILED_ON_CPU = {"STNClassifier-32px", "VisionTransformer-b16-32px", "VisionTransformer-lite-32px", "Block-b16-32px"}
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from scripts.devices import choose_device
 
 def pytest_configure(config: pytest.Config) -> None:
     config.option.benchmark_timer = "benchmarks.timing.clock"  # its own clock stops before a GPU has finished
+    # that a selection times nothing is no error
+    config.addinivalue_line("filterwarnings", "default::pytest_benchmark.logger.PytestBenchmarkWarning")
 
 
 @pytest.fixture(scope="session")

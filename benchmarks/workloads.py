@@ -13,8 +13,8 @@ from benchmarks.flops import Work
 from components import MLP, Attention, Block, Encoder, LocalizationNet, PatchEmbeddings, SpatialTransformer
 from scripts.models import PRESETS, STNClassifier, VisionTransformer
 
-VITS = {"b16@32": ("b16", 32), "b16@224": ("b16", 224), "lite@32": ("lite", 32)}  # name -> preset, pixels
-STNS = {f"{side}": side for side in (32, 64, 224)}
+VITS = {"b16-32px": ("b16", 32), "b16-224px": ("b16", 224), "lite-32px": ("lite", 32)}  # name -> preset, pixels
+STNS = {f"{side}px": side for side in (32, 64, 224)}
 
 
 class Fixed(nn.Module):

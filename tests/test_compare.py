@@ -15,8 +15,8 @@ from benchmarks.modes import MODES
 from scripts.errors import InputError
 
 CPU = torch.device("cpu")
-MLP = Cell("MLP-lite@32", 1, "forward", "float32", compiled=False)
-ATTENTION = Cell("Attention-lite@32", 1, "forward", "float32", compiled=False)
+MLP = Cell("MLP-lite-32px", 1, "forward", "float32", compiled=False)
+ATTENTION = Cell("Attention-lite-32px", 1, "forward", "float32", compiled=False)
 SLOWED = """
 
 def _slowed(forward):
@@ -59,7 +59,7 @@ def test_a_slow_down_of_20_percent_is_caught_and_what_is_unchanged_passes(
 def test_a_cell_that_one_tree_cannot_do_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / "benchmarks/worker.py").write_text("raise ImportError('no MLP')")
-    with pytest.raises(InputError, match=r"MLP-lite@32-batch1-forward-float32-eager must run in .*; it does not"):
+    with pytest.raises(InputError, match=r"MLP-lite-32px-batch1-forward-float32-eager must run in .*; it does not"):
         compare.compare({"now": tmp_path, "base": tmp_path}, [MLP], seconds=0.1)
     assert "Error" in capfd.readouterr().err, "the reason"
 

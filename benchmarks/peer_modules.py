@@ -1,0 +1,96 @@
+"""What it takes to call modules of other libraries like the kit's, and the network of the PyTorch tutorial.
+
+The tutorial is a page and not a package, so its network is written out.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+CLASSES = 10
+NORM = partial(nn.LayerNorm, eps=1e-6)
+
+
+def tutorial_localization() -> nn.Sequential:
+    """Two convolutions and two linear layers, as the PyTorch tutorial has them, for images of 32 pixels."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, kernel_size=7), nn.MaxPool2d(2, stride=2), nn.ReLU(True),
+        nn.Conv2d(8, 10, kernel_size=5), nn.MaxPool2d(2, stride=2), nn.ReLU(True),
+        nn.Flatten(), nn.Linear(10 * 4 * 4, 32), nn.ReLU(True), nn.Linear(32, 6),
+    )  # fmt: skip
+
+
+class TutorialNetwork(nn.Module):
+    """The network of the PyTorch tutorial, for images of 32 pixels and three channels, without its dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.localization = tutorial_localization()
+        self.conv1 = nn.Conv2d(3, 10, kernel_size=5)
+        self.conv2 = nn.Conv2d(10, 20, kernel_size=5)
+        self.fc1 = nn.Linear(500, 50)
+        self.fc2 = nn.Linear(50, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        theta = self.localization(x).view(-1, 2, 3)
+        x = F.grid_sample(x, F.affine_grid(theta, list(x.size()), align_corners=False), align_corners=False)
+        x = F.relu(F.max_pool2d(self.conv1(x), 2))
+        x = F.relu(F.max_pool2d(self.conv2(x), 2))
+        return self.fc2(F.relu(self.fc1(x.view(-1, 500))))
+
+
+class Warp(nn.Module):
+    """A function of images and parameters."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor], parameters: Tensor) -> None:
+        super().__init__()
+        self.function, self.matrix = function, nn.Parameter(parameters.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x, self.matrix[: len(x)])
+
+
+class Logits(nn.Module):
+    """A model of transformers without the record around its output."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x).logits
+
+
+class SelfAttention(nn.Module):
+    """nn.MultiheadAttention of a sequence with itself."""
+
+    def __init__(self, attention: nn.MultiheadAttention) -> None:
+        super().__init__()
+        self.attention = attention
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attention(x, x, x, need_weights=False)[0]
+
+
+class TimmEmbeddings(nn.Module):
+    """timm's patches, and what its networks do to them."""
+
+    def __init__(self, side: int, dim: int) -> None:
+        super().__init__()
+        self.patches = timm.layers.PatchEmbed(side, 16, embed_dim=dim)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
+        self.pos_embed = nn.Parameter(torch.empty(1, 1 + self.patches.num_patches, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x)
+        return torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1) + self.pos_embed
+
+
+def torch_block(dim: int, num_heads: int, mlp_dim: int) -> nn.TransformerEncoderLayer:
+    return nn.TransformerEncoderLayer(
+        dim, num_heads, mlp_dim, 0.0, "gelu", layer_norm_eps=1e-6, batch_first=True, norm_first=True
+    )

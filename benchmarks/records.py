@@ -1,0 +1,36 @@
+"""Where measurements are kept: one file a machine, day and subject."""
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.machine import identity
+from scripts.errors import InputError
+from scripts.files import write_whole
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def target(out: str | None, smoke: bool, device: torch.device, subject: str) -> Path | None:
+    """The file that was asked for, or else one that is named after the machine; none for a trial.
+
+    Raises:
+        InputError: If it is not JSON.
+    """
+    if out is None:
+        machine = re.sub(r"\W+", "-", identity(device)).strip("-").lower()
+        return None if smoke else RESULTS / f"{machine}--{datetime.now(timezone.utc).date()}--{subject}.json"
+    if not out.endswith(".json"):
+        raise InputError(f"--out ({out}) must end in .json")
+    return Path(out)
+
+
+def write(path: Path | None, content: Mapping[str, Any]) -> None:
+    """Keep it, if there is where."""
+    if path is not None:
+        write_whole(path, lambda file: file.write((json.dumps(content, indent=1) + "\n").encode()))

@@ -1,0 +1,145 @@
+"""What the data path costs: reading images, and augmenting and feeding them against the model alone."""
+
+import itertools
+import shutil
+import statistics
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmarks.modes import MODES
+from benchmarks.timing import interleaved, warm_up
+from scripts.batches import channel_statistics, resized, shuffled, training_batches
+from scripts.data import Split
+from scripts.devices import fast_at_bfloat16
+from scripts.image_tree import SPLITS, read_image_tree
+from scripts.models import STNClassifier, VisionTransformer
+from scripts.run_folder import RunFolder
+from scripts.signals import Asked
+from scripts.train_stn import RECIPES as STN_RECIPES
+from scripts.train_vit import RECIPES as VIT_RECIPES
+from scripts.training import Trainer
+
+LIMIT = 1.1
+FEW = 2  # images of a run that times nothing, and of 224 pixels on a CPU
+RECIPES = {**STN_RECIPES, **VIT_RECIPES}
+IMAGES = 256 * 40
+
+
+@pytest.mark.parametrize("reading", ["decoding", "cached"])
+def test_reading_an_image_tree(benchmark: BenchmarkFixture, tmp_path: Path, reading: str) -> None:
+    """JPEG files of 32 pixels, as CIFAR-10 is passed around: the first time, and from then on."""
+    benchmark.group = "reading an image tree"
+    count = FEW if benchmark.disabled else 500
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    for split, label in itertools.product(SPLITS, ("cat", "dog")):
+        folder = tmp_path / "tree" / split / label
+        folder.mkdir(parents=True)
+        for i, image in enumerate(pixels):
+            Image.fromarray(image).save(folder / f"{i}.jpg")
+    cache = tmp_path / "cache"
+    read = partial(read_image_tree, tmp_path / "tree", cache)
+    tree = read()
+    assert tree.splits["train"][0].shape == (2 * count, 3, 32, 32)
+    forget = partial(shutil.rmtree, cache) if reading == "decoding" else None
+    benchmark.pedantic(read, setup=forget, rounds=1 if benchmark.disabled else 9)
+    if not benchmark.disabled:
+        benchmark.extra_info["images_per_second"] = 4 * count / benchmark.stats["median"]
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != "b16-finetune-500"])  # as b16-finetune, shorter
+def test_augmenting_and_feeding(benchmark: BenchmarkFixture, device: torch.device, name: str) -> None:
+    """Batches as the recipe makes them, and the training step that takes them, in turn in every round."""
+    benchmark.group = "augmenting and feeding"
+    recipe = RECIPES[name]
+    side = getattr(recipe, "image_size", None) or 32
+    count = min(recipe.batch_size, recipe.at_once)
+    if benchmark.disabled or (device.type == "cpu" and side > 32):
+        count = FEW
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8)
+    split = Split(images, torch.randint(0, 10, (count,))).to(device)
+    normalise, generator = recipe.normalise or channel_statistics(split.images), torch.Generator().manual_seed(0)
+
+    def prepare(batch: Tensor) -> Tensor:
+        return normalise(resized(batch, (side, side)))
+
+    def feed() -> Tensor:
+        order = shuffled(split, count, generator)
+        return next(training_batches(split, order, prepare, recipe.augment, generator))[0]
+
+    x = feed()
+    assert x.shape == (count, 3, side, side)
+    if name in STN_RECIPES:
+        network = STNClassifier(dropout=0.0).to(memory_format=torch.channels_last)
+    else:
+        network = VisionTransformer.from_preset(recipe.preset, image_size=side, **recipe.options)
+    dtype = torch.bfloat16 if recipe.bfloat16 and fast_at_bfloat16(device) else torch.float32
+    calls = {"feed": feed, "step": MODES["step"](network.to(device), x, dtype)}
+    for call in calls.values():
+        warm_up(call)
+    benchmark.pedantic(feed, rounds=1 if benchmark.disabled else 5)
+    if not benchmark.disabled:
+        feeding, stepping = (statistics.median(times) for times in interleaved(calls, rounds=9).values())
+        benchmark.extra_info |= {
+            "images_per_second": count / feeding,
+            "images_per_second_of_the_model_alone": count / stepping,
+            "share_of_the_time": feeding / (feeding + stepping),
+        }
+
+
+def test_an_epoch_costs_little_more_than_the_bare_steps(
+    benchmark: BenchmarkFixture, device: torch.device, tmp_path: Path
+) -> None:
+    """Both in turn in every round, so that the machine's moods hit both; the median ratio counts."""
+    benchmark.group = "epoch"
+    recipe = STN_RECIPES["tutorial"]
+    assert recipe.normalise is not None
+    torch.manual_seed(0)
+    network = STNClassifier().to(device).to(memory_format=torch.channels_last)
+    images = torch.randint(0, 256, (IMAGES, 3, 32, 32), dtype=torch.uint8, device=device)
+    split = Split(images, torch.randint(0, 10, (IMAGES,), device=device)).to(device)
+    generator = torch.Generator().manual_seed(0)
+    order = shuffled(split, recipe.batch_size, generator)
+    ready = list(training_batches(split, order, recipe.normalise, recipe.augment, generator))
+    optimizers = recipe.optimizers(network, recipe.lr)
+    trainer = Trainer(
+        model=network, predict=lambda x: (network(x), None), optimizers=optimizers, schedule=recipe.schedule,
+        train=split, held_out=split, held_out_name="test", prepare=recipe.normalise, augment=recipe.augment,
+        batch_size=recipe.batch_size, steps=400_000, precision="float32", seed=0,
+        folder=RunFolder.create(tmp_path / "run"), about={},
+    )  # fmt: skip
+    ratios = []
+
+    def bare() -> float:
+        start = time.perf_counter()
+        for x, y in ready:
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+            loss = F.cross_entropy(network(x), y)
+            loss.backward()
+            for optimizer in optimizers:
+                optimizer.step()
+        loss.item()  # waits for the device
+        return time.perf_counter() - start
+
+    def round_of_both() -> None:
+        bare_seconds = bare()
+        progress = trainer.begin()
+        progress.shuffle = progress.generator.get_state()
+        ratios.append(trainer.train_epoch(progress, Asked())["train_seconds"] / bare_seconds)
+
+    network.train()
+    benchmark.pedantic(round_of_both, rounds=1 if benchmark.disabled else 9, warmup_rounds=1)
+    ratio = statistics.median(ratios[1:] or ratios)
+    benchmark.extra_info["epoch_over_bare_steps"] = ratio
+    print(f"\nepoch / bare steps: median {ratio:.3f}, from {min(ratios):.3f} to {max(ratios):.3f}")
+    assert benchmark.disabled or ratio <= LIMIT

@@ -1,0 +1,166 @@
+"""The comparison with other libraries: all do the same work, and the table says who was faster."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import peers
+from benchmarks.bench_peers import Group, Mode, Options, all_modes, compared, groups, main, measure, over_best, own_mode
+from benchmarks.memory import kept_bytes
+from benchmarks.peer_table import draw, markdown, means, memory, outcome
+from benchmarks.peers import KIT
+from benchmarks.timing import check
+from scripts.errors import InputError
+
+ROWS = {row.name: row for row in peers.rows(small=True)}
+CPU = torch.device("cpu")
+EAGER = Mode(torch.float32, compiled=False)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_everyone_in_a_row_computes_the_same_output_and_gradient(name: str) -> None:
+    torch.manual_seed(0)
+    row = ROWS[name]
+    found = {}
+    for library, module in row.build().items():
+        x = torch.rand(row.inference, *row.shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        output = module.eval()(x)
+        output.square().sum().backward()
+        found[library] = output.detach(), x.grad
+        assert all(parameter.grad is not None for parameter in module.parameters()), library
+    assert len(found) > 1
+    for output, gradient in found.values():
+        check(output, found[KIT][0])
+        check(gradient, found[KIT][1])
+
+
+def test_the_rows_of_both_sizes_are_the_same() -> None:
+    assert [row.name for row in peers.rows()] == [*ROWS]
+
+
+def test_a_batch_that_is_asked_for_is_that_of_every_row() -> None:
+    assert {size for row in peers.rows(batch=7) for size in (row.inference, row.training)} == {7}
+
+
+def test_words_choose_cells() -> None:
+    everything = list(groups(peers.rows(), CPU, ""))
+    assert sum(len(group.modes) for group in everything) == sum(2 * len(all_modes(row, CPU)) for row in peers.rows())
+    (group,) = groups(peers.rows(), CPU, "b/16 32 Training COMPILED")
+    assert (group.row.name, group.kind) == ("ViT-B/16, 32 pixels", "training")
+    assert [mode.compiled for mode in group.modes] == [True]
+
+
+@pytest.mark.parametrize("kind", ["inference", "training"])
+def test_a_group_is_measured_and_compared_within_each_mode_and_across_them(kind: str) -> None:
+    row, modes = ROWS["MLP, 5 tokens"], [EAGER, Mode(torch.bfloat16, compiled=False)]
+    records = measure(Group(row, kind, modes), CPU, 0.0, fewest=2)
+    assert [record["mode"] for record in records] == ["float32, eager", "bfloat16, eager"]
+    own = [record["mode"] for record in records if "ratio_anywhere" in record]
+    assert own == [str(own_mode(row, CPU))], "in the mode that the kit picks by itself"
+    for record in records:
+        assert record["best_peer"] in record["seconds"].keys() - {KIT}
+        assert all(low <= middle <= high for low, middle, high in record["seconds"].values())
+        assert (memory(record) is None) == (kind == "inference")
+
+
+def test_the_best_mode_of_anybody_is_not_told_where_only_some_were_measured() -> None:
+    (record,) = measure(Group(ROWS["MLP, 5 tokens"], "inference", [EAGER]), CPU, 0.0, fewest=2)
+    assert "ratio_anywhere" not in record
+
+
+def test_the_kit_is_compared_with_the_fastest_peer_of_the_same_mode() -> None:
+    fast, slow = Mode(torch.bfloat16, compiled=True), EAGER
+    times = {(KIT, slow): [4.0] * 9, ("timm", slow): [6.0] * 9, ("torch", slow): [5.0] * 9, ("timm", fast): [1.0] * 9}
+    record = compared(times, slow)
+    assert (record["best_peer"], record["ratio"]) == ("torch", (1.25, 1.25, 1.25))
+    assert [*record["seconds"]] == [KIT, "timm", "torch"]
+    assert over_best(times, slow, [who for who in times if who[0] != KIT]) == (("timm", fast), (0.25, 0.25, 0.25))
+
+
+def test_a_peer_with_another_output_is_refused() -> None:
+    row = ROWS["MLP, 5 tokens"]
+
+    def build() -> peers.Modules:
+        modules = row.build()
+        modules["wrong"] = nn.Sequential(modules["timm"], nn.ReLU())
+        return modules
+
+    with pytest.raises(AssertionError, match="not close"):
+        measure(Group(row._replace(build=build), "inference", [EAGER]), CPU, 0.0, fewest=2)
+
+
+def test_kept_bytes_are_those_of_the_input_and_of_what_lies_between() -> None:
+    network = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8))
+    x = torch.randn(4, 8)
+    assert kept_bytes(lambda: network(x), network) == 4 * 4 * (8 + 16 + 16)
+
+
+def record(row: str, ratio: list[float], **others: object) -> dict[str, object]:
+    seconds = {KIT: [0.9, 1.0, 1.1], "timm": [ratio[0]] * 3, "torch": [9.0] * 3}
+    return {
+        "row": row, "kind": "training", "mode": "float32, eager", "batch": 8, "rounds": 9, "seconds": seconds,
+        "bytes": {KIT: 100, "timm": 150, "torch": 120}, "best_peer": "timm", "ratio": ratio, **others,
+    }  # fmt: skip
+
+
+CONTENT = {
+    "machine": {"identity": "a machine", "torch": "2", "started": "2026-01-02T03:04:05", "commit": "abc"},
+    "small": False,
+    "cells": [
+        record("ViT-B/16, 32 pixels", [2.0, 1.9, 2.1], best_anywhere="torch, compiled", ratio_anywhere=[0.5, 0.4, 0.6]),
+        record("ViT-B/16, 224 pixels", [0.5, 0.4, 0.6]),
+        record("MLP, 5 tokens", [1.0, 0.9, 1.1], bytes={KIT: None, "timm": None, "torch": None}),
+    ],
+}
+
+
+def test_an_interval_around_one_is_neither_won_nor_lost() -> None:
+    assert [outcome(cell["ratio"]) for cell in CONTENT["cells"]] == ["won", "lost", "even"]
+
+
+def test_means_are_geometric_and_over_what_they_name() -> None:
+    assert means(CONTENT["cells"]) == pytest.approx(
+        {
+            "ViT-B/16, same mode": 1.0,
+            "ViT-B/16, the kit's own mode over the best mode of any peer": 0.5,
+            "all, same mode": 1.0,
+            "all, memory": 1.2,
+        }
+    )
+
+
+def test_the_page_shows_every_cell_and_the_picture_is_drawn(tmp_path: Path) -> None:
+    page = markdown(CONTENT)
+    assert "3 cells: 1 won, 1 even, 1 lost." in page
+    assert (
+        "| ViT-B/16, 224 pixels, training | float32, eager | 8 | timm | 16 | 0.500 [0.400, 0.600] lost | 1.200 |"
+        in page
+    )
+    assert "| ViT-B/16, 32 pixels, training | float32, eager | torch, compiled | 0.500 [0.400, 0.600] lost |" in page
+    draw(CONTENT, tmp_path / "peers.png")
+    assert (tmp_path / "peers.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_everything_is_written_and_a_trial_says_so(tmp_path: Path) -> None:
+    out = tmp_path / "results" / "peers.json"
+    main(Options(only="mlp 5 inference float32", smoke=True, device="cpu", out=str(out)))
+    content = json.loads(out.read_text("utf-8"))
+    assert [(cell["row"], cell["mode"]) for cell in content["cells"]] == [("MLP, 5 tokens", "float32, eager")]
+    assert out.with_suffix(".md").read_text("utf-8") == markdown(content)
+    assert "no figure here means anything" in markdown(content)
+    assert out.with_suffix(".png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (Options(only="no such"), r"--only \(no such\) must be words of one cell's name, .*MLP, 5 tokens"),
+        (Options(out="peers.txt"), r"--out \(peers.txt\) must end in .json"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_measured(options: Options, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        main(options)
