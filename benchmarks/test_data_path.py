@@ -19,7 +19,7 @@ from benchmarks.modes import MODES
 from benchmarks.timing import interleaved, warm_up
 from scripts.batches import channel_statistics, resized, shuffled, training_batches
 from scripts.data import Split
-from scripts.devices import fast_at_bfloat16
+from scripts.devices import choose_precision
 from scripts.image_tree import SPLITS, read_image_tree
 from scripts.models import STNClassifier, VisionTransformer
 from scripts.run_folder import RunFolder
@@ -82,7 +82,7 @@ def test_augmenting_and_feeding(benchmark: BenchmarkFixture, device: torch.devic
         network = STNClassifier(dropout=0.0).to(memory_format=torch.channels_last)
     else:
         network = VisionTransformer.from_preset(recipe.preset, image_size=side, **recipe.options)
-    dtype = torch.bfloat16 if recipe.bfloat16 and fast_at_bfloat16(device) else torch.float32
+    dtype = getattr(torch, choose_precision(recipe.precision, device))
     calls = {"feed": feed, "step": MODES["step"](network.to(device), x, dtype)}
     for call in calls.values():
         warm_up(call)
@@ -114,7 +114,7 @@ def test_an_epoch_costs_little_more_than_the_bare_steps(
     trainer = Trainer(
         model=network, predict=lambda x: (network(x), None), optimizers=optimizers, schedule=recipe.schedule,
         train=split, held_out=split, held_out_name="test", prepare=recipe.normalise, augment=recipe.augment,
-        batch_size=recipe.batch_size, steps=400_000, bfloat16=False, seed=0,
+        batch_size=recipe.batch_size, steps=400_000, precision="float32", seed=0,
         folder=RunFolder.create(tmp_path / "run"), about={},
     )  # fmt: skip
     ratios = []

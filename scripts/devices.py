@@ -1,4 +1,7 @@
-"""Which device a run uses, and how precisely it had better compute there."""
+"""Which device a run uses, how precisely it had better compute there, and how much memory that took."""
+
+import resource
+import sys
 
 import torch
 
@@ -15,10 +18,23 @@ def choose_device(name: str) -> torch.device:
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()  # the device "meta" has no number to give
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"--device ({name}) must be auto or a device that is there, such as cpu") from error
     return device
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """The type to compute in under autocast; ``auto`` is bfloat16 where the device is fast at it, else float32.
+
+    Raises:
+        InputError: For float16 without a CUDA device: hardly any CPU has instructions for it, and it needs more care.
+    """
+    if name == "auto":
+        return "bfloat16" if fast_at_bfloat16(device) else "float32"
+    if name == "float16" and device.type != "cuda":
+        raise InputError(f"--precision ({name}) must be auto, float32 or bfloat16 on {device.type}")
+    return name
 
 
 def fast_at_bfloat16(device: torch.device) -> bool:
@@ -27,3 +43,11 @@ def fast_at_bfloat16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
     return device.type == "cpu" and any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most memory in MiB at any time so far: of torch's tensors on a GPU, else of this whole process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # there in bytes, elsewhere in KiB

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from scripts.batches import Augment, Normalise, channel_statistics, resized
-from scripts.command_line import option, positive, share, whole
+from scripts.command_line import as_flags, option, parse, positive, share, whole
 from scripts.data import Dataset, Split, load
-from scripts.devices import choose_device, fast_at_bfloat16
+from scripts.devices import choose_device, choose_precision
 from scripts.errors import InputError
+from scripts.files import read_torch
 from scripts.findings import classification_findings, evenly_spaced
 from scripts.report import write_report
-from scripts.run_folder import RunFolder, environment
+from scripts.run_folder import RunFolder, environment, read_config
 from scripts.training import Predict, Trainer
 
 
@@ -38,9 +39,10 @@ class RunOptions:
     )
     lr: float | None = option(None, "highest learning rate (default: the recipe's)", type=positive)
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps")
-    precision: str = option(
-        "auto", "of the forward pass; auto is the recipe's", choices=("auto", "float32", "bfloat16")
-    )
+    precision: str | None = option(
+        None, "of the forward pass; auto is bfloat16 where the device is fast at it, else float32 (default: the "
+        "recipe's)", choices=("auto", "float32", "bfloat16", "float16"),
+    )  # fmt: skip
     validation: float | None = option(
         None, "share of the training images held out to choose the best checkpoint (default: the test set chooses)",
         type=share,
@@ -66,7 +68,7 @@ class Recipe:
         schedule: As in ``Trainer``.
         clip: As in ``Trainer``.
         at_once: As in ``Trainer``.
-        bfloat16: Whether to use bfloat16 autocast where the device is fast at it.
+        precision: As in ``choose_precision``.
     """
 
     lr: float
@@ -78,7 +80,7 @@ class Recipe:
     schedule: Callable[[float], float]
     clip: float | None = None
     at_once: int = 1000
-    bfloat16: bool = True
+    precision: str = "auto"
 
 
 AnyOptions = TypeVar("AnyOptions", bound=RunOptions)
@@ -138,7 +140,7 @@ def conduct(
     last = shown = trainer.evaluate(dataset.test)
     best = max(row.get("test_accuracy", 0.0) for row in rows)
     if options.validation:  # then no row knows the test set, and the best checkpoint meets it here
-        subject.network.load_state_dict(torch.load(folder.path / "best.pt", weights_only=True)["model"])
+        subject.network.load_state_dict(read_torch(folder.path / "best.pt")["model"])
         shown = trainer.evaluate(dataset.test)
         best = shown.accuracy
     summary = {
@@ -153,6 +155,7 @@ def conduct(
         "parameters": sum(parameter.numel() for parameter in subject.network.parameters()),
         "seconds": round(sum(row[name] for row in rows for name in row if name.endswith("_seconds")), 1),
         "images_per_second": round(statistics.median(row["images_per_second"] for row in rows)),
+        "peak_memory_mib": round(max(row["peak_memory_mib"] for row in rows)),
         "run_folder": str(folder.path),
     }
     folder.json("summary.json", summary)
@@ -173,18 +176,21 @@ def asked_before(options: AnyOptions, folder: Path) -> AnyOptions:
     """
     if options != type(options)(resume=options.resume):
         raise InputError(f"--resume ({folder}) takes no other flag; the run goes on with its own")
+    if not (folder / "config.json").is_file():
+        raise InputError(f"--resume ({folder}) must be a run folder with its config.json; there is none")
+    asked = read_config(folder)["asked"]
     try:
-        asked = json.loads((folder / "config.json").read_text("utf-8"))["asked"]
-        return type(options)(**asked | {"resume": options.resume, "out": options.resume})
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"--resume ({folder}) must be a run folder with its config.json; {error}") from error
+        before = parse(type(options), "", as_flags(asked))
+    except InputError as error:
+        raise InputError(f"--resume ({folder}) must hold flags of this script in config.json; {error}") from error
+    return dataclasses.replace(before, resume=options.resume, out=options.resume)
 
 
 def settle(recipe: AnyRecipe, options: RunOptions, dataset: Dataset, train: Split, device: torch.device) -> AnyRecipe:
     """The recipe with everything that flags, data and device decide.
 
     Raises:
-        InputError: If two flags contradict each other.
+        InputError: If two flags contradict each other, or the device cannot do what is asked.
     """
     if options.steps and options.epochs:
         raise InputError(f"--steps ({options.steps}) and --epochs ({options.epochs}) cannot both be given")
@@ -198,8 +204,7 @@ def settle(recipe: AnyRecipe, options: RunOptions, dataset: Dataset, train: Spli
         steps=steps or (options.epochs or recipe.epochs) * -(-len(train) // batch_size),
         normalise=recipe.normalise or channel_statistics(train.images),
         augment=dataclasses.replace(recipe.augment, mirror=recipe.augment.mirror and dataset.mirrors_keep_class),
-        bfloat16=options.precision == "bfloat16"
-        or (options.precision == "auto" and recipe.bfloat16 and fast_at_bfloat16(device)),
+        precision=choose_precision(options.precision or recipe.precision, device),
     )
 
 
@@ -223,7 +228,7 @@ def prepare(
         **subject.settings,
         "normalise": dataclasses.asdict(normalise),
         "augment": dataclasses.asdict(recipe.augment),
-        "precision": "bfloat16" if recipe.bfloat16 else "float32",
+        "precision": recipe.precision,
         "image_size": list(subject.size),
         "train_images": len(train),
         "test_images": len(dataset.test),
@@ -261,7 +266,7 @@ def prepare(
         batch_size=recipe.batch_size,
         at_once=recipe.at_once,
         steps=steps,
-        bfloat16=recipe.bfloat16,
+        precision=recipe.precision,
         seed=options.seed,
         save_minutes=options.save_minutes,
         folder=folder,
@@ -272,9 +277,8 @@ def prepare(
 
 def refuse_change(folder: Path, resolved: dict[str, Any]) -> None:
     """Raise InputError if data or recipe are no longer those that the run began with."""
-    before = json.loads((folder / "config.json").read_text("utf-8"))["resolved"]
-    now = json.loads(json.dumps(resolved))
-    for name in before.keys() | now.keys():
+    before, now = read_config(folder)["resolved"], json.loads(json.dumps(resolved))
+    for name in {**now, **before}:
         if before.get(name) != now.get(name):
             raise InputError(
                 f"--resume ({folder}) must go on with the same {name}; it was {before.get(name)} and is {now.get(name)}"

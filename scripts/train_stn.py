@@ -62,7 +62,7 @@ RECIPES = {
         normalise=Normalise((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
         augment=Augment(),
         schedule=constant,
-        bfloat16=False,
+        precision="float32",
         optimizers=sgd,
     ),
     "tuned": STNRecipe(

@@ -1,9 +1,11 @@
 """One loop for every run: train an epoch, evaluate, write a row, keep the last and the best checkpoint."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,12 +15,15 @@ from tqdm import tqdm
 
 from scripts.batches import Augment, Prepare, evaluation_batches, shuffled, training_batches
 from scripts.data import Split
-from scripts.errors import InputError, Stopped
+from scripts.devices import peak_memory
+from scripts.errors import Diverged, InputError, Stopped
 from scripts.random_states import random_states, restore_random_states
 from scripts.run_folder import RunFolder
 from scripts.signals import Asked, deferred
 
-KEPT = ("rows", "totals", "lr", "shuffle", "step", "seen", "seconds")  # of Progress, in a checkpoint
+VERSION = 2  # of what a checkpoint and the rows in it hold
+KEPT = ("rows", "lr", "shuffle", "step", "loss", "hits", "seen", "skipped", "seconds")  # of Progress, in a checkpoint
+MOST_SKIPPED = 10  # steps in a row; float16 needs a few until its scale has fallen far enough
 Predict = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 
 
@@ -58,24 +63,35 @@ class Progress:
     Args:
         generator: For the order of the images and their augmentation.
         schedulers: One for each optimizer, stepped with it.
+        scaler: Lifts float16 gradients out of underflow; does nothing in other precisions.
         rows: Of metrics.csv, one for each epoch that is over.
-        totals: Loss and hits so far in the epoch under way; on the device, so that a GPU never waits.
-        lr: Learning rate as that epoch began.
+        lr: Learning rate as the epoch under way began.
         shuffle: State of the generator as it began: the order of its images follows.
-        step: Steps done of it.
-        seen: Images seen in it.
+        step: Steps done of it, those that were skipped among them.
+        loss: Sum over its images, as all sums without those of skipped steps.
+        hits: Images whose largest logit was that of their label.
+        seen: Images.
+        skipped: Steps that were skipped in a row, up to now.
         seconds: Spent on it.
     """
 
     generator: torch.Generator
     schedulers: Sequence[torch.optim.lr_scheduler.LRScheduler]
+    scaler: torch.amp.GradScaler
     rows: list[dict[str, float]]
-    totals: Tensor
     lr: float = 0.0
     shuffle: Tensor | None = None
     step: int = 0
+    loss: float = 0.0
+    hits: int = 0
     seen: int = 0
+    skipped: int = 0
     seconds: float = 0.0
+
+    @property
+    def means(self) -> tuple[float, float]:
+        """Loss and accuracy in percent so far in the epoch; not a number as long as every step was skipped."""
+        return (self.loss / self.seen, 100 * self.hits / self.seen) if self.seen else (math.nan, math.nan)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +112,7 @@ class Trainer:
         batch_size: Images a step.
         at_once: Most images in one forward pass: a larger batch adds up the gradients of its parts.
         steps: Length of the run. An epoch is one pass over the training images; the last one may be cut short.
-        bfloat16: Forward passes under bfloat16 autocast.
+        precision: Type of the forward passes, under autocast: float32, bfloat16 or float16.
         seed: For the order of the images and their augmentation.
         save_minutes: A checkpoint is written after every epoch, and within one so often.
         folder: Where everything is written.
@@ -117,7 +133,7 @@ class Trainer:
     batch_size: int
     at_once: int = 1000
     steps: int
-    bfloat16: bool
+    precision: str
     seed: int
     save_minutes: float = 10.0
     folder: RunFolder
@@ -130,7 +146,8 @@ class Trainer:
 
         Raises:
             Stopped: On Ctrl-C or a request to terminate, once the step under way is saved.
-            InputError: If the loss is not finite.
+            Diverged: If ten steps in a row had to be skipped, or a weight is not finite.
+            InputError: If the checkpoint is of another version of the kit.
         """
         progress = self.begin() if checkpoint is None else self.restore(checkpoint)
         with deferred() as asked:
@@ -141,11 +158,13 @@ class Trainer:
                     self.folder.log(f"Epoch {len(progress.rows) + 1}/{self.epochs}, learning rate {progress.lr:.6g}")
                 row = {"epoch": len(progress.rows) + 1, "lr": progress.lr, **self.train_epoch(progress, asked)}
                 row |= self._held_out_columns()
+                row["peak_memory_mib"] = peak_memory(self.train.labels.device)
                 accuracy = f"{self.held_out_name}_accuracy"
                 best = all(row[accuracy] > earlier[accuracy] for earlier in progress.rows)
                 progress = Progress(
-                    progress.generator, progress.schedulers, [*progress.rows, row], torch.zeros_like(progress.totals)
-                )
+                    progress.generator, progress.schedulers, progress.scaler, [*progress.rows, row],
+                    skipped=progress.skipped,
+                )  # fmt: skip
                 if best:  # before last.pt: if it ends in between, the epoch is done once more
                     self.folder.checkpoint("best.pt", self.state(progress))
                 self.save(progress)
@@ -154,18 +173,27 @@ class Trainer:
 
     def begin(self) -> Progress:
         """Nothing is done yet."""
-        totals = torch.zeros(2, device=self.train.labels.device)
-        return Progress(torch.Generator().manual_seed(self.seed), self.schedulers(), [], totals)
+        scaler = torch.amp.GradScaler(self.train.labels.device.type, enabled=self.precision == "float16")
+        return Progress(torch.Generator().manual_seed(self.seed), self.schedulers(), scaler, [])
 
     def state(self, progress: Progress) -> dict[str, Any]:
-        """All that it takes to go on: tensors and plain values."""
+        """All that it takes to go on: tensors and plain values.
+
+        Raises:
+            Diverged: If a weight is not finite.
+        """
+        for name, weight in self.model.named_parameters():
+            if not weight.isfinite().all():
+                raise Diverged(self._astray(f"{name} is not finite"))
         return {
             **self.about,
+            "version": VERSION,
             "epoch": len(progress.rows),
             "metrics": progress.rows[-1] if progress.rows else {},
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "schedulers": [scheduler.state_dict() for scheduler in progress.schedulers],
+            "scaler": progress.scaler.state_dict(),
             "generator": progress.generator.get_state(),
             "rng": random_states(self.train.labels.device),
             "log_size": self.folder.log_size,
@@ -173,18 +201,29 @@ class Trainer:
         }
 
     def restore(self, checkpoint: dict[str, Any]) -> Progress:
-        """Put model, optimizers and random number generators back, and return how far the run had come."""
+        """Put model, optimizers and random number generators back, and return how far the run had come.
+
+        Raises:
+            InputError: If the checkpoint is that of another run, or of another version of the kit.
+        """
+        if (version := checkpoint.get("version", 1)) != VERSION:
+            wanted = f"a run of this version of the kit ({VERSION}); its checkpoint is of version {version}"
+            raise InputError(f"--resume ({self.folder.path}) must be {wanted}")
         progress = self.begin()
-        self.model.load_state_dict(checkpoint["model"])
-        for optimizer, state in zip(self.optimizers, checkpoint["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
-        for scheduler, state in zip(progress.schedulers, checkpoint["schedulers"], strict=True):
-            scheduler.load_state_dict(state)
-        progress.generator.set_state(checkpoint["generator"])
-        restore_random_states(checkpoint["rng"], self.train.labels.device)
+        try:
+            self.model.load_state_dict(checkpoint["model"])
+            for optimizer, state in zip(self.optimizers, checkpoint["optimizers"], strict=True):
+                optimizer.load_state_dict(state)
+            for scheduler, state in zip(progress.schedulers, checkpoint["schedulers"], strict=True):
+                scheduler.load_state_dict(state)
+            progress.scaler.load_state_dict(checkpoint["scaler"])
+            progress.generator.set_state(checkpoint["generator"])
+            restore_random_states(checkpoint["rng"], self.train.labels.device)
+            kept = {name: checkpoint[name] for name in KEPT}
+        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+            wanted = "must hold a checkpoint of this run; it is that of another"
+            raise InputError(f"--resume ({self.folder.path}) {wanted}") from error
         self.folder.rewind(checkpoint["log_size"], checkpoint["rows"])
-        kept = {name: checkpoint[name] for name in KEPT}
-        kept["totals"] = kept["totals"].to(progress.totals.device)
         return dataclasses.replace(progress, **kept)
 
     def save(self, progress: Progress) -> None:
@@ -246,29 +285,27 @@ class Trainer:
         saved, name = time.perf_counter(), f"{epoch}/{self.epochs}"
         with tqdm(batches, name, steps, initial=progress.step, leave=False, disable=None, unit="batch") as bar:
             for images, labels in bar:
-                progress.totals += self._train_step(images, labels)
-                for scheduler in progress.schedulers:
-                    scheduler.step()
                 progress.step += 1
-                progress.seen += len(labels)
+                self._train_step(progress, images, labels)
                 if not bar.disable and bar.n % 10 == 0:
-                    loss, hits = (progress.totals / progress.seen).tolist()
-                    bar.set_postfix_str(f"loss {loss:.4f}, accuracy {100 * hits:.2f}%")
+                    loss, accuracy = progress.means
+                    bar.set_postfix_str(f"loss {loss:.4f}, accuracy {accuracy:.2f}%")
                 now = time.perf_counter()
                 if progress.step < steps and (asked or now - saved > 60 * self.save_minutes):
                     progress.seconds, saved = now - started, now
                     self.save(progress)
                     self._stop(progress, asked)
-        seconds, seen = time.perf_counter() - started, progress.seen
-        loss_sum, correct = progress.totals.tolist()
-        if not loss_sum < float("inf"):
-            raise InputError(f"the training loss of epoch {epoch} ({loss_sum / seen}) must be finite; lower --lr")
-        row = {"train_loss": loss_sum / seen, "train_accuracy": 100 * correct / seen}
+        seconds, (loss, accuracy) = time.perf_counter() - started, progress.means
         self.folder.log(
-            f"Train set: Average loss: {row['train_loss']:.4f}, Accuracy: {int(correct)}/{seen} "
-            f"({row['train_accuracy']:.2f}%), {seconds:.1f} s"
+            f"Train set: Average loss: {loss:.4f}, Accuracy: {progress.hits}/{progress.seen} "
+            f"({accuracy:.2f}%), {seconds:.1f} s"
         )
-        return {**row, "train_seconds": seconds, "images_per_second": seen / seconds}
+        return {
+            "train_loss": loss,
+            "train_accuracy": accuracy,
+            "train_seconds": seconds,
+            "images_per_second": progress.seen / seconds,
+        }
 
     def _order(self, progress: Progress) -> tuple[Tensor, ...]:
         """The batches of the epoch under way as positions, also when part of it is done."""
@@ -280,23 +317,64 @@ class Trainer:
             progress.generator.set_state(generator.get_state())
         return order
 
-    def _train_step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One step of the optimizers, and the sum of the losses and the number of hits before it."""
-        totals = torch.zeros(2, device=labels.device)
+    def _train_step(self, progress: Progress, images: Tensor, labels: Tensor) -> None:
+        """One step of the optimizers, skipped if the loss or a gradient is not finite."""
         for optimizer in self.optimizers:
             optimizer.zero_grad()
+        totals = torch.zeros(2, device=labels.device)
         for part, truth in zip(images.split(self.at_once), labels.split(self.at_once), strict=True):
             with self._autocast():
                 logits = self.model(part)
-                loss = F.cross_entropy(logits, truth)
-            (loss * (len(truth) / len(labels))).backward()
+            loss = F.cross_entropy(logits.float(), truth, reduction="sum")
+            progress.scaler.scale(loss / len(labels)).backward()
             hits = (logits.detach().argmax(1) == truth).sum()
-            totals += torch.stack([loss.detach() * len(truth), hits])
-        if self.clip is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
-        for optimizer in self.optimizers:
-            optimizer.step()
-        return totals
+            totals += torch.stack([loss.detach(), hits])
+        progress.scaler.unscale_(self._all_gradients)
+        norm = nn.utils.get_total_norm([weight.grad for weight in self.model.parameters() if weight.grad is not None])
+        # before the step, or it could not be skipped: the one time in a step that a GPU is waited for
+        loss_sum, correct, length = torch.stack([*totals, norm]).tolist()
+        if math.isfinite(loss_sum) and math.isfinite(length):
+            if self.clip is not None:
+                nn.utils.clip_grads_with_norm_(self.model.parameters(), self.clip, norm)
+            for optimizer, scheduler in zip(self.optimizers, progress.schedulers, strict=True):
+                optimizer.step()
+                scheduler.step()
+            progress.loss += loss_sum
+            progress.hits += int(correct)
+            progress.seen += len(labels)
+            progress.skipped = 0
+        else:
+            self._skip(progress, loss_sum / len(labels))
+        progress.scaler.update()
+
+    @cached_property
+    def _all_gradients(self) -> torch.optim.Optimizer:
+        """Never stepped: a scaler asks optimizers for gradients, and those of KernelMuon are not the model's."""
+        return torch.optim.SGD(self.model.parameters())
+
+    def _skip(self, progress: Progress, loss: float) -> None:
+        """Say why a step is not made.
+
+        Raises:
+            Diverged: If it is one too many.
+        """
+        progress.skipped += 1
+        found = [
+            name
+            for name, weight in self.model.named_parameters()
+            if weight.grad is not None and not weight.grad.isfinite().all()
+        ]
+        others = f" and {len(found) - 1} others" if len(found) > 1 else ""
+        what = f"the gradient of {found[0]}{others}" if found else "the loss or the norm of all gradients"
+        scale = f", gradient scale {progress.scaler.get_scale():g}" if progress.scaler.is_enabled() else ""
+        where = f"step {progress.step} of epoch {len(progress.rows) + 1}"
+        self.folder.log(f"WARNING: {where} is skipped: {what} is not finite (loss {loss:.4g}{scale})")
+        if progress.skipped >= MOST_SKIPPED:
+            raise Diverged(self._astray(f"{progress.skipped} steps in a row were skipped, up to {where}"))
+
+    def _astray(self, what: str) -> str:
+        advice = "lower --lr" if self.precision == "float32" else "lower --lr, or use --precision float32"
+        return f"{what}; the last checkpoint in {self.folder.path} was left as it was; {advice}"
 
     def schedulers(self) -> list[torch.optim.lr_scheduler.LRScheduler]:
         """One for each optimizer, stepped after every batch."""
@@ -308,4 +386,4 @@ class Trainer:
 
     def _autocast(self) -> torch.autocast:
         device = self.train.labels.device.type
-        return torch.autocast(device, dtype=torch.bfloat16, enabled=self.bfloat16)
+        return torch.autocast(device, dtype=getattr(torch, self.precision), enabled=self.precision != "float32")

@@ -69,7 +69,7 @@ def test_the_recipe_table_is_that_of_the_recipes() -> None:
         assert ("mirrored" in table["training images"][name]) == recipe.augment.mirror
         assert (f"up to {recipe.augment.shift} pixels" in table["training images"][name]) == bool(recipe.augment.shift)
         assert ("CIFAR-10" in table["training images"][name]) == (recipe.normalise is not None)
-        assert ("bfloat16" in table["precision"][name]) == recipe.bfloat16
+        assert table["`--precision`"][name].startswith(f"`{recipe.precision}`")
         assert (table["over the run"][name] == "constant") == (recipe.schedule(0.01) == recipe.schedule(0.99) == 1)
     assert "rises for 20 % of the steps" in table["over the run"]["tuned"]
     assert max((step / 100 for step in range(101)), key=train_stn.RECIPES["tuned"].schedule) == 0.2
