@@ -34,7 +34,7 @@ from scripts.devices import choose_device
 from scripts.errors import InputError
 
 ROOT = Path(__file__).parent.parent
-SLOWER = 1.05
+SLOWER, UNCLEAR = 1.05, 1.2  # above which an interval lies, or reaches
 SAMPLE = 0.002  # seconds: shorter than the turn of another process on a busy processor, so that most are undisturbed
 
 
@@ -86,8 +86,15 @@ def measured(trees: dict[str, Path], chosen: Sequence[Cell], seconds: float) -> 
             rounds = affordable(seconds, count * sum(once.values()))
             times = in_turn({name: partial(worker.time, cell, count) for name, worker in workers.items()}, rounds)
             interval = ratio(times["now"], times["base"])
-            print(f"{cell!s:<60} {interval}{'  slower' if interval.low > SLOWER else ''}", flush=True)
+            print(f"{cell!s:<62} {interval} {verdict(interval)}".rstrip(), flush=True)
             yield cell, interval
+
+
+def verdict(interval: Interval) -> str:
+    """What is to be said of a ratio: nothing, where it is known to be harmless."""
+    if interval.low > SLOWER:
+        return "slower"
+    return f"may be slower by {interval.high - 1:.0%}: give it more --seconds" if interval.high > UNCLEAR else ""
 
 
 class Worker:

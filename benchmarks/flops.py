@@ -2,7 +2,8 @@
 
 FLOPs: two for each multiplication with an addition, of matrix products, convolutions, attention and sampling; nothing
 for norms, activations and optimizers, as is usual. ``FlopCounterMode`` counts the same, except that it sees nothing of
-sampling, and of attention on a CPU: hence this file. The sizes alone decide, so that whoever skips work gains by it.
+sampling, and of attention on a CPU: hence this file. The sizes alone decide: whoever leaves out what nobody reads, such
+as all tokens but the first of the last block, gains by it.
 
 Numbers moved: every layer reads its inputs and weights once and writes its output once, and what works element by
 element costs nothing, as if it were fused with its neighbour: the least that memory has to bear without caches.

@@ -19,7 +19,7 @@ from benchmarks.modes import MODES
 from benchmarks.timing import interleaved, warm_up
 from scripts.batches import channel_statistics, resized, shuffled, training_batches
 from scripts.data import Split
-from scripts.devices import fast_at_bfloat16
+from scripts.devices import choose_precision
 from scripts.image_tree import SPLITS, read_image_tree
 from scripts.models import STNClassifier, VisionTransformer
 from scripts.run_folder import RunFolder
@@ -82,7 +82,7 @@ def test_augmenting_and_feeding(benchmark: BenchmarkFixture, device: torch.devic
         network = STNClassifier(dropout=0.0).to(memory_format=torch.channels_last)
     else:
         network = VisionTransformer.from_preset(recipe.preset, image_size=side, **recipe.options)
-    dtype = torch.bfloat16 if recipe.bfloat16 and fast_at_bfloat16(device) else torch.float32
+    dtype = getattr(torch, choose_precision(recipe.precision, device))
     calls = {"feed": feed, "step": MODES["step"](network.to(device), x, dtype)}
     for call in calls.values():
         warm_up(call)

@@ -12,6 +12,7 @@ import torch
 from benchmarks import compare, machine
 from benchmarks.cells import Cell
 from benchmarks.modes import MODES
+from benchmarks.timing import Interval
 from scripts.errors import InputError
 
 CPU = torch.device("cpu")
@@ -53,7 +54,17 @@ def test_a_slow_down_of_20_percent_is_caught_and_what_is_unchanged_passes(
         file.write(SLOWED)
     assert compare.compare(trees, [MLP, ATTENTION], seconds=0.7) == [MLP]
     said = capsys.readouterr().out
-    assert said.count("slower") == said.count(str(MLP)) == 2, "the second time in new processes"
+    assert said.count("] slower") == said.count(str(MLP)) == 2, "the second time in new processes"
+
+
+@pytest.mark.parametrize(
+    ("interval", "said"),
+    [((1.0, 0.9, 1.1), ""), ((1.04, 1.03, 1.06), ""), ((1.2, 1.06, 1.4), "slower"), ((1.1, 0.9, 1.3), "by 30%")],
+)
+def test_a_slow_down_that_noise_may_hide_is_said(interval: tuple[float, float, float], said: str) -> None:
+    verdict = compare.verdict(Interval(*interval))
+    assert said in verdict
+    assert bool(said) == bool(verdict)
 
 
 def test_a_cell_that_one_tree_cannot_do_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
