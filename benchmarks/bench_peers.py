@@ -36,10 +36,8 @@ class Options:
     minutes: float = option(10.0, "how long to time all cells together; compiling comes on top", type=positive)
     batch: int | None = option(None, "samples at once, where it is not to be that of the cell", type=whole(1))
     device: str = option("auto", "where to compute, auto or a name such as cuda:1")
-    out: str | None = option(None, "the file to write, .json, with page and picture beside it; otherwise in results/")
-    smoke: bool = option(
-        False, "every cell small and twice, to see that it works; nothing lands in results/", type=bool
-    )
+    out: str | None = option(None, "the file to write, .json, page and picture beside it; of all cells, in results/")
+    smoke: bool = option(False, "every cell small and twice, to see that it works", type=bool)
 
 
 class Mode(NamedTuple):
@@ -184,7 +182,7 @@ def main(options: Options) -> None:
         InputError: If a name is not there.
     """
     device = choose_device(options.device)
-    out = target(options.out, options.smoke, device, "peers")
+    out = target(options.out, options.smoke or bool(options.only or options.batch), device, "peers")
     everything = rows(small=options.smoke, batch=options.batch)
     found = list(groups(everything, device, options.only))
     if not found:

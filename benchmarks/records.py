@@ -16,15 +16,15 @@ from scripts.files import write_whole
 RESULTS = Path(__file__).parent / "results"
 
 
-def target(out: str | None, smoke: bool, device: torch.device, subject: str) -> Path | None:
-    """The file that was asked for, or else one that is named after the machine; none for a trial.
+def target(out: str | None, part: bool, device: torch.device, subject: str) -> Path | None:
+    """The file that was asked for, or else one named after machine and day; none for a part, which is no result.
 
     Raises:
         InputError: If it is not JSON.
     """
     if out is None:
         machine = re.sub(r"\W+", "-", identity(device)).strip("-").lower()
-        return None if smoke else RESULTS / f"{machine}--{datetime.now(timezone.utc).date()}--{subject}.json"
+        return None if part else RESULTS / f"{machine}--{datetime.now(timezone.utc).date()}--{subject}.json"
     if not out.endswith(".json"):
         raise InputError(f"--out ({out}) must end in .json")
     return Path(out)

@@ -38,8 +38,8 @@ class Options:
 
     minutes: float = option(3.0, "how long to time all curves together", type=positive)
     device: str = option("auto", "where to compute, auto or a name such as cuda:1")
-    out: str | None = option(None, "the file to write, .json, with the picture beside it; otherwise in results/")
-    smoke: bool = option(False, "three sizes a curve, to see that it works; nothing lands in results/", type=bool)
+    out: str | None = option(None, "the file to write, .json, the picture beside it; unless --smoke, in results/")
+    smoke: bool = option(False, "three sizes a curve, to see that it works", type=bool)
 
 
 class Piece(NamedTuple):

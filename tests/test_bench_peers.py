@@ -1,6 +1,7 @@
 """The comparison with other libraries: all do the same work, and the table says who was faster."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from benchmarks.bench_peers import Group, Mode, Options, all_modes, compared, gr
 from benchmarks.memory import kept_bytes
 from benchmarks.peer_table import draw, markdown, means, memory, outcome
 from benchmarks.peers import KIT
+from benchmarks.records import target
 from benchmarks.timing import check
 from scripts.errors import InputError
 
@@ -152,6 +154,13 @@ def test_everything_is_written_and_a_trial_says_so(tmp_path: Path) -> None:
     assert out.with_suffix(".md").read_text("utf-8") == markdown(content)
     assert "no figure here means anything" in markdown(content)
     assert out.with_suffix(".png").is_file()
+
+
+def test_a_result_is_named_after_its_machine_and_a_part_is_no_result() -> None:
+    path = target(None, False, CPU, "peers")
+    assert path.parent.name == "results"
+    assert re.fullmatch(r"[a-z0-9-]+--\d{4}-\d\d-\d\d--peers\.json", path.name)
+    assert target(None, True, CPU, "peers") is None
 
 
 @pytest.mark.parametrize(
