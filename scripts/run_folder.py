@@ -140,7 +140,7 @@ class RunFolder:
         """The last checkpoint that is as it was written, or None before the first one.
 
         Raises:
-            InputError: If all that are there are damaged.
+            InputError: If all that are there are damaged, or the one to go on from is no checkpoint.
         """
         index = self.path / "checkpoints.json"
         known = read_json(index).get("sha256") if index.exists() else []
@@ -152,7 +152,9 @@ class RunFolder:
             return None
         if sound[0] != there[0]:
             print(f"WARNING: {there[0]} is damaged: its hash is not in {index.name}", file=sys.stderr)
-        state: dict[str, Any] = read_torch(sound[0])
+        state = read_torch(sound[0])
+        if not isinstance(state, dict):
+            raise InputError(f"{sound[0]} must be a checkpoint; it is another torch file")
         return state
 
 

@@ -72,8 +72,8 @@ ROWS = [
     Row("train_stn", "--validation 1.5", "--validation (1.5) must be a share between 0 and 1"),
     Row("train_stn", "--validation some", f"--validation (some) {ABOVE_ZERO}"),
     Row("train_stn", "--validation 0.001", "--validation (0.001) must leave images on both sides; there are 12"),
-    Row("train_stn", "--precision float16", "--precision (float16) must be auto, float32 or bfloat16 on cpu"),
     Row("train_stn", "--precision half", "--precision (half) must be one of ..."),
+    Row("train_stn", "--precision float16", "--precision (float16) must be auto, float32 or bfloat16 on cpu"),
     Row("train_stn", "--device cuda:99", f"--device (cuda:99) {DEVICE}"),
     Row("train_stn", "--device gpu", f"--device (gpu) {DEVICE}"),
     Row("train_stn", "--device meta", f"--device (meta) {DEVICE}"),
@@ -405,6 +405,19 @@ def a_checkpoint_with_less_in_it() -> None:
 @row("train_stn", "--resume ended", OTHER_RUN)
 def a_checkpoint_of_another_kind() -> None:
     sealed("last.pt", lambda state: state.update(rng=[1, 2], rows=7))
+
+
+@row("train_stn", "--resume ended", "--resume (ended) must be a run of this version of the kit (...); its checkpoint "
+     "is of version 0")  # fmt: skip
+def a_checkpoint_of_another_version() -> None:
+    sealed("last.pt", lambda state: state.update(version=0))
+
+
+@row("train_stn", "--resume ended", "ended/last.pt must be a checkpoint; it is another torch file")
+def a_checkpoint_that_is_a_tensor() -> None:
+    path = Path("ended/last.pt")
+    torch.save(torch.ones(3), path)
+    Path("ended/checkpoints.json").write_text(json.dumps({"sha256": [digest(path)]}))
 
 
 # weights

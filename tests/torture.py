@@ -35,7 +35,7 @@ from tests.test_train_vit import TINY
 
 FLAGS = ["--data", "digits", "--device", "cpu", "--precision", "float32", "--save-minutes", "1e-9", "--epochs", "3",
          "--batch-size", "32", "--limit-train", "80", "--limit-test", "40"]  # fmt: skip
-PATIENCE = 120.0  # seconds: a run that takes longer hangs
+PATIENCE = 600.0  # seconds: a run that takes longer hangs
 ENTRIES = {"train_stn": train_stn, "train_vit": train_vit}
 
 
