@@ -145,16 +145,16 @@ class RunFolder:
         index = self.path / "checkpoints.json"
         known = read_json(index).get("sha256") if index.exists() else []
         there = [path for path in (self.path / "last.pt", self.path / "previous.pt") if path.exists()]
-        sound = [path for path in there if isinstance(known, list) and digest(path) in known]
-        if not sound:
-            if there:
-                raise InputError(f"--resume ({self.path}) must hold a sound checkpoint; all are damaged")
+        if not there:
             return None
-        if sound[0] != there[0]:
+        sound = next((path for path in there if isinstance(known, list) and digest(path) in known), None)
+        if sound is None:
+            raise InputError(f"--resume ({self.path}) must hold a sound checkpoint; all are damaged")
+        if sound != there[0]:
             print(f"WARNING: {there[0]} is damaged: its hash is not in {index.name}", file=sys.stderr)
-        state = read_torch(sound[0])
+        state = read_torch(sound)
         if not isinstance(state, dict):
-            raise InputError(f"{sound[0]} must be a checkpoint; it is another torch file")
+            raise InputError(f"{sound} must be a checkpoint; it is another torch file")
         return state
 
 

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from scripts import data, experiment
+from scripts import data, experiment, run_folder
 from scripts.batches import Normalise
 from scripts.command_line import parse
 from scripts.data import load
+from scripts.files import write_whole
 from scripts.models import STNClassifier
+from scripts.report import NEEDED as NEEDED_BY_THE_REPORT
 from scripts.run_folder import read_metrics
 from scripts.train_stn import RECIPES, Options, main
 from tests.servers import refused
@@ -163,6 +165,26 @@ def test_a_run_that_is_terminated_goes_on_by_the_command_that_it_prints(tree: Pa
     assert (tmp_path / "run" / "report.html").exists()
     log = (tmp_path / "run" / "train.log").read_text()
     assert re.findall(r"^Epoch (\d+)/40", log, re.MULTILINE) == [str(epoch + 1) for epoch in range(40)]
+
+
+@pytest.mark.usefixtures("_no_report")
+@pytest.mark.parametrize("name", ["findings.pt", "summary.json"])
+def test_a_run_that_ends_behind_its_last_epoch_goes_on_to_all_its_files(
+    name: str, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A summary says that the run is finished, so that nothing which the report needs may be missing then."""
+
+    def dying(path: Path, write: object) -> None:
+        if path.name == name:
+            raise KeyboardInterrupt
+        write_whole(path, write)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder, "write_whole", dying)
+        with pytest.raises(KeyboardInterrupt):
+            main(options(data=str(tree), epochs=1, out="run"))
+    main(parse(Options, "train_stn", ["--resume", "run"]))
+    assert all((tmp_path / "run" / needed).exists() for needed in NEEDED_BY_THE_REPORT)
 
 
 @pytest.mark.usefixtures("_no_report")

@@ -5,13 +5,14 @@
 
 Runs are forked from one process that has imported everything: to import takes longer than to train here. Three of four
 kills come from outside after a random time, the fourth while a file is written. Only the size of the Vision Transformer
-is another than in real runs. The program ends at the first difference, and leaves the folders.
+is another than in real runs. The program ends with exit code 1 at the first difference, and leaves the folders.
 """
 
 import os
 import random
 import shutil
 import signal
+import sys
 import tempfile
 import time
 import traceback
@@ -26,7 +27,6 @@ from torch import Tensor
 
 from scripts import data, experiment, report, train_stn, train_vit
 from scripts.command_line import option, parse, run, whole
-from scripts.errors import InputError
 from scripts.files import read_json
 from scripts.models import PRESETS
 from scripts.run_folder import read_metrics
@@ -95,7 +95,7 @@ class Kill:
         if self.point == "sync":
             os.fsync = dying(os.fsync)
         elif self.point == "rename":
-            Path.replace = dying(Path.replace)  # type: ignore[method-assign]
+            Path.replace = dying(Path.replace)
         elif self.point:
             torch.save = half
 
@@ -104,7 +104,7 @@ def attempt(main: Callable[[], None], program: str, said: Path, kill: Kill) -> i
     """Run ``main`` in a process of its own; its exit code, or None if it was killed.
 
     Raises:
-        InputError: If nobody killed it and it does not end.
+        SystemExit: If nobody killed it and it does not end.
     """
     child = os.fork()
     if child == 0:
@@ -128,7 +128,7 @@ def attempt(main: Callable[[], None], program: str, said: Path, kill: Kill) -> i
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     if kill.seconds == PATIENCE:
-        raise InputError(f"a run must end within {PATIENCE} s; {said} is what it said")
+        sys.exit(f"a run must end within {PATIENCE} s; {said} is what it said")
     return None
 
 
@@ -137,10 +137,7 @@ def begin_or_go_on(program: str, folder: Path, said: Path, kill: Kill) -> int | 
     if (folder / "summary.json").exists():
         return attempt(lambda: print(report.write_report(folder)), "report", said, kill)
     if not (folder / "config.json").exists():
-        for path in folder.glob("*") if folder.exists() else ():
-            path.unlink()
-        for path in folder.glob(".*"):
-            path.unlink()
+        shutil.rmtree(folder, ignore_errors=True)
     given = ["--resume", str(folder)] if (folder / "config.json").exists() else [*FLAGS, "--out", str(folder)]
     entry = ENTRIES[program]
     return attempt(lambda: entry.main(parse(entry.Options, program, given)), program, said, kill)
@@ -173,11 +170,11 @@ def torture(program: str, kills: int, draw: random.Random, root: Path) -> None:
     """Kill runs of one script so often.
 
     Raises:
-        InputError: At the first run that does not end, or ends differently.
+        SystemExit: At the first run that does not end, or ends differently.
     """
     whole_run, started = root / f"{program}-whole", time.time()
     if begin_or_go_on(program, whole_run, root / f"{program}-whole.txt", Kill()) != 0:
-        raise InputError(f"{program} must run without being killed; {whole_run}.txt is what it said")
+        sys.exit(f"{program} must run without being killed; {whole_run}.txt is what it said")
     seconds, killed, runs = (whole_run / "summary.json").stat().st_mtime - started, 0, 0
     while killed < kills:
         runs += 1
@@ -191,9 +188,9 @@ def torture(program: str, kills: int, draw: random.Random, root: Path) -> None:
                 names = [name for name in ("config.json", "last.pt", "summary.json") if (folder / name).exists()]
                 print(f"{program}: kill {killed} {kill}, run {runs} left {', '.join(names) or 'nothing'}", flush=True)
             elif ended != 0:
-                raise InputError(f"{program}: run {runs} must go on; it ended with {ended}, {said} is what it said")
+                sys.exit(f"{program}: run {runs} must go on; it ended with {ended}, {said} is what it said")
         if found := differences(whole_run, folder):
-            raise InputError(f"{program}: run {runs} must end as {whole_run}; {folder} has other {', '.join(found)}")
+            sys.exit(f"{program}: run {runs} must end as {whole_run}; {folder} has other {', '.join(found)}")
     print(f"{program}: {killed} kills, {runs} runs, all of them with the same weights, metrics and log")
 
 
