@@ -16,10 +16,11 @@ from scripts.batches import Augment, Normalise, channel_statistics, resized
 from scripts.command_line import option, positive, share, whole
 from scripts.data import Dataset, Split, load
 from scripts.devices import choose_device, choose_precision
-from scripts.errors import InputError
+from scripts.errors import Diverged, InputError, Stopped
 from scripts.findings import classification_findings, evenly_spaced
+from scripts.processes import Processes
 from scripts.report import write_report
-from scripts.run_folder import RunFolder, environment
+from scripts.run_folder import RunFolder, WatchedFolder, environment
 from scripts.training import Predict, Trainer
 
 
@@ -125,23 +126,35 @@ def conduct(
         options = asked_before(options, Path(options.resume))
     elif options.out:
         RunFolder.refuse_taken(Path(options.out))  # before anything is downloaded
-    device = choose_device(options.device)
-    dataset = load(options.data).limited(options.limit_train, options.limit_test).to(device)
-    train, held_out = dataset.train.divided(options.validation) if options.validation else (dataset.train, dataset.test)
-    recipe = settle(recipes[options.recipe], options, dataset, train, device)
-    torch.manual_seed(options.seed)
-    subject = build(options, recipe, dataset, device)
-    trainer, checkpoint = prepare(options, recipe, subject, dataset, train, held_out)
-    folder, normalise = trainer.folder, recipe.normalise
-    assert normalise is not None
-
-    rows = trainer.fit(checkpoint)
-    last = shown = trainer.evaluate(dataset.test)
-    best = max(row.get("test_accuracy", 0.0) for row in rows)
-    if options.validation:  # then no row knows the test set, and the best checkpoint meets it here
-        subject.network.load_state_dict(torch.load(folder.path / "best.pt", weights_only=True)["model"])
-        shown = trainer.evaluate(dataset.test)
-        best = shown.accuracy
+    processes = Processes.started()
+    device = choose_device(options.device, processes)
+    with processes.connected(device):
+        with processes.first_alone():  # it downloads and decodes, and the others find what it left
+            dataset = load(options.data)
+        dataset = dataset.limited(options.limit_train, options.limit_test).to(device)
+        train, held_out = (
+            dataset.train.divided(options.validation) if options.validation else (dataset.train, dataset.test)
+        )
+        recipe = settle(recipes[options.recipe], options, dataset, train, device)
+        torch.manual_seed(options.seed)
+        subject = build(options, recipe, dataset, device)
+        trainer, checkpoint = prepare(options, recipe, subject, dataset, train, held_out, processes)
+        folder, normalise = trainer.folder, recipe.normalise
+        assert normalise is not None
+        try:
+            rows = trainer.fit(checkpoint)
+        except (Stopped, Diverged):
+            if processes.first:
+                raise
+            return  # it is said once
+        last = shown = trainer.evaluate(dataset.test)
+        best = max(row.get("test_accuracy", 0.0) for row in rows)
+        if options.validation:  # then no row knows the test set, and the best checkpoint meets it here
+            subject.network.load_state_dict(torch.load(folder.path / "best.pt", "cpu", weights_only=True)["model"])
+            shown = trainer.evaluate(dataset.test)
+            best = shown.accuracy
+    if not processes.first:
+        return
     summary = {
         "dataset": dataset.name,
         "recipe": options.recipe,
@@ -205,7 +218,13 @@ def settle(recipe: AnyRecipe, options: RunOptions, dataset: Dataset, train: Spli
 
 
 def prepare(
-    options: RunOptions, recipe: Recipe, subject: Subject, dataset: Dataset, train: Split, held_out: Split
+    options: RunOptions,
+    recipe: Recipe,
+    subject: Subject,
+    dataset: Dataset,
+    train: Split,
+    held_out: Split,
+    processes: Processes,
 ) -> tuple[Trainer, dict[str, Any] | None]:
     """A trainer with a run folder that says what the options came to, and the checkpoint to go on from.
 
@@ -232,14 +251,14 @@ def prepare(
     }
     device = train.labels.device
     checkpoint = None
+    folder = open_folder(options, dataset.name, processes)
     if options.resume:
-        folder = RunFolder.reopen(Path(options.resume))
         refuse_change(folder.path, resolved)
         checkpoint = folder.last_sound()
     else:
-        folder = RunFolder.create(Path(options.out) if options.out else default_folder(options, dataset.name))
         folder.json("config.json", {"asked": dataclasses.asdict(options), "resolved": resolved})
-        folder.json("environment.json", environment(device) | {"data": dataset.description, "notice": dataset.notice})
+        source = {"data": dataset.description, "notice": dataset.notice}
+        folder.json("environment.json", environment(device) | {"processes": processes.count} | source)
     if checkpoint is None:
         folder.rewind(0, [])
         folder.announce(dataset.notice)
@@ -265,10 +284,27 @@ def prepare(
         precision=recipe.precision,
         seed=options.seed,
         save_minutes=options.save_minutes,
+        processes=processes,
         folder=folder,
         about={"recipe": options.recipe, **resolved},
     )
     return trainer, checkpoint
+
+
+def open_folder(options: RunOptions, dataset: str, processes: Processes) -> RunFolder:
+    """The run folder: the first process opens it, and the others watch.
+
+    Raises:
+        InputError: If it is taken, or a run cannot go on there.
+    """
+    if not processes.first:
+        return WatchedFolder(Path(processes.told("")))
+    if options.resume:
+        folder = RunFolder.reopen(Path(options.resume))
+    else:
+        folder = RunFolder.create(Path(options.out) if options.out else default_folder(options, dataset))
+    processes.told(str(folder.path))
+    return folder
 
 
 def refuse_change(folder: Path, resolved: dict[str, Any]) -> None:
