@@ -65,10 +65,11 @@ class Attention(nn.Module):
         - With ``return_weights=True`` also the weights (B, num_heads, N, N) before dropout: a row sums to one, or to
           zero if it attends to nothing. The output is then computed from them without the fused kernel: equal up to
           rounding (and the draw of ``attn_dropout``), with a gradient for the weights and with second derivatives.
+        - With ``first=n`` only the first n tokens (B, n, dim), for less work, and weights (B, num_heads, n, N).
 
     Raises:
         TypeError: If the mask is neither boolean nor floating point.
-        ValueError: If a size or a probability is out of range, or input or mask have another shape.
+        ValueError: If a size, a probability or ``first`` is out of range, or input or mask have another shape.
     """
 
     def __init__(
@@ -109,15 +110,19 @@ class Attention(nn.Module):
                 nn.init.zeros_(bias)
 
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, return_weights: bool = False
+        self, x: Tensor, mask: Tensor | None = None, return_weights: bool = False, first: int | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Return the tokens after attention, and the weights where they are asked for."""
         if x.ndim != 3 or x.shape[-1] != self.dim:
             raise ValueError(f"Attention: input {tuple(x.shape)} must be (B, N, {self.dim})")
+        if first is not None and not 1 <= first <= x.shape[1]:
+            raise ValueError(f"Attention: first ({first}) must be at least 1 and at most N ({x.shape[1]})")
         q, k, v = rearrange(self.qkv(x), "b n (three heads d) -> three b heads n d", three=3, heads=self.num_heads)
         bias = empty = weights = None
         if mask is not None:
             bias, empty, k, v = open_mask(mask, k, v)
+            bias, empty = bias[:, :, :first], empty[:, :, :first]
+        q = q[:, :, :first]  # (B, heads, n, d)
         attn_dropout = self.attn_dropout if self.training else 0.0  # the fused kernel does not ask
         if return_weights or (q.requires_grad and fused_kernel_is_slow(q)):
             scores = q * q.shape[-1] ** -0.5 @ k.mT  # (B, heads, N, N)

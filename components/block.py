@@ -37,10 +37,11 @@ class Block(nn.Module):
     Shape:
         - Input: (B, N, dim), and ``mask`` as in ``Attention``: (B, num_heads, N, N), True = attend.
         - Output: (B, N, dim); with ``return_weights=True`` also the attention weights (B, num_heads, N, N).
+        - With ``first=n`` only the first n tokens (B, n, dim), for less work, and weights (B, num_heads, n, N).
 
     Raises:
         TypeError: If the mask is neither boolean nor floating point.
-        ValueError: If a size or a probability is out of range, or input or mask have another shape.
+        ValueError: If a size, a probability or ``first`` is out of range, or input or mask have another shape.
     """
 
     def __init__(
@@ -74,14 +75,14 @@ class Block(nn.Module):
             child.reset_parameters()
 
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, return_weights: bool = False
+        self, x: Tensor, mask: Tensor | None = None, return_weights: bool = False, first: int | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Return the tokens after both branches, and the attention weights where they are asked for."""
         if x.ndim != 3 or x.shape[-1] != self.attn.dim:
             raise ValueError(f"Block: input {tuple(x.shape)} must be (B, N, {self.attn.dim})")
-        attended = self.attn(self.norm1(x), mask, return_weights)
-        attended, weights = attended if return_weights else (attended, None)  # (B, N, D), (B, heads, N, N)
-        x = x + self._skip_samples(attended)
+        attended = self.attn(self.norm1(x), mask, return_weights, first)
+        attended, weights = attended if return_weights else (attended, None)  # (B, n, D), (B, heads, n, N)
+        x = x[:, :first] + self._skip_samples(attended)
         x = x + self._skip_samples(self.mlp(self.norm2(x)))
         return x if weights is None else (x, weights)
 

@@ -39,10 +39,12 @@ class Encoder(nn.Module):
     Shape:
         - Input: (B, N, dim), and ``mask`` as in ``Attention``: (B, num_heads, N, N), True = attend, for every block.
         - Output: (B, N, dim); with ``return_weights=True`` also all attention weights (B, depth, num_heads, N, N).
+        - With ``first=n`` only the first n tokens (B, n, dim): the last block leaves out what nobody reads.
 
     Raises:
         TypeError: If the mask is neither boolean nor floating point.
-        ValueError: If a size or a probability is out of range, or input or mask have another shape.
+        ValueError: If a size, a probability or ``first`` is out of range, input or mask have another shape, or
+            ``first`` is given together with ``return_weights``.
     """
 
     def __init__(
@@ -83,17 +85,20 @@ class Encoder(nn.Module):
             child.reset_parameters()
 
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, return_weights: bool = False
+        self, x: Tensor, mask: Tensor | None = None, return_weights: bool = False, first: int | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Return the tokens after all blocks, and the attention weights of each where they are asked for."""
         if x.ndim != 3 or x.shape[-1] != self.dim:
             raise ValueError(f"Encoder: input {tuple(x.shape)} must be (B, N, {self.dim})")
+        if return_weights and first is not None:
+            raise ValueError(f"Encoder: first ({first}) must be None with return_weights: those are of every token")
         attention = []
-        for block in self.blocks:
+        for index, block in enumerate(self.blocks, 1):
+            wanted = first if index == len(self.blocks) else None
             if self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, mask, return_weights, use_reentrant=False)
+                x = checkpoint(block, x, mask, return_weights, wanted, use_reentrant=False)
             else:
-                x = block(x, mask, return_weights)
+                x = block(x, mask, return_weights, wanted)
             if return_weights:
                 x, weights = x  # (B, N, D), (B, heads, N, N)
                 attention.append(weights)

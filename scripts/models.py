@@ -179,7 +179,7 @@ class VisionTransformer(nn.Module):
         x = self.embeddings(x)  # (B, 1 + N, D)
         if self.training and self.patch_dropout:
             x = drop_patches(x, self.patch_dropout)
-        encoded = self.encoder(x, return_weights=return_weights)
-        x, weights = encoded if return_weights else (encoded, None)  # (B, 1 + N, D), (B, L, heads, 1 + N, 1 + N)
+        encoded = self.encoder(x, return_weights=return_weights, first=None if return_weights else 1)
+        x, weights = encoded if return_weights else (encoded, None)  # class token first; (B, L, heads, 1 + N, 1 + N)
         logits: Tensor = self.head(x[:, 0])
         return logits if weights is None else (logits, weights)

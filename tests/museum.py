@@ -415,6 +415,12 @@ ATTENTION = (
                  "https://github.com/pytorch/pytorch/pull/170415"),
     ),
     Exhibit(
+        "where only the first tokens are asked for, they attend to nobody else",
+        change=("q = q[:, :, :first]", "q, k, v = q[:, :, :first], k[:, :, :first], v[:, :, :first]"),
+        law=test_attention.test_the_first_tokens_alone_are_those_of_all_with_their_gradients,
+        given={"masked": False, "return_weights": False},
+    ),
+    Exhibit(
         "the mask is forgotten where weights are asked for",
         change=("scores if bias is None else scores + bias", "scores"),
         law=test_attention.test_true_in_a_mask_means_attend,
@@ -523,38 +529,44 @@ MLP = (
 
 BLOCK = (
     Exhibit(
+        "the first tokens are added to the last",
+        change=("x = x[:, :first] + self", "x = x[:, -attended.shape[1] :] + self"),
+        law=test_block.test_the_first_tokens_alone_are_those_of_all,
+    ),
+    Exhibit(
         "no residual around the MLP",
         change=("x = x + self._skip_samples(self.mlp(", "x = self._skip_samples(self.mlp("),
         law=test_block.test_with_silent_branches_it_is_the_identity,
     ),
     Exhibit(
         "the attention is added to itself, not to its input",
-        change=("x = x + self._skip_samples(attended)", "x = attended + self._skip_samples(attended)"),
+        change=("x = x[:, :first] + self._skip_samples(attended)", "x = attended + self._skip_samples(attended)"),
         law=test_block.test_with_silent_branches_it_is_the_identity,
         reports=("https://github.com/kyegomez/BitNet/issues/32",),
     ),
     Exhibit(
         "post-norm: the residual path itself is normalised",
-        change=("x = x + self._skip_samples(attended)", "x = self.norm1(x + self._skip_samples(attended))"),
+        change=("x = x[:, :first] + self._skip_samples(attended)", "x = self.norm1(x + self._skip_samples(attended))"),
         law=test_block.test_with_silent_branches_it_is_the_identity,
     ),
     Exhibit(
         "the residual starts behind the norm",
-        change=("x = x + self._skip_samples(attended)", "x = self.norm1(x) + self._skip_samples(attended)"),
+        change=("x = x[:, :first] + self._skip_samples(attended)", "x = self.norm1(x) + self._skip_samples(attended)"),
         law=test_block.test_each_branch_sees_a_normalised_input_and_is_added_to_a_raw_one,
         reports=("https://github.com/Howuhh/faster-trajectory-transformer/issues/3",
                  "https://github.com/SHI-Labs/Compact-Transformers/issues/25"),
     ),
     Exhibit(
         "the second residual starts where the first did",
-        change=("x = x + self._skip_samples(attended)\n        x = x + self._skip_samples(self.mlp(self.norm2(x)))",
+        change=("x = x[:, :first] + self._skip_samples(attended)\n"
+                "        x = x + self._skip_samples(self.mlp(self.norm2(x)))",
                 "x = x + self._skip_samples(self.mlp(self.norm2(x + self._skip_samples(attended))))"),
         law=test_block.test_each_branch_sees_a_normalised_input_and_is_added_to_a_raw_one,
         reports=("https://github.com/strutive07/transformer-tensorflow2.0/issues/14",),
     ),
     Exhibit(
         "the sum is written into the input",
-        change=("x = x + self._skip_samples(attended)", "x += self._skip_samples(attended)"),
+        change=("x = x[:, :first] + self._skip_samples(attended)", "x += self._skip_samples(attended)"),
         law=test_contract.test_the_input_is_left_alone,
         reports=("https://github.com/callummcdougall/ARENA_3.0/pull/225",),
     ),
@@ -602,6 +614,13 @@ BLOCK = (
 
 ENCODER = (
     Exhibit(
+        "every block, not only the last, leaves out the tokens that nobody asked for",
+        change=("wanted = first if index == len(self.blocks) else None", "wanted = first"),
+        law=test_encoder.test_the_first_tokens_alone_are_those_of_all,
+        given={"checkpointing": False},
+        error=(ValueError,),
+    ),
+    Exhibit(
         "no norm after the last block",
         change=("x = self.norm(x)", "pass"),
         law=test_encoder.test_every_token_leaves_normalised,
@@ -609,7 +628,7 @@ ENCODER = (
     ),
     Exhibit(
         "the first block again and again, while the others wait",
-        change=("x = block(x, mask, return_weights)", "x = self.blocks[0](x, mask, return_weights)"),
+        change=("x = block(x, mask, return_weights, wanted)", "x = self.blocks[0](x, mask, return_weights, wanted)"),
         law=test_contract.test_every_parameter_gets_a_gradient,
     ),
     Exhibit(

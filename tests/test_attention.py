@@ -76,6 +76,32 @@ def test_scores_are_divided_by_the_root_of_the_width_of_a_head(seed: int, heads:
 
 
 @either_path
+@pytest.mark.parametrize("masked", (False, True))
+@given(seeds, batch_sizes, counts, head_counts, head_widths)
+def test_the_first_tokens_alone_are_those_of_all_with_their_gradients(
+    masked, return_weights, seed, batch, n, heads, width
+) -> None:
+    """All tokens attend, but only the first are asked for: the class token needs no other in the last layer."""
+    attention, x = build(seed, heads * width, heads), random_tokens(seed, batch, n, heads * width).requires_grad_()
+    mask, first = random_mask(seed, batch, heads, n) if masked else None, 1 + seed % n
+    every, some = attention(x, mask, return_weights), attention(x, mask, return_weights, first=first)
+    if return_weights:
+        torch.testing.assert_close(some[1], every[1][:, :, :first])
+        every, some = every[0], some[0]
+    torch.testing.assert_close(some, every[:, :first])
+    upstream = torch.randn(some.shape, generator=generator(seed), dtype=torch.float64)
+    gradients = [torch.autograd.grad(out, x, upstream)[0] for out in (some, every[:, :first])]
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("axis", (1, 2, 3))
+def test_the_first_tokens_take_a_mask_of_any_shape(axis: int) -> None:
+    attention, x = build(0, 6, 2), random_tokens(0, 2, 4, 6)
+    mask = random_mask(0, 2, 2, 4).narrow(axis, 0, 1)
+    torch.testing.assert_close(attention(x, mask, first=2), attention(x, mask)[:, :2])
+
+
+@either_path
 @given(seeds, counts, head_counts, head_widths)
 def test_output_lies_in_the_hull_of_the_values(return_weights, seed: int, n: int, heads: int, width: int) -> None:
     dim = heads * width

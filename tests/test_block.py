@@ -69,6 +69,15 @@ def test_a_mask_hides_and_weights_come_back(seed: int) -> None:
     torch.testing.assert_close(out, attended + block.mlp(reference.layer_norm(block.norm2, attended)))
 
 
+@given(seeds, counts)
+def test_the_first_tokens_alone_are_those_of_all(seed: int, n: int) -> None:
+    block, x, mask, first = build(seed, 6, 2), random_tokens(seed, 2, n, 6), random_mask(seed, 2, 2, n), 1 + seed % n
+    torch.testing.assert_close(block(x, mask, first=first), block(x, mask)[:, :first])
+    some, every = (block(x, mask, return_weights=True, first=m) for m in (first, None))
+    torch.testing.assert_close(some[0], every[0][:, :first])
+    torch.testing.assert_close(some[1], every[1][:, :, :first])
+
+
 def test_stochastic_depth_skips_whole_samples_and_scales_the_others() -> None:
     block, x = build(0, 6, 2, stochastic_depth=0.3).train(), random_tokens(0, 4_000, 3, 6)
     torch.manual_seed(0)

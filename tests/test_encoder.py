@@ -61,6 +61,15 @@ def test_hidden_tokens_stay_hidden_through_every_layer(seed: int, depth: int) ->
     torch.testing.assert_close(encoder(padded, real[None, None, None])[:, real], without)
 
 
+@pytest.mark.parametrize("checkpointing", (False, True))
+@given(seeds, counts, depths)
+def test_the_first_tokens_alone_are_those_of_all(checkpointing: bool, seed: int, n: int, depth: int) -> None:
+    """Every block but the last works on all tokens: the first attend to them there."""
+    encoder, mask = build(seed, 6, depth, 2, checkpointing=checkpointing), random_mask(seed, 2, 2, n)
+    x, first = random_tokens(seed, 2, n, 6), 1 + seed % n
+    torch.testing.assert_close(encoder(x, mask, first=first), encoder(x, mask)[:, :first])
+
+
 @given(seeds)
 def test_one_mask_serves_every_layer(seed: int) -> None:
     encoder, x, mask = build(seed, 6, 2, 2), random_tokens(seed, 2, 4, 6), random_mask(seed, 2, 2, 4)

@@ -90,6 +90,19 @@ def test_any_image_is_classified_and_every_layer_shows_its_weights(seed: int, he
     torch.testing.assert_close(logits, model.head(model.encoder(model.embeddings(x))[:, 0]), msg="the class token")
 
 
+@given(seeds)
+def test_the_last_block_computes_the_class_token_alone(seed: int) -> None:
+    """The head reads nothing else; the logits are those of a last block that computes every token."""
+    torch.manual_seed(seed)
+    model, widths = tiny(), []
+    x = random_images(seed, 2, 3, 16, 24)
+    for block in model.encoder.blocks:
+        block.mlp.register_forward_hook(lambda module, args, out: widths.append(out.shape[1]))
+    logits = model(x)
+    assert widths == [7, 1]
+    torch.testing.assert_close(logits, model.head(model.encoder(model.embeddings(x))[:, 0]))
+
+
 def test_options_reach_the_parts() -> None:
     model = tiny(in_channels=2, dropout=0.1, attn_dropout=0.2, stochastic_depth=0.3, checkpointing=True,
                  interpolation="bilinear")  # fmt: skip
