@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-PATIENCE = timedelta(minutes=30)  # the first process may have images to download while the others wait
+PATIENCE = timedelta(minutes=30)  # the others wait while the first process downloads the images
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Processes:
         """Let the processes talk to each other: NCCL between GPUs, gloo between CPUs.
 
         Raises:
-            ConnectionError: If another process has ended early.
+            ConnectionError: If another process has ended early, or has not answered for half an hour.
         """
         if self.count == 1:
             yield
@@ -59,7 +59,7 @@ class Processes:
         except RuntimeError as error:
             if not any(name in str(error).lower() for name in ("gloo", "nccl")):  # they have no error of their own
                 raise
-            raise ConnectionError("another process of this run has ended, and so does this one") from error
+            raise ConnectionError("another process of this run has ended or does not answer") from error
         finally:
             distributed.destroy_process_group()
 

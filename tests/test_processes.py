@@ -20,6 +20,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from scripts import experiment
 from scripts.batches import Augment
@@ -34,6 +35,7 @@ from scripts.run_folder import RunFolder, WatchedFolder, read_metrics
 from scripts.schedules import one_cycle
 from scripts.train_stn import Options, main
 from scripts.training import Trainer
+from tests.marks import pretends_cuda
 from tests.strategies import generator
 from tests.test_resume import without_times
 from tests.test_training import dots, trainer
@@ -295,7 +297,7 @@ def test_when_one_dies_the_others_end_soon_and_say_so(tmp_path: Path) -> None:
     assert in_processes(3, one_dies, tmp_path) == [0, 0, -signal.SIGKILL]
     for rank in (0, 1):
         assert torch.load(tmp_path / f"{rank}.pt")["error"] == (
-            "another process of this run has ended, and so does this one"
+            "another process of this run has ended or does not answer"
         )
     saved = RunFolder(tmp_path / "killed").last_sound()
     assert saved is not None
@@ -344,6 +346,13 @@ def test_a_device_that_processes_cannot_share_is_refused() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match=r"^--device \(cuda\) must be auto or a device that is there"):
             choose_device("cuda", many)
+
+
+@pretends_cuda
+def test_each_process_takes_a_gpu_of_its_own() -> None:
+    with FakeTensorMode():
+        assert choose_device("cuda", Processes(4, 3, 1)) == torch.device("cuda:1")
+        assert choose_device("cuda:1") == torch.device("cuda:1")
 
 
 # with torchrun
