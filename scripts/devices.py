@@ -24,7 +24,7 @@ def choose_device(name: str, processes: Processes = ALONE) -> torch.device:
             if device.type not in ("cpu", "cuda") or device.index is not None:
                 raise InputError(f"--device ({name}) must be cpu or cuda for {processes.count} processes")
             device = torch.device(device.type, processes.place if device.type == "cuda" else None)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()  # the device "meta" has no number to give
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"--device ({name}) must be auto or a device that is there, such as cpu") from error
     return device

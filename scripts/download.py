@@ -20,23 +20,37 @@ class StalledError(Exception):
     """The transfer is slower than anybody should wait for."""
 
 
-class _Watch(tqdm):
-    """A progress bar that gives up when the last ``window`` seconds brought less than ``slowest`` bytes a second."""
+class EndlessError(Exception):
+    """The host sends more than the file can be."""
 
-    def __init__(self, host: str, slowest: float, window: float) -> None:
+
+class _Watch(tqdm):
+    """A progress bar that gives up when the last ``window`` seconds brought less than ``slowest`` bytes a second.
+
+    And when more than ``largest`` bytes came.
+    """
+
+    def __init__(self, host: str, slowest: float, window: float, largest: float) -> None:
         super().__init__(total=1, unit="B", unit_scale=True, desc=host, leave=False, disable=None)
         # total is 1 until the length is known, for pooch takes an empty bar for none
-        self.slowest, self.window = slowest, window
-        self.since, self.received = time.monotonic(), 0
+        self.slowest, self.window, self.largest = slowest, window, largest
+        self.since, self.received, self.whole = time.monotonic(), 0, 0
 
     def update(self, n: float | None = 1) -> bool | None:
         self.received += int(n or 0)
+        self.whole += int(n or 0)
+        if self.whole > self.largest:
+            raise EndlessError
         elapsed = time.monotonic() - self.since
         if elapsed > self.window:
             if self.received < self.slowest * elapsed:
                 raise StalledError(f"{self.received / elapsed / 1e3:.0f} kB/s")
             self.since, self.received = time.monotonic(), 0
         return super().update(n)
+
+    def reset(self, total: float | None = None) -> None:
+        self.whole = 0  # pooch counts the whole file once more at its end
+        super().reset(total)
 
 
 def fetch(
@@ -47,6 +61,7 @@ def fetch(
     connect_seconds: float = 5.0,
     stall_seconds: float = 10.0,
     slowest: float = 200e3,
+    largest: float = 1e9,
 ) -> Path:
     """Download ``target`` from the first of ``urls`` that delivers the file with this MD5.
 
@@ -57,6 +72,7 @@ def fetch(
         connect_seconds: How long a host may take to answer.
         stall_seconds: How long a host may send nothing, and the window in which ``slowest`` is measured.
         slowest: Bytes a second under which a host is left for the next.
+        largest: Bytes after which it is left: it sends something else.
 
     Raises:
         InputError: If no host delivers; the line names each host and what went wrong there.
@@ -64,7 +80,7 @@ def fetch(
     failures = []
     for url in urls:
         host = urlsplit(url).netloc
-        watch = _Watch(host, 0 if url == urls[-1] else slowest, stall_seconds)
+        watch = _Watch(host, 0 if url == urls[-1] else slowest, stall_seconds, largest)
         loader = pooch.HTTPDownloader(progressbar=watch, timeout=(connect_seconds, stall_seconds))
         pooch.get_logger().setLevel("WARNING")
         try:
@@ -72,6 +88,8 @@ def fetch(
             return target
         except StalledError as error:
             failures.append(f"{host} too slow ({error})")
+        except EndlessError:
+            failures.append(f"{host} sent more than {largest / 1e6:.0f} MB")
         except requests.exceptions.HTTPError as error:
             failures.append(f"{host} answered {getattr(error.response, 'status_code', 'with an error')}")
         except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError):

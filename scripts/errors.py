@@ -1,8 +1,16 @@
 """What ends a program early, in words for the person at the command line."""
 
 
+def one_line(text: str) -> str:
+    """The text with escapes for line breaks and whatever else would move the cursor: names in files are anybody's."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
 class InputError(Exception):
     """Something asked for cannot be had. The message is one line: the name, the value, and what is wanted."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 class Diverged(Exception):  # noqa: N818  # nobody's mistake

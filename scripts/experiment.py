@@ -13,14 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from scripts.batches import Augment, Normalise, channel_statistics, resized
-from scripts.command_line import option, positive, share, whole
+from scripts.command_line import as_flags, option, parse, positive, share, whole
 from scripts.data import Dataset, Split, load
 from scripts.devices import choose_device, choose_precision
 from scripts.errors import Diverged, InputError, Stopped
+from scripts.files import read_torch
 from scripts.findings import classification_findings, evenly_spaced
 from scripts.processes import Processes
 from scripts.report import write_report
-from scripts.run_folder import RunFolder, WatchedFolder, environment
+from scripts.run_folder import RunFolder, WatchedFolder, environment, read_config
 from scripts.training import Predict, Trainer
 
 
@@ -150,7 +151,7 @@ def conduct(
         last = shown = trainer.evaluate(dataset.test)
         best = max(row.get("test_accuracy", 0.0) for row in rows)
         if options.validation:  # then no row knows the test set, and the best checkpoint meets it here
-            subject.network.load_state_dict(torch.load(folder.path / "best.pt", "cpu", weights_only=True)["model"])
+            subject.network.load_state_dict(read_torch(folder.path / "best.pt")["model"])
             shown = trainer.evaluate(dataset.test)
             best = shown.accuracy
     if not processes.first:
@@ -188,11 +189,14 @@ def asked_before(options: AnyOptions, folder: Path) -> AnyOptions:
     """
     if options != type(options)(resume=options.resume):
         raise InputError(f"--resume ({folder}) takes no other flag; the run goes on with its own")
+    if not (folder / "config.json").is_file():
+        raise InputError(f"--resume ({folder}) must be a run folder with its config.json; there is none")
+    asked = read_config(folder)["asked"]
     try:
-        asked = json.loads((folder / "config.json").read_text("utf-8"))["asked"]
-        return type(options)(**asked | {"resume": options.resume, "out": options.resume})
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"--resume ({folder}) must be a run folder with its config.json; {error}") from error
+        before = parse(type(options), "", as_flags(asked))
+    except InputError as error:
+        raise InputError(f"--resume ({folder}) must hold flags of this script in config.json; {error}") from error
+    return dataclasses.replace(before, resume=options.resume, out=options.resume)
 
 
 def settle(recipe: AnyRecipe, options: RunOptions, dataset: Dataset, train: Split, device: torch.device) -> AnyRecipe:
@@ -309,9 +313,8 @@ def open_folder(options: RunOptions, dataset: str, processes: Processes) -> RunF
 
 def refuse_change(folder: Path, resolved: dict[str, Any]) -> None:
     """Raise InputError if data or recipe are no longer those that the run began with."""
-    before = json.loads((folder / "config.json").read_text("utf-8"))["resolved"]
-    now = json.loads(json.dumps(resolved))
-    for name in before.keys() | now.keys():
+    before, now = read_config(folder)["resolved"], json.loads(json.dumps(resolved))
+    for name in {**now, **before}:
         if before.get(name) != now.get(name):
             raise InputError(
                 f"--resume ({folder}) must go on with the same {name}; it was {before.get(name)} and is {now.get(name)}"

@@ -8,15 +8,15 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jinja2
-import torch
 
 from scripts import figures
 from scripts.command_line import argument, parse, run
 from scripts.errors import InputError
-from scripts.files import write_whole
+from scripts.files import read_json, read_torch, write_whole
 from scripts.models import few_patches_warning
 from scripts.run_folder import read_metrics
 from scripts.theta import collapse_warning
@@ -29,26 +29,38 @@ def write_report(folder: Path) -> Path:
     """Draw every figure and report.html, and return the page.
 
     Raises:
-        InputError: If the folder is not that of a finished run.
+        InputError: If the folder is not that of a finished run; then nothing in it is changed.
     """
     for name in NEEDED:
         if not (folder / name).is_file():
             raise InputError(f"run folder ({folder}) must be that of a finished run; {name} is not there")
-    config, environment, summary = (json.loads((folder / name).read_text("utf-8")) for name in NEEDED[:3])
-    rows = read_metrics(folder)
-    found = torch.load(folder / "findings.pt", weights_only=True)
+    config, environment, summary = (read_json(folder / name) for name in NEEDED[:3])
+    rows, found = read_metrics(folder), read_torch(folder / "findings.pt")
     page = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     ).get_template("report.html")
-    text = page.render(
-        title=f"Recipe {summary['recipe']} on {summary['dataset']}, seed {summary['seed']}",
-        notices=_notices(config, environment, rows),
-        numbers=_numbers(summary),
-        selection=_selection(config, summary),
-        figures=_figures(folder, rows, found),
-        log=_last_epochs((folder / "train.log").read_text("utf-8")),
-        facts=_facts(config, environment),
-    )
+    with TemporaryDirectory(dir=folder, prefix=".drawing-") as drawing:
+        try:
+            text = page.render(
+                title=f"Recipe {summary['recipe']} on {summary['dataset']}, seed {summary['seed']}",
+                notices=_notices(config, environment, rows),
+                numbers=_numbers(summary),
+                selection=_selection(config, summary),
+                figures=_figures(Path(drawing), rows, found),
+                log=_last_epochs((folder / "train.log").read_text("utf-8")),
+                facts=_facts(config, environment),
+            )
+        except (
+            LookupError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            RuntimeError,
+        ) as error:  # of files that were changed
+            wanted = "must be that of a finished run; what its files hold cannot be drawn"
+            raise InputError(f"run folder ({folder}) {wanted} ({type(error).__name__}: {error})") from error
+        for figure in Path(drawing).iterdir():
+            figure.replace(folder / figure.name)
     write_whole(folder / "report.html", lambda file: file.write(text.encode()))
     return folder / "report.html"
 

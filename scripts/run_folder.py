@@ -23,7 +23,7 @@ import torch
 import torchvision
 
 from scripts.errors import InputError
-from scripts.files import write_whole
+from scripts.files import read_json, read_torch, write_whole
 
 
 class RunFolder:
@@ -49,7 +49,10 @@ class RunFolder:
             InputError: If something is there already; it is left alone.
         """
         cls.refuse_taken(path)
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"--out ({path}) must be a folder that can be made; {error.strerror}") from error
         return cls(path)
 
     @classmethod
@@ -57,10 +60,8 @@ class RunFolder:
         """Go on writing where a run was ended early.
 
         Raises:
-            InputError: If no run was, or its process is still at work.
+            InputError: If it was not, or its process is still at work.
         """
-        if not (path / "config.json").is_file():
-            raise InputError(f"--resume ({path}) must be a run folder; config.json is not there")
         if (path / "summary.json").exists():
             raise InputError(f"--resume ({path}) must be a run that was ended early; this one is finished")
         return cls(path)
@@ -94,7 +95,7 @@ class RunFolder:
 
     def rewind(self, log_size: int, rows: Sequence[dict[str, float]]) -> None:
         """Forget what was logged and measured after a checkpoint: it will happen once more."""
-        if (self.path / "train.log").exists():
+        if self.log_size > log_size:  # never made longer: a power cut may have taken its end
             os.truncate(self.path / "train.log", log_size)
         if rows:
             self.metrics(rows)
@@ -141,16 +142,17 @@ class RunFolder:
             InputError: If all that are there are damaged.
         """
         index = self.path / "checkpoints.json"
-        known = json.loads(index.read_text("utf-8"))["sha256"] if index.exists() else []
+        known = read_json(index).get("sha256") if index.exists() else []
         there = [path for path in (self.path / "last.pt", self.path / "previous.pt") if path.exists()]
-        for path in there:
-            if digest(path) in known:
-                state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-                return state
-            print(f"WARNING: {path} is damaged: its hash is not in {index.name}", file=sys.stderr)
-        if there:
-            raise InputError(f"--resume ({self.path}) must hold a sound checkpoint; all are damaged")
-        return None
+        sound = [path for path in there if isinstance(known, list) and digest(path) in known]
+        if not sound:
+            if there:
+                raise InputError(f"--resume ({self.path}) must hold a sound checkpoint; all are damaged")
+            return None
+        if sound[0] != there[0]:
+            print(f"WARNING: {there[0]} is damaged: its hash is not in {index.name}", file=sys.stderr)
+        state: dict[str, Any] = read_torch(sound[0])
+        return state
 
 
 class WatchedFolder(RunFolder):
@@ -187,10 +189,31 @@ def digest(path: Path) -> str:
     return found.hexdigest()
 
 
+def read_config(folder: Path) -> dict[str, dict[str, Any]]:
+    """What was asked, and what it was resolved to.
+
+    Raises:
+        InputError: If config.json holds anything else.
+    """
+    path = folder / "config.json"
+    config = read_json(path)
+    if not all(isinstance(config.get(part), dict) for part in ("asked", "resolved")):
+        raise InputError(f"{path} must hold what was asked and what that was resolved to; it is damaged")
+    return config
+
+
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """The rows of metrics.csv."""
-    with (folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    """The rows of metrics.csv.
+
+    Raises:
+        InputError: If one is not whole, or holds anything else than numbers.
+    """
+    path = folder / "metrics.csv"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file, strict=True)]
+    except (ValueError, TypeError, csv.Error) as error:
+        raise InputError(f"{path} must hold rows of numbers below their names; it is damaged") from error
 
 
 def environment(device: torch.device) -> dict[str, Any]:

@@ -143,21 +143,30 @@ class Trainer:
         }
 
     def restore(self, checkpoint: dict[str, Any]) -> Progress:
-        """Put model, optimizers and random number generators back, and return how far the run had come."""
+        """Put model, optimizers and random number generators back, and return how far the run had come.
+
+        Raises:
+            InputError: If the checkpoint is that of another run, or of another version of the kit.
+        """
         if (version := checkpoint.get("version", 1)) != VERSION:
             wanted = f"a run of this version of the kit ({VERSION}); its checkpoint is of version {version}"
             raise InputError(f"--resume ({self.folder.path}) must be {wanted}")
         progress = self.begin()
-        self.model.load_state_dict(checkpoint["model"])
-        for optimizer, state in zip(self.optimizers, checkpoint["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
-        for scheduler, state in zip(progress.schedulers, checkpoint["schedulers"], strict=True):
-            scheduler.load_state_dict(state)
-        progress.scaler.load_state_dict(checkpoint["scaler"])
-        progress.generator.set_state(checkpoint["generator"])
-        restore_random_states(checkpoint["rng"], self.train.labels.device)
+        try:
+            self.model.load_state_dict(checkpoint["model"])
+            for optimizer, state in zip(self.optimizers, checkpoint["optimizers"], strict=True):
+                optimizer.load_state_dict(state)
+            for scheduler, state in zip(progress.schedulers, checkpoint["schedulers"], strict=True):
+                scheduler.load_state_dict(state)
+            progress.scaler.load_state_dict(checkpoint["scaler"])
+            progress.generator.set_state(checkpoint["generator"])
+            restore_random_states(checkpoint["rng"], self.train.labels.device)
+            kept = {name: checkpoint[name] for name in KEPT}
+        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+            wanted = "must hold a checkpoint of this run; it is that of another"
+            raise InputError(f"--resume ({self.folder.path}) {wanted}") from error
         self.folder.rewind(checkpoint["log_size"], checkpoint["rows"])
-        return dataclasses.replace(progress, **{name: checkpoint[name] for name in KEPT})
+        return dataclasses.replace(progress, **kept)
 
     def save(self, progress: Progress) -> None:
         """Write last.pt and, between epochs, metrics.csv."""

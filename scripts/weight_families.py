@@ -21,6 +21,7 @@ PATCHES = "embeddings.proj.weight"
 HEAD = ("head.weight", "head.bias")
 BLOCKS = "params/Transformer/encoderblock/"  # where big_vision keeps all blocks as one array
 SHOWN = 3  # names in a message
+DEEPEST = 1000  # blocks in one array
 
 
 class Weights(NamedTuple):
@@ -165,7 +166,7 @@ def _split_blocks(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """One array a block where one holds all of them."""
     split: dict[str, Tensor] = {}
     for name, array in arrays.items():
-        if name.startswith(BLOCKS) and array.ndim:
+        if name.startswith(BLOCKS) and array.ndim and len(array) <= DEEPEST:
             split |= {name.replace("block/", f"block_{i}/", 1): block for i, block in enumerate(array)}
         else:
             split[name] = array

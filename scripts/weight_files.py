@@ -1,6 +1,5 @@
 """Files of named arrays: NumPy's .npz, .safetensors, and torch's .pt, .pth and .bin. Reading never runs code."""
 
-import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,9 +11,10 @@ import torch
 from torch import Tensor
 
 from scripts.errors import InputError
-from scripts.files import write_whole
+from scripts.files import read_torch, refuse_bomb, write_whole
 
 SUFFIXES = (".npz", ".safetensors", ".pt", ".pth", ".bin")
+PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # which every kind of file can hold
 
 
 def check_suffix(path: Path) -> None:
@@ -27,7 +27,7 @@ def read_arrays(path: Path) -> dict[str, Tensor]:
     """Every array of a file by its name, on the CPU.
 
     Raises:
-        InputError: If the file is not there, not whole, or holds anything else than floating-point arrays.
+        InputError: If the file is not there, not whole, or holds anything else than arrays of finite numbers.
     """
     check_suffix(path)
     if not path.is_file():
@@ -35,9 +35,20 @@ def read_arrays(path: Path) -> dict[str, Tensor]:
     reader = {".npz": _read_npz, ".safetensors": _read_safetensors}.get(path.suffix, _read_torch)
     arrays = reader(path)
     for name, array in arrays.items():
-        if not array.is_floating_point() or not array.numel():
-            raise InputError(f"{path}: {name} {tuple(array.shape)} must be floating-point numbers, not {array.dtype}")
+        described = f"{path}: {name} {tuple(array.shape)}"
+        if array.dtype not in PRECISIONS or not array.numel():
+            raise InputError(f"{described} must be floating-point numbers of 16 to 64 bits, not {array.dtype}")
+        if not _is_whole(array):
+            raise InputError(f"{described} must have all its numbers in the file")
+        if not array.isfinite().all():
+            raise InputError(f"{described} must be finite; nan or infinity is among its numbers")
     return arrays
+
+
+def _is_whole(array: Tensor) -> bool:
+    """Whether each number has a place of its own: a file of 1 kB can hold a view of one number as a billion."""
+    plain = array.layout == torch.strided and array.device.type == "cpu"
+    return plain and array.untyped_storage().nbytes() >= array.numel() * array.element_size()
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Tensor]) -> None:
@@ -64,11 +75,16 @@ def write_arrays(path: Path, arrays: Mapping[str, Tensor]) -> None:
 def _read_npz(path: Path) -> dict[str, Tensor]:
     arrays, name = {}, ""
     try:
+        refuse_bomb(path)
         with zipfile.ZipFile(path) as archive:
             for member in archive.namelist():  # names are names: no path is made of them
                 name = member.removesuffix(".npy")
+                if name in arrays:
+                    raise InputError(f"{path} must hold {name} once; it is there twice")
                 with archive.open(member) as file:
                     arrays[name] = _from_numpy(np.lib.format.read_array(file, allow_pickle=False))
+    except InputError:
+        raise
     except Exception as error:
         if "Object arrays" in str(error):
             raise InputError(f"{path}: {name} must be numbers; it is a pickle, which could run code") from error
@@ -100,12 +116,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
-            raise InputError(f"{path} must hold tensors alone; to open it, torch would have to run code") from error
-        raise InputError(f"{path} must be a whole torch file; it cannot be read") from error
+    content = read_torch(path)
     for key in ("model", "state_dict"):  # what is saved while training has more than the weights, as best.pt of a run
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

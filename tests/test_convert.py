@@ -1,20 +1,17 @@
 """The conversion as a person starts it: two files and a family in, one line for each out, errors in one line."""
 
-import re
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from scripts.checkpoints import read_weights, write_weights
-from scripts.command_line import parse, run
+from scripts.command_line import parse
 from scripts.convert import Options, heads_of_width, main
 from scripts.weight_families import to_family
 from scripts.weight_files import read_arrays, write_arrays
 from scripts.weight_names import FAMILIES
-from tests.test_checkpoints import Bomb, bits, every_family, network, with_pre_logits
+from tests.test_checkpoints import bits, every_family, network, with_pre_logits
 
 
 @pytest.fixture(autouse=True)
@@ -81,67 +78,6 @@ def test_the_heads_of_a_file_win_over_those_of_its_width() -> None:
     write_weights(Path("wide.npz"), network(dim=256, num_heads=8).state_dict(), "google", 8)
     convert("wide.npz", "same.npz", "--family", "google")
     assert read_weights(Path("same.npz")).num_heads == 8
-
-
-def page() -> list[str]:
-    Path("page.npz").write_text("<html>")
-    return ["page.npz", "new.pt"]
-
-
-def bomb() -> list[str]:
-    torch.save(Bomb(Path("boom")), "bomb.pt")
-    return ["bomb.pt", "new.pt"]
-
-
-def pickled() -> list[str]:
-    np.savez("object.npz", cls=np.array([{}], dtype=object))
-    return ["object.npz", "new.pt"]
-
-
-def pre_logits() -> list[str]:
-    with_pre_logits(Path("in21k.npz"), 21)
-    return ["in21k.npz", "new.pt"]
-
-
-def fused() -> list[str]:
-    write_weights(Path("vit.pth"), network().state_dict(), "timm", 3)
-    return ["vit.pth", "new.npz", "--family", "google"]
-
-
-BAD: list[tuple[list[str] | Callable[[], list[str]], str]] = [
-    (["vit.npz"], "the following arguments are required: TARGET"),
-    (["vit.npz", "new.pt", "--family", "keras"], "--family: invalid choice: 'keras' (choose from"),
-    (["vit.npz", "new.pt", "--num-heads", "0"], "--num-heads (0) must be a whole number, at least 1"),
-    (["vit.npz", "new.h5"], "new.h5 must end in one of .npz, .safetensors, .pt, .pth, .bin"),
-    (["vit.npz", "vit.npz"], "target (vit.npz) must be a new file; something is there already"),
-    (["nowhere.npz", "new.pt"], "nowhere.npz must be a file of weights; it is not there"),
-    (page, "page.npz must be a whole .npz archive; it is not a zip file, or was cut off"),
-    (bomb, "bomb.pt must hold tensors alone; to open it, torch would have to run code"),
-    (pickled, "object.npz: cls must be numbers; it is a pickle, which could run code"),
-    (pre_logits, "in21k.npz must have the head right behind the encoder; pre_logits/kernel, pre_logits/bias lie"),
-    (fused, "--num-heads must be given: vit.pth does not say it, and no preset is 12 wide"),
-    (lambda: [*fused(), "--num-heads", "5"], "--num-heads (5) must divide 12, the width of vit.pth"),
-    (
-        ["vit.npz", "new.npz", "--family", "google", "--num-heads", "4"],
-        "--num-heads (4) must be 3, as vit.npz says, or not given",
-    ),
-]
-
-
-@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[message[:40] for _, message in BAD])
-def test_bad_input_gives_one_line_and_exit_code_2(
-    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str] | Callable[[], list[str]], message: str
-) -> None:
-    given = arguments() if callable(arguments) else arguments
-    before = {path: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(SystemExit) as stopped:
-        run(lambda: convert(*given), "convert")
-    assert stopped.value.code == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert re.match(f"^convert: error: .*{re.escape(message)}", printed.err), printed.err
-    assert printed.err.count("\n") == 1
-    assert {path: path.read_bytes() for path in folder.iterdir()} == before, "nothing half-written, nothing run"
 
 
 def test_help_names_every_argument_and_family(capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,7 +61,7 @@ def test_a_tree_is_decoded_once_and_again_when_it_has_changed(tmp_path: Path, mo
     first = data.load(str(root))
     opened: list[object] = []
     original = Image.open
-    monkeypatch.setattr(Image, "open", lambda path: (opened.append(path), original(path))[1])
+    monkeypatch.setattr(Image, "open", lambda path, **how: (opened.append(path), original(path, **how))[1])
     again = data.load(str(root))
     assert opened == []
     assert torch.equal(first.train.images, again.train.images)
@@ -81,78 +81,35 @@ def test_a_damaged_cache_is_decoded_again(tmp_path: Path) -> None:
     assert torch.equal(data.load(str(root)).train.images, first.train.images)
 
 
-def break_missing_train(root: Path) -> str:
-    (root / "train").rename(root / "training")
-    return f"--data ({root}) must hold a folder train/ with one folder a class; there is none"
-
-
-def break_class_in_one_split(root: Path) -> str:
-    (root / "train" / "newt").rename(root / "train" / "toad")
-    return f"{root / 'test' / 'newt'} must have a counterpart in train/; the classes of both are equal"
-
-
-def break_empty_class(root: Path) -> str:
-    for path in (root / "test" / "dog").iterdir():
-        path.unlink()
-    return f"{root / 'test' / 'dog'} must hold .png or .jpg images; there is none"
-
-
-def break_truncated_image(root: Path) -> str:
-    path = root / "train" / "dog" / "3.png"
-    path.write_bytes(path.read_bytes()[:200])
-    return f"{path} must be an image; it cannot be decoded ("
-
-
-def break_text_as_image(root: Path) -> str:
-    path = root / "test" / "cat" / "0.png"
-    path.write_text("not an image")
-    return f"{path} must be an image; it cannot be decoded ("
-
-
-def break_mixed_sizes(root: Path) -> str:
-    path = root / "train" / "newt" / "5.png"
-    Image.open(path).resize((16, 24)).save(path)
-    return f"{path} (16x24 pixels) must be 32x32 like train/cat/0.png; all images of a run have one size"
-
-
-def break_single_class(root: Path) -> str:
-    for split in ("train", "test"):
-        for name in ("dog", "newt"):
-            for path in (root / split / name).iterdir():
-                path.unlink()
-            (root / split / name).rmdir()
-    return f"--data ({root}) must hold at least two classes; there are 1"
-
-
-BREAKS = [
-    break_missing_train, break_class_in_one_split, break_empty_class, break_truncated_image, break_text_as_image,
-    break_mixed_sizes, break_single_class,
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("damage", BREAKS, ids=lambda damage: damage.__name__)
-def test_a_damaged_tree_is_refused_with_one_line_that_names_the_place(tmp_path: Path, damage) -> None:
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
+def test_images_of_every_mode_become_rgb_and_transparency_is_left_out(tmp_path: Path, mode: str) -> None:
+    """As torchvision's ImageFolder does. Of a palette with transparency Pillow warns, which nobody asked for."""
     root = write_tree(tmp_path / "photos")
-    message = damage(root)
-    with pytest.raises(InputError, match=f"^{re.escape(message)}") as caught:
+    path = root / "train" / "cat" / "0.png"
+    image = Image.open(path).convert("RGB").convert(mode)
+    image.save(path, "JPEG" if mode == "CMYK" else "PNG", **({"transparency": bytes(9)} if mode == "P" else {}))
+    read = data.load(str(root)).train.images[0].permute(1, 2, 0).numpy()
+    distance = np.abs(read.astype(int) - np.asarray(image.convert("RGB"))).mean()
+    assert distance <= (10 if mode == "CMYK" else 0), "JPEG loses a little"
+
+
+def test_images_that_do_not_fit_into_memory_are_refused_before_they_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_tree(tmp_path / "photos")
+    monkeypatch.setattr(os, "sysconf", lambda name: 300)
+    said = "30 of 32x32 pixels are 92,160 bytes, and the machine has 90,000"
+    with pytest.raises(InputError, match=re.escape(f"({root}) must hold images that fit into memory; {said}")):
         data.load(str(root))
-    assert "\n" not in str(caught.value)
-    assert not Path("data").exists(), "no cache of half a tree"
 
 
-def test_a_truncated_jpeg_is_not_padded_with_grey(tmp_path: Path) -> None:
-    root = write_tree(tmp_path / "photos", suffix="jpg")
-    path = root / "train" / "dog" / "3.jpg"
-    path.write_bytes(path.read_bytes()[:-300])
-    with pytest.raises(InputError, match=re.escape(str(path))):
-        data.load(str(root))
-
-
-@pytest.mark.parametrize("name", ["cifar", "/no/such/folder", "cifar100"])
-def test_a_source_that_does_not_exist_is_refused(name: str) -> None:
-    message = f"--data ({name}) must be auto, cifar10, digits or a folder that holds train/ and test/"
-    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
-        data.load(name)
+@pytest.mark.parametrize("images", ["nothing", torch.zeros(30, 3, 32, 32), torch.zeros(7, 3, 4, 4, dtype=torch.uint8)])
+def test_a_cache_of_something_else_is_decoded_again(tmp_path: Path, images: object) -> None:
+    root = write_tree(tmp_path / "photos")
+    first = data.load(str(root))
+    (cache,) = Path("data/cache").iterdir()
+    torch.save(torch.load(cache, weights_only=True) | {"images": images}, cache)
+    assert torch.equal(data.load(str(root)).train.images, first.train.images)
 
 
 # --- CIFAR-10, with a small archive of the same layout in the place of the official one
@@ -208,13 +165,6 @@ def test_extracted_batches_are_read_without_the_archive(tmp_path: Path, monkeypa
     assert len(data.load("cifar10").train) == 50
 
 
-def test_a_damaged_archive_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    archive = small_archive(tmp_path / "data", monkeypatch)
-    archive.write_bytes(archive.read_bytes()[:-10])
-    with pytest.raises(InputError, match=f"cifar-10-python.tar.gz must have the MD5 {CIFAR10.tgz_md5}"):
-        data.load("cifar10")
-
-
 def test_a_damaged_batch_is_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = small_archive(tmp_path / "data", monkeypatch)
     data.load("cifar10")
@@ -224,12 +174,6 @@ def test_a_damaged_batch_is_never_opened(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(InputError, match="must hold the batches of CIFAR-10 undamaged"):
         data.load("cifar10")
     assert not Path("executed").exists()
-
-
-def test_a_named_folder_without_cifar10_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CIFAR10_DIR", str(tmp_path))
-    with pytest.raises(InputError, match=re.escape(f"CIFAR10_DIR ({tmp_path}) must hold cifar-10-python.tar.gz")):
-        data.load("cifar10")
 
 
 def test_cifar10_by_name_is_never_replaced_and_auto_is_with_a_notice() -> None:

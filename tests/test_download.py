@@ -33,6 +33,15 @@ def test_a_good_host_delivers_the_file(server: str, tmp_path: Path) -> None:
     assert [path.name for path in target.parent.iterdir()] == ["file.bin"]
 
 
+def test_a_host_that_sends_more_than_the_file_can_be_is_left_before_the_disk_is_full(
+    server: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"failed: 127\.0\.0\.1:\d+ sent more than 0 MB"):
+        fetch([f"{server}/wrong"], MD5, tmp_path / "file.bin", **HASTE, largest=len(CONTENT) - 2048)
+    assert list(tmp_path.iterdir()) == []
+    fetch([f"{server}/good"], MD5, tmp_path / "file.bin", **HASTE, largest=len(CONTENT))
+
+
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [

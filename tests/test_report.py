@@ -9,10 +9,9 @@ import torch
 from PIL import Image
 
 from scripts import figures
-from scripts.command_line import parse
 from scripts.errors import InputError
 from scripts.findings import classification_findings, evenly_spaced
-from scripts.report import Options, write_report
+from scripts.report import write_report
 from scripts.train_stn import main
 from tests.test_train_stn import options
 from tests.trees import write_tree
@@ -60,13 +59,6 @@ def test_an_unfinished_folder_is_refused(finished: Path, tmp_path: Path, name: s
     (copy / name).unlink()
     with pytest.raises(InputError, match=re.escape(f"run folder ({copy}) must be that of a finished run; {name}")):
         write_report(copy)
-
-
-def test_without_a_folder_it_says_what_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        parse(Options, "report", [])
-    assert stopped.value.code == 2
-    assert capsys.readouterr().err == "report: error: the following arguments are required: FOLDER\n"
 
 
 def test_text_from_outside_cannot_become_markup(finished: Path, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """The Vision Transformer's run as a person starts it: every recipe to its report, weights in, errors in one line."""
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 
 from scripts import experiment, train_vit
 from scripts.checkpoints import read_weights, write_weights
-from scripts.command_line import parse, run
+from scripts.command_line import parse
 from scripts.findings import evenly_spaced
 from scripts.models import PRESETS, VisionTransformer
 from scripts.run_folder import read_metrics
@@ -166,44 +165,6 @@ def test_twenty_steps_of_fine_tuning_vit_b16_at_224_pixels(tree: Path, tmp_path:
     assert (summary["steps"], summary["parameters"]) == (20, 85_798_656 + 3 * 769)
     assert all(np.isfinite(list(row.values())).all() for row in read_metrics(tmp_path / "run"))
     assert (tmp_path / "run" / "attention.png").stat().st_size > 10_000
-
-
-def odd_images(tmp_path: Path) -> list[str]:
-    write_tree(tmp_path / "odd", side=36)
-    return ["--data", "odd", "--recipe", "b16"]
-
-
-def other_network(tmp_path: Path) -> list[str]:
-    network = VisionTransformer(3, image_size=32, **{**TINY, "dim": 12})
-    write_weights(tmp_path / "small.npz", network.state_dict(), "google", 2)
-    return ["--weights", "small.npz", "--recipe", "b16"]
-
-
-BAD = [
-    (["--recipe", "b17"], "--recipe: invalid choice: 'b17' (choose from"),
-    (["--recipe", "b16-finetune"], "--weights (None) must be a file of pretrained weights for recipe b16-finetune"),
-    (["--weights", "nowhere.npz"], "nowhere.npz"),
-    (["--steps", "0"], "--steps (0) must be a whole number, at least 1"),
-    (odd_images, "--data (odd) must hold images of a multiple of 16 pixels for recipe b16"),
-    (other_network, "small.npz must hold the weights of the model (dim 24); it has dim 12"),
-]
-
-
-@pytest.mark.usefixtures("_tiny")
-@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[message[:40] for _, message in BAD])
-def test_bad_input_gives_one_line_and_exit_code_2(
-    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments, message: str
-) -> None:
-    given = arguments(tmp_path) if callable(arguments) else arguments
-    before = sorted(str(path) for path in tmp_path.rglob("*") if "data" not in path.parts)
-    with pytest.raises(SystemExit) as stopped:
-        run(lambda: main(parse(Options, "train_vit", ["--data", "photos", "--device", "cpu", *given])), "train_vit")
-    assert stopped.value.code == 2
-    printed = capsys.readouterr()
-    assert re.match(f"^train_vit: error: .*{re.escape(message)}", printed.err), printed.err
-    assert printed.err.count("\n") == 1
-    after = sorted(str(path) for path in tmp_path.rglob("*") if "data" not in path.parts)
-    assert after == before, "nothing half-written"
 
 
 @pytest.mark.usefixtures("_tiny", "_no_report")
