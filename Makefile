@@ -73,11 +73,14 @@ bench-compare: $(READY)  ## fail if this tree is slower than BASE=, a file of `m
 # the flags of a run that have a variable of their own: make train-stn DATA=digits EPOCHS=5
 FLAGS = $(foreach flag,DATA EPOCHS RECIPE SEED OUT RESUME,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z) '$($(flag))'))
 
-train-stn: $(READY)  ## train a spatial transformer network; DATA= EPOCHS= RECIPE= SEED= OUT= RESUME= ARGS="--more flags"
-	@$(BIN)/python -m scripts.train_stn $(FLAGS) $(ARGS)
+# PROCESSES=2 is for one process a GPU, or two on a CPU
+RUN = $(BIN)/$(if $(PROCESSES),torchrun --standalone --nproc-per-node $(PROCESSES),python)
 
-train-vit: $(READY)  ## train a Vision Transformer; DATA= EPOCHS= RECIPE= SEED= OUT= RESUME= WEIGHTS= ARGS="--more flags"
-	@$(BIN)/python -m scripts.train_vit $(FLAGS) $(if $(WEIGHTS),--weights '$(WEIGHTS)') $(ARGS)
+train-stn: $(READY)  ## train a spatial transformer network; DATA= EPOCHS= RECIPE= SEED= OUT= RESUME= PROCESSES= ARGS="--more flags"
+	@$(RUN) -m scripts.train_stn $(FLAGS) $(ARGS)
+
+train-vit: $(READY)  ## train a Vision Transformer; the same, and WEIGHTS=
+	@$(RUN) -m scripts.train_vit $(FLAGS) $(if $(WEIGHTS),--weights '$(WEIGHTS)') $(ARGS)
 
 contract: $(READY)  ## write the table component x contract in tests/README.md anew
 	$(BIN)/python -m tests.table

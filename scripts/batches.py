@@ -14,6 +14,7 @@ from torchvision.transforms.v2 import functional as vision
 from scripts.data import Split
 
 Prepare = Callable[[Tensor], Tensor]  # from uint8 images to what a model takes
+ALL = slice(None)
 
 
 @dataclass(frozen=True)
@@ -56,25 +57,30 @@ class Augment:
     crop: float | None = None
     size: int | None = None
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Return changed images of the same shape; the generator lives on the CPU."""
+    def __call__(self, images: Tensor, generator: torch.Generator, share: slice = ALL) -> Tensor:
+        """Return that share of the images, changed, in the same shape; the generator lives on the CPU.
+
+        Draws are made for all of them, whoever does the rest, so that they do not depend on the share.
+        """
         count, channels, height, width = images.shape
+        images = images[share]
         if self.mirror:
-            coins = (torch.rand(count, generator=generator) < 0.5).to(images.device)
+            coins = (torch.rand(count, generator=generator) < 0.5)[share].to(images.device)
             images = torch.where(coins.view(-1, 1, 1, 1), images.flip(-1), images)
         if self.shift:
             limits = (-self.shift, self.shift + 1)
-            down, right = torch.randint(*limits, (2, count, 1), generator=generator).to(images.device)
+            down, right = torch.randint(*limits, (2, count, 1), generator=generator)[:, share].to(images.device)
             rows = _reflect(torch.arange(height, device=images.device) + down, height)  # (B, H)
             columns = _reflect(torch.arange(width, device=images.device) + right, width)  # (B, W)
             images = images.gather(2, rows[:, None, :, None].expand(-1, channels, -1, width))
             images = images.gather(3, columns[:, None, None, :].expand(-1, channels, height, -1))
         if self.crop is not None:
             size = [height, width] if self.size is None else [self.size, self.size]
-            boxes = random_boxes(count, height, width, self.crop, generator).tolist()
-            images = torch.stack(
-                [vision.resized_crop(image, *box, size=size) for image, box in zip(images, boxes, strict=True)]
-            )
+            boxes = random_boxes(count, height, width, self.crop, generator)[share].tolist()
+            changed = images.new_empty(len(images), channels, *size)
+            for place, image, box in zip(changed, images, boxes, strict=True):
+                place.copy_(vision.resized_crop(image, *box, size=size))
+            images = changed
         return images
 
 
@@ -119,11 +125,26 @@ def shuffled(split: Split, batch_size: int, generator: torch.Generator) -> tuple
 
 
 def training_batches(
-    split: Split, batches: Iterable[Tensor], prepare: Prepare, augment: Augment, generator: torch.Generator
+    split: Split,
+    batches: Iterable[Tensor],
+    prepare: Prepare,
+    augment: Augment,
+    generator: torch.Generator,
+    share: Callable[[int], slice] = lambda count: ALL,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Those images and labels; each batch is augmented as it is asked for, so that draws are made in its turn."""
+    """A share of those images and labels; each batch is augmented as it is asked for: draws are made in its turn.
+
+    Args:
+        split: What the batches are of.
+        batches: Positions in it.
+        prepare: From uint8 images to what the model takes.
+        augment: Draws for whole batches.
+        generator: What it draws from.
+        share: From the size of a batch to the part of it that is wanted.
+    """
     for chosen in batches:
-        yield prepare(augment(split.images[chosen], generator)), split.labels[chosen]
+        part = share(len(chosen))
+        yield prepare(augment(split.images[chosen], generator, part)), split.labels[chosen[part]]
 
 
 def evaluation_batches(split: Split, prepare: Prepare, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

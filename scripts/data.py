@@ -42,7 +42,7 @@ class Split:
         """Number of images."""
         return len(self.labels)
 
-    def __getitem__(self, index: Tensor) -> "Split":
+    def __getitem__(self, index: Tensor | slice) -> "Split":
         """The images at these positions."""
         return Split(self.images[index], self.labels[index])
 

@@ -6,18 +6,24 @@ import sys
 import torch
 
 from scripts.errors import InputError
+from scripts.processes import ALONE, Processes
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, processes: Processes = ALONE) -> torch.device:
     """The device of that name, tried with one number; ``auto`` is the accelerator, where there is one, else the CPU.
 
+    Of several processes each takes a GPU of its own.
+
     Raises:
-        InputError: If it is not there.
+        InputError: If it is not there, or not to be shared among processes.
     """
-    if name == "auto":
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
-        device = torch.device(name)
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        device = accelerator or torch.device("cpu") if name == "auto" else torch.device(name)
+        if processes.count > 1:
+            if device.type not in ("cpu", "cuda") or device.index is not None:
+                raise InputError(f"--device ({name}) must be cpu or cuda for {processes.count} processes")
+            device = torch.device(device.type, processes.place if device.type == "cuda" else None)
         torch.zeros(1, device=device).item()  # the device "meta" has no number to give
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"--device ({name}) must be auto or a device that is there, such as cpu") from error

@@ -16,11 +16,12 @@ from scripts.batches import Augment, Normalise, channel_statistics, resized
 from scripts.command_line import as_flags, option, parse, positive, share, whole
 from scripts.data import Dataset, Split, load
 from scripts.devices import choose_device, choose_precision
-from scripts.errors import InputError
+from scripts.errors import Diverged, InputError, Stopped
 from scripts.files import read_torch
 from scripts.findings import classification_findings, evenly_spaced
+from scripts.processes import Processes
 from scripts.report import write_report
-from scripts.run_folder import RunFolder, environment, read_config
+from scripts.run_folder import RunFolder, WatchedFolder, environment, read_config
 from scripts.training import Predict, Trainer
 
 
@@ -126,23 +127,35 @@ def conduct(
         options = asked_before(options, Path(options.resume))
     elif options.out:
         RunFolder.refuse_taken(Path(options.out))  # before anything is downloaded
-    device = choose_device(options.device)
-    dataset = load(options.data).limited(options.limit_train, options.limit_test).to(device)
-    train, held_out = dataset.train.divided(options.validation) if options.validation else (dataset.train, dataset.test)
-    recipe = settle(recipes[options.recipe], options, dataset, train, device)
-    torch.manual_seed(options.seed)
-    subject = build(options, recipe, dataset, device)
-    trainer, checkpoint = prepare(options, recipe, subject, dataset, train, held_out)
-    folder, normalise = trainer.folder, recipe.normalise
-    assert normalise is not None
-
-    rows = trainer.fit(checkpoint)
-    last = shown = trainer.evaluate(dataset.test)
-    best = max(row.get("test_accuracy", 0.0) for row in rows)
-    if options.validation:  # then no row knows the test set, and the best checkpoint meets it here
-        subject.network.load_state_dict(read_torch(folder.path / "best.pt")["model"])
-        shown = trainer.evaluate(dataset.test)
-        best = shown.accuracy
+    processes = Processes.started()
+    device = choose_device(options.device, processes)
+    with processes.connected(device):
+        with processes.first_alone():  # it downloads and decodes, and the others find what it left
+            dataset = load(options.data)
+        dataset = dataset.limited(options.limit_train, options.limit_test).to(device)
+        train, held_out = (
+            dataset.train.divided(options.validation) if options.validation else (dataset.train, dataset.test)
+        )
+        recipe = settle(recipes[options.recipe], options, dataset, train, device)
+        torch.manual_seed(options.seed)
+        subject = build(options, recipe, dataset, device)
+        trainer, checkpoint = prepare(options, recipe, subject, dataset, train, held_out, processes)
+        folder, normalise = trainer.folder, recipe.normalise
+        assert normalise is not None
+        try:
+            rows = trainer.fit(checkpoint)
+        except (Stopped, Diverged):
+            if processes.first:
+                raise
+            return  # it is said once
+        last = shown = trainer.evaluate(dataset.test)
+        best = max(row.get("test_accuracy", 0.0) for row in rows)
+        if options.validation:  # then no row knows the test set, and the best checkpoint meets it here
+            subject.network.load_state_dict(read_torch(folder.path / "best.pt")["model"])
+            shown = trainer.evaluate(dataset.test)
+            best = shown.accuracy
+    if not processes.first:
+        return
     summary = {
         "dataset": dataset.name,
         "recipe": options.recipe,
@@ -209,7 +222,13 @@ def settle(recipe: AnyRecipe, options: RunOptions, dataset: Dataset, train: Spli
 
 
 def prepare(
-    options: RunOptions, recipe: Recipe, subject: Subject, dataset: Dataset, train: Split, held_out: Split
+    options: RunOptions,
+    recipe: Recipe,
+    subject: Subject,
+    dataset: Dataset,
+    train: Split,
+    held_out: Split,
+    processes: Processes,
 ) -> tuple[Trainer, dict[str, Any] | None]:
     """A trainer with a run folder that says what the options came to, and the checkpoint to go on from.
 
@@ -236,13 +255,13 @@ def prepare(
     }
     device = train.labels.device
     checkpoint = None
+    folder = open_folder(options, dataset.name, processes)
     if options.resume:
-        folder = RunFolder.reopen(Path(options.resume))
         refuse_change(folder.path, resolved)
         checkpoint = folder.last_sound()
     else:
-        folder = RunFolder.create(Path(options.out) if options.out else default_folder(options, dataset.name))
-        folder.json("environment.json", environment(device) | {"data": dataset.description, "notice": dataset.notice})
+        source = {"data": dataset.description, "notice": dataset.notice}
+        folder.json("environment.json", environment(device) | {"processes": processes.count} | source)
         # last: with it the run can go on
         folder.json("config.json", {"asked": dataclasses.asdict(options), "resolved": resolved})
     if checkpoint is None:
@@ -270,10 +289,27 @@ def prepare(
         precision=recipe.precision,
         seed=options.seed,
         save_minutes=options.save_minutes,
+        processes=processes,
         folder=folder,
         about={"recipe": options.recipe, **resolved},
     )
     return trainer, checkpoint
+
+
+def open_folder(options: RunOptions, dataset: str, processes: Processes) -> RunFolder:
+    """The run folder: the first process opens it, and the others watch.
+
+    Raises:
+        InputError: If it is taken, or a run cannot go on there.
+    """
+    if not processes.first:
+        return WatchedFolder(Path(processes.told("")))
+    if options.resume:
+        folder = RunFolder.reopen(Path(options.resume))
+    else:
+        folder = RunFolder.create(Path(options.out) if options.out else default_folder(options, dataset))
+    processes.told(str(folder.path))
+    return folder
 
 
 def refuse_change(folder: Path, resolved: dict[str, Any]) -> None:

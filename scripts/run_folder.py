@@ -158,6 +158,31 @@ class RunFolder:
         return state
 
 
+class WatchedFolder(RunFolder):
+    """The folder that another process writes: this one reads, and what it has to say is said by the other."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def log(self, line: str) -> None:
+        """Say nothing."""
+
+    def rewind(self, log_size: int, rows: Sequence[dict[str, float]]) -> None:
+        """Leave it as it is."""
+
+    def metrics(self, rows: Sequence[dict[str, float]]) -> None:
+        """Leave it as it is."""
+
+    def json(self, name: str, content: dict[str, Any]) -> None:
+        """Leave it as it is."""
+
+    def checkpoint(self, name: str, state: dict[str, Any]) -> None:
+        """Leave it as it is."""
+
+    def keep(self, state: dict[str, Any]) -> None:
+        """Leave it as it is."""
+
+
 def digest(path: Path) -> str:
     """SHA-256 of a file."""
     found = hashlib.sha256()

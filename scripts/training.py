@@ -2,11 +2,13 @@
 
 import dataclasses
 import math
+import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -17,81 +19,16 @@ from scripts.batches import Augment, Prepare, evaluation_batches, shuffled, trai
 from scripts.data import Split
 from scripts.devices import peak_memory
 from scripts.errors import Diverged, InputError, Stopped
+from scripts.evaluation import Evaluation
+from scripts.processes import ALONE, Processes
+from scripts.progress import KEPT, Progress
 from scripts.random_states import random_states, restore_random_states
 from scripts.run_folder import RunFolder
 from scripts.signals import Asked, deferred
 
 VERSION = 2  # of what a checkpoint and the rows in it hold
-KEPT = ("rows", "lr", "shuffle", "step", "loss", "hits", "seen", "skipped", "seconds")  # of Progress, in a checkpoint
 MOST_SKIPPED = 10  # steps in a row; float16 needs a few until its scale has fallen far enough
 Predict = Callable[[Tensor], tuple[Tensor, Tensor | None]]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What a model says of a whole split: logits (N, classes), labels (N,), and what else it reports of each image."""
-
-    logits: Tensor
-    labels: Tensor
-    extra: Tensor | None
-
-    @property
-    def loss(self) -> float:
-        """Mean cross entropy."""
-        return F.cross_entropy(self.logits, self.labels).item()
-
-    @property
-    def correct(self) -> int:
-        """Images whose largest logit is that of their label."""
-        return int((self.logits.argmax(1) == self.labels).sum())
-
-    @property
-    def accuracy(self) -> float:
-        """Percent of the images."""
-        return 100 * self.correct / len(self.labels)
-
-    def line(self, name: str) -> str:
-        """One line, in the words of the published run."""
-        score = f"{self.correct}/{len(self.labels)} ({self.accuracy:.2f}%)"
-        return f"{name.capitalize()} set: Average loss: {self.loss:.4f}, Accuracy: {score}"
-
-
-@dataclass
-class Progress:
-    """How far a run has come.
-
-    Args:
-        generator: For the order of the images and their augmentation.
-        schedulers: One for each optimizer, stepped with it.
-        scaler: Lifts float16 gradients out of underflow; does nothing in other precisions.
-        rows: Of metrics.csv, one for each epoch that is over.
-        lr: Learning rate as the epoch under way began.
-        shuffle: State of the generator as it began: the order of its images follows.
-        step: Steps done of it, those that were skipped among them.
-        loss: Sum over its images, as all sums without those of skipped steps.
-        hits: Images whose largest logit was that of their label.
-        seen: Images.
-        skipped: Steps that were skipped in a row, up to now.
-        seconds: Spent on it.
-    """
-
-    generator: torch.Generator
-    schedulers: Sequence[torch.optim.lr_scheduler.LRScheduler]
-    scaler: torch.amp.GradScaler
-    rows: list[dict[str, float]]
-    lr: float = 0.0
-    shuffle: Tensor | None = None
-    step: int = 0
-    loss: float = 0.0
-    hits: int = 0
-    seen: int = 0
-    skipped: int = 0
-    seconds: float = 0.0
-
-    @property
-    def means(self) -> tuple[float, float]:
-        """Loss and accuracy in percent so far in the epoch; not a number as long as every step was skipped."""
-        return (self.loss / self.seen, 100 * self.hits / self.seen) if self.seen else (math.nan, math.nan)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +52,8 @@ class Trainer:
         precision: Type of the forward passes, under autocast: float32, bfloat16 or float16.
         seed: For the order of the images and their augmentation.
         save_minutes: A checkpoint is written after every epoch, and within one so often.
-        folder: Where everything is written.
+        processes: That share the work. Every one has all images, and evaluates and trains on its share of each batch.
+        folder: Where everything is written, by the first of them.
         about: Kept in the checkpoints beside the weights: plain values alone.
     """
 
@@ -136,13 +74,15 @@ class Trainer:
     precision: str
     seed: int
     save_minutes: float = 10.0
+    processes: Processes = ALONE
     folder: RunFolder
     about: dict[str, Any]
 
     def fit(self, checkpoint: dict[str, Any] | None = None) -> list[dict[str, float]]:
         """Train to the end, from the beginning or from a checkpoint, and return the rows of metrics.csv.
 
-        From a checkpoint a CPU makes the same numbers as if the run had never been stopped.
+        From a checkpoint one process on a CPU makes the same numbers as if the run had never been stopped; several, or
+        another number of them, come as near as sums in another order.
 
         Raises:
             Stopped: On Ctrl-C or a request to terminate, once the step under way is saved.
@@ -150,6 +90,7 @@ class Trainer:
             InputError: If the checkpoint is of another version of the kit.
         """
         progress = self.begin() if checkpoint is None else self.restore(checkpoint)
+        self.processes.draw_apart(self.seed, len(progress.rows) * self.steps_an_epoch + progress.step)
         with deferred() as asked:
             while len(progress.rows) < self.epochs:
                 if progress.step == 0:
@@ -168,7 +109,8 @@ class Trainer:
                 if best:  # before last.pt: if it ends in between, the epoch is done once more
                     self.folder.checkpoint("best.pt", self.state(progress))
                 self.save(progress)
-                self._stop(progress, asked)
+                if self.processes.any(bool(asked)) and len(progress.rows) < self.epochs:
+                    self._stop(progress, asked)
         return progress.rows
 
     def begin(self) -> Progress:
@@ -232,10 +174,10 @@ class Trainer:
         if progress.step == 0:
             self.folder.metrics(progress.rows)
 
-    def _stop(self, progress: Progress, asked: Asked) -> None:
-        if asked.by is not None and len(progress.rows) < self.epochs:
-            where = f"stopped by {asked.by.name} after {len(progress.rows)} epochs and {progress.step} steps"
-            raise Stopped(asked.by, where, str(self.folder.path))
+    def _stop(self, progress: Progress, asked: Asked) -> NoReturn:
+        by = asked.by or signal.SIGTERM  # it reached another process alone
+        where = f"stopped by {by.name} after {len(progress.rows)} epochs and {progress.step} steps"
+        raise Stopped(by, where, str(self.folder.path))
 
     def _held_out_columns(self) -> dict[str, float]:
         """Evaluate the held-out images, and say so in the log."""
@@ -265,12 +207,13 @@ class Trainer:
         self.model.eval()
         parts = []
         with torch.inference_mode(), self._autocast():
-            for images, _ in evaluation_batches(split, self.prepare, self.at_once):
+            for images, _ in evaluation_batches(split[self.processes.share(len(split))], self.prepare, self.at_once):
                 logits, extra = self.predict(images)
                 parts.append((logits.float(), extra))
+        logits = self.processes.joined(torch.cat([logits for logits, _ in parts]), len(split))
         extras = [extra for _, extra in parts if extra is not None]
         return Evaluation(
-            torch.cat([logits for logits, _ in parts]), split.labels, torch.cat(extras) if extras else None
+            logits, split.labels, self.processes.joined(torch.cat(extras), len(split)) if extras else None
         )
 
     def train_epoch(self, progress: Progress, asked: Asked) -> dict[str, float]:
@@ -278,23 +221,27 @@ class Trainer:
         self.model.train()
         epoch = len(progress.rows) + 1
         steps = min(self.steps_an_epoch, self.steps - (epoch - 1) * self.steps_an_epoch)
+        order = self._order(progress)[progress.step : steps]
         batches = training_batches(
-            self.train, self._order(progress)[progress.step : steps], self.prepare, self.augment, progress.generator
+            self.train, order, self.prepare, self.augment, progress.generator, self.processes.share
         )
         started = time.perf_counter() - progress.seconds
         saved, name = time.perf_counter(), f"{epoch}/{self.epochs}"
-        with tqdm(batches, name, steps, initial=progress.step, leave=False, disable=None, unit="batch") as bar:
-            for images, labels in bar:
+        quiet = None if self.processes.first else True  # None: where there is no terminal
+        with tqdm(batches, name, steps, initial=progress.step, leave=False, disable=quiet, unit="batch") as bar:
+            for chosen, (images, labels) in zip(order, bar, strict=True):
                 progress.step += 1
-                self._train_step(progress, images, labels)
+                stop = self._train_step(progress, images, labels, len(chosen), asked)
                 if not bar.disable and bar.n % 10 == 0:
                     loss, accuracy = progress.means
                     bar.set_postfix_str(f"loss {loss:.4f}, accuracy {accuracy:.2f}%")
                 now = time.perf_counter()
-                if progress.step < steps and (asked or now - saved > 60 * self.save_minutes):
+                due = self.processes.first and now - saved > 60 * self.save_minutes
+                if progress.step < steps and (stop or due):
                     progress.seconds, saved = now - started, now
                     self.save(progress)
-                    self._stop(progress, asked)
+                    if stop:
+                        self._stop(progress, asked)
         seconds, (loss, accuracy) = time.perf_counter() - started, progress.means
         self.folder.log(
             f"Train set: Average loss: {loss:.4f}, Accuracy: {progress.hits}/{progress.seen} "
@@ -317,22 +264,37 @@ class Trainer:
             progress.generator.set_state(generator.get_state())
         return order
 
-    def _train_step(self, progress: Progress, images: Tensor, labels: Tensor) -> None:
-        """One step of the optimizers, skipped if the loss or a gradient is not finite."""
+    def _train_step(self, progress: Progress, images: Tensor, labels: Tensor, count: int, asked: Asked) -> bool:
+        """One step of the optimizers, skipped if the loss or a gradient is not finite.
+
+        Args:
+            progress: Goes on by it.
+            images: This process's share of the batch, also if it is none.
+            labels: Theirs.
+            count: Images in the whole batch.
+            asked: Whether this process is to stop.
+
+        Returns:
+            Whether any process is: all stop after the same step.
+        """
         for optimizer in self.optimizers:
             optimizer.zero_grad()
-        totals = torch.zeros(2, device=labels.device)
-        for part, truth in zip(images.split(self.at_once), labels.split(self.at_once), strict=True):
-            with self._autocast():
-                logits = self.model(part)
-            loss = F.cross_entropy(logits.float(), truth, reduction="sum")
-            progress.scaler.scale(loss / len(labels)).backward()
+        totals = torch.zeros(3, device=labels.device)
+        parts = list(zip(images.split(self.at_once), labels.split(self.at_once), strict=True))
+        for number, (part, truth) in enumerate(parts, start=1):
+            with self.processes.accumulating(self._parallel) if number < len(parts) else nullcontext():
+                with self._autocast():
+                    logits = self._parallel(part)
+                loss = F.cross_entropy(logits.float(), truth, reduction="sum")
+                # the mean over the processes of these sums is the mean over the batch, whatever their shares
+                progress.scaler.scale(loss * (self.processes.count / count)).backward()
             hits = (logits.detach().argmax(1) == truth).sum()
-            totals += torch.stack([loss.detach(), hits])
+            totals[:2] += torch.stack([loss.detach(), hits])
         progress.scaler.unscale_(self._all_gradients)
         norm = nn.utils.get_total_norm([weight.grad for weight in self.model.parameters() if weight.grad is not None])
+        totals[2] = bool(asked)
         # before the step, or it could not be skipped: the one time in a step that a GPU is waited for
-        loss_sum, correct, length = torch.stack([*totals, norm]).tolist()
+        loss_sum, correct, stop, length = torch.stack([*self.processes.total(totals), norm]).tolist()
         if math.isfinite(loss_sum) and math.isfinite(length):
             if self.clip is not None:
                 nn.utils.clip_grads_with_norm_(self.model.parameters(), self.clip, norm)
@@ -341,11 +303,16 @@ class Trainer:
                 scheduler.step()
             progress.loss += loss_sum
             progress.hits += int(correct)
-            progress.seen += len(labels)
+            progress.seen += count
             progress.skipped = 0
         else:
-            self._skip(progress, loss_sum / len(labels))
+            self._skip(progress, loss_sum / count)
         progress.scaler.update()
+        return bool(stop)
+
+    @cached_property
+    def _parallel(self) -> nn.Module:
+        return self.processes.parallel(self.model)
 
     @cached_property
     def _all_gradients(self) -> torch.optim.Optimizer:

@@ -17,8 +17,8 @@ SIBLINGS = {  # component -> components it may import
 }
 ENTRIES = {"train_stn", "train_vit", "convert"}
 KNOWS_NO_TRAINING = {"data", "download", "image_tree", "batches", "report", "figures", "findings", "theta",
-                     "attention_maps", "archives", "checkpoints", "files", "weight_families", "weight_files",
-                     "weight_names"}  # fmt: skip
+                     "attention_maps", "archives", "evaluation", "processes", "checkpoints", "files",
+                     "weight_families", "weight_files", "weight_names"}  # fmt: skip
 
 
 def imports(path: Path) -> set[str]:

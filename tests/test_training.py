@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from scripts.batches import Augment, Normalise
 from scripts.data import Split
+from scripts.evaluation import Evaluation
 from scripts.run_folder import RunFolder, read_metrics
 from scripts.schedules import constant, cosine, one_cycle
-from scripts.training import Evaluation, Trainer
+from scripts.training import Trainer
 from tests.strategies import generator
 
 

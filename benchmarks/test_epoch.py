@@ -1,0 +1,103 @@
+"""What a run adds to its bare steps: the data path, and the checkpoint at the end of an epoch."""
+
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch.nn import functional as F
+
+from scripts.batches import channel_statistics, shuffled, training_batches
+from scripts.data import Split
+from scripts.models import STNClassifier
+from scripts.run_folder import RunFolder
+from scripts.signals import Asked
+from scripts.train_stn import RECIPES
+from scripts.training import Trainer
+
+LIMIT = 1.1
+CHECKPOINT_LIMIT = 0.01  # of an epoch of CIFAR-10
+IMAGES = 256 * 40
+CIFAR10_IMAGES = 50_000
+
+
+def stn_trainer(recipe_name: str, device: torch.device, folder: Path) -> Trainer:
+    """A run of train-stn on random images."""
+    recipe = RECIPES[recipe_name]
+    torch.manual_seed(0)
+    network = STNClassifier(dropout=recipe.dropout).to(device).to(memory_format=torch.channels_last)
+    images = torch.randint(0, 256, (IMAGES, 3, 32, 32), dtype=torch.uint8, device=device)
+    split = Split(images, torch.randint(0, 10, (IMAGES,), device=device)).to(device)
+    return Trainer(
+        model=network, predict=lambda x: (network(x), None), optimizers=recipe.optimizers(network, recipe.lr),
+        schedule=recipe.schedule, train=split, held_out=split, held_out_name="test",
+        prepare=recipe.normalise or channel_statistics(images), augment=recipe.augment, batch_size=recipe.batch_size,
+        steps=400_000, precision="float32", seed=0, folder=RunFolder.create(folder), about={},
+    )  # fmt: skip
+
+
+def epoch_seconds(trainer: Trainer) -> float:
+    progress = trainer.begin()
+    progress.shuffle = progress.generator.get_state()
+    return trainer.train_epoch(progress, Asked())["train_seconds"]
+
+
+def test_an_epoch_costs_little_more_than_the_bare_steps(
+    benchmark: BenchmarkFixture, device: torch.device, tmp_path: Path
+) -> None:
+    """Both in turn in every round, so that the machine's moods hit both; the median ratio counts."""
+    benchmark.group = "epoch"
+    trainer = stn_trainer("tutorial", device, tmp_path / "run")
+    generator = torch.Generator().manual_seed(0)
+    order = shuffled(trainer.train, trainer.batch_size, generator)
+    ready = list(training_batches(trainer.train, order, trainer.prepare, trainer.augment, generator))
+    ratios = []
+
+    def bare() -> float:
+        start = time.perf_counter()
+        for x, y in ready:
+            for optimizer in trainer.optimizers:
+                optimizer.zero_grad()
+            loss = F.cross_entropy(trainer.model(x), y)
+            loss.backward()
+            for optimizer in trainer.optimizers:
+                optimizer.step()
+        loss.item()  # waits for the device
+        return time.perf_counter() - start
+
+    def round_of_both() -> None:
+        bare_seconds = bare()
+        ratios.append(epoch_seconds(trainer) / bare_seconds)
+
+    trainer.model.train()
+    benchmark.pedantic(round_of_both, rounds=1 if benchmark.disabled else 9, warmup_rounds=1)
+    ratio = statistics.median(ratios[1:] or ratios)
+    benchmark.extra_info["epoch_over_bare_steps"] = ratio
+    print(f"\nepoch / bare steps: median {ratio:.3f}, from {min(ratios):.3f} to {max(ratios):.3f}")
+    assert benchmark.disabled or ratio <= LIMIT
+
+
+def test_a_checkpoint_costs_less_than_one_percent_of_an_epoch(
+    benchmark: BenchmarkFixture, device: torch.device, tmp_path: Path
+) -> None:
+    """What is written after an epoch that was the best so far: best.pt, last.pt with its hash, and metrics.csv."""
+    benchmark.group = "checkpoint"
+    trainer = stn_trainer("tuned", device, tmp_path / "run")
+    epoch = epoch_seconds(trainer) * CIFAR10_IMAGES / IMAGES
+    progress = trainer.begin()
+    progress.rows.append({"epoch": 1.0, "test_accuracy": 50.0})
+    seconds = []
+
+    def checkpoint() -> None:
+        start = time.perf_counter()
+        trainer.folder.checkpoint("best.pt", trainer.state(progress))
+        trainer.save(progress)
+        seconds.append(time.perf_counter() - start)
+
+    benchmark.pedantic(checkpoint, rounds=1 if benchmark.disabled else 50, warmup_rounds=1)
+    median, size = statistics.median(seconds), (trainer.folder.path / "last.pt").stat().st_size
+    share = median / epoch
+    benchmark.extra_info |= {"checkpoint_bytes": size, "share_of_an_epoch": share}
+    print(f"\ncheckpoint: {size / 1000:.0f} kB, {1000 * median:.1f} ms, {100 * share:.3f} % of {epoch:.1f} s an epoch")
+    assert benchmark.disabled or share < CHECKPOINT_LIMIT
