@@ -74,13 +74,15 @@ def vit() -> Figure:
     """The way of a batch through ViT-B/16."""
     network = VisionTransformer.from_preset("b16", 1000, device="meta")
     seen = passages(network, torch.empty(BATCH, 3, 224, 224, device="meta"))
+    tokens_in = seen["embeddings"].returned
+    tokens_out = passages(network.encoder, tokens_in)[""].returned  # the network asks for the class token alone
     figure, sheet = blank(360)
     image = square(figure, 100, 175, 150)
     show(image, F.interpolate(letter(), scale_factor=7))
     _cut(image, network.embeddings.grid[0], 0.7)
     label(sheet, 100, 276, shape(seen[""].given))
     box(sheet, 312, 175, 222, "PatchEmbeddings", MODULE_COLOUR)
-    for x, tokens in ((500, seen["embeddings"].returned), (860, seen["encoder"].returned)):
+    for x, tokens in ((500, tokens_in), (860, tokens_out)):
         _tokens(sheet, x, 70, 7)
         label(sheet, x, 332, shape(tokens))
     sheet.add_patch(Rectangle((595, 20), 180, 290, fill=False, edgecolor=FADED, linestyle="--", linewidth=1.5))

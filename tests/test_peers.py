@@ -72,10 +72,10 @@ def kept_outputs(layers: list[nn.Module]) -> Iterator[list[Tensor]]:
 
 @torch.no_grad()
 def seen_by_the_kit(model: VisionTransformer, x: Tensor) -> Seen:
-    """Tokens and logits by the fused kernel, attention weights without it."""
+    """Logits, and every token of every layer, by the fused kernel; attention weights without it."""
     with kept_outputs([model.embeddings, *model.encoder.blocks, model.encoder.norm]) as tokens:
-        logits = model(x)
-    return Seen(logits, tokens, list(model(x, return_weights=True)[1].unbind(1)))
+        model.encoder(model.embeddings(x))  # for its logits alone, the model leaves out tokens of the last block
+    return Seen(model(x), tokens, list(model(x, return_weights=True)[1].unbind(1)))
 
 
 def options_of(model: VisionTransformer) -> dict[str, Any]:

@@ -132,7 +132,8 @@ def lines_with_shapes(figure: Figure) -> list[str]:
 def test_the_shapes_of_vit_b_16(drawn: dict[Key, Figure]) -> None:
     network = models.VisionTransformer.from_preset("b16", 1000, device="meta")
     seen = passing(network, torch.empty(11, 3, 224, 224, device="meta"))
-    expected = [seen[""], seen["encoder"], seen["encoder>"], f"class token {seen['head']}", f"logits {seen['head>']}"]
+    encoded = passing(network.encoder, torch.empty(11, 197, 768, device="meta"))[">"]  # of every token
+    expected = [seen[""], seen["encoder"], encoded, f"class token {seen['head']}", f"logits {seen['head>']}"]
     assert lines_with_shapes(drawn["components", "vit"]) == sorted(expected)
     assert f"{TIMES} {len(network.encoder.blocks)}" in drawing.words(drawn["components", "vit"]).splitlines()
 
