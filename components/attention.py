@@ -38,7 +38,7 @@ def open_mask(mask: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tenso
 
 
 def fused_kernel_is_slow(q: Tensor) -> bool:
-    """Whether plain matrix products train faster: on CPUs in bfloat16, two to five times with 5 to 200 tokens."""
+    """Whether plain matrix products are faster: on CPUs in bfloat16, two to five times with 5 to 200 tokens."""
     if q.device.type != "cpu" or q.dtype != torch.bfloat16 or torch.compiler.is_exporting():  # a graph for any length
         return False
     return q.shape[2] < 512
@@ -124,7 +124,7 @@ class Attention(nn.Module):
             bias, empty = bias[:, :, :first], empty[:, :, :first]
         q = q[:, :, :first]  # (B, heads, n, d)
         attn_dropout = self.attn_dropout if self.training else 0.0  # the fused kernel does not ask
-        if return_weights or (q.requires_grad and fused_kernel_is_slow(q)):
+        if return_weights or fused_kernel_is_slow(q):
             scores = q * q.shape[-1] ** -0.5 @ k.mT  # (B, heads, N, N)
             weights = torch.softmax(scores if bias is None else scores + bias, -1)
             weights = weights if empty is None else weights.masked_fill(empty, 0)
