@@ -60,12 +60,16 @@ bench-smoke: $(READY)  ## run every benchmark once, small and untimed
 	$(BIN)/python -m pytest benchmarks -q --benchmark-disable $(ARGS)
 	$(BIN)/python -m benchmarks.bench_peers --smoke --only eager
 	$(BIN)/python -m benchmarks.scaling --smoke
+	$(BIN)/python -m benchmarks.breakdown --smoke
 
 bench-peers: $(READY)  ## time the kit beside other libraries; ARGS='--only "b/16 training"' chooses cells
 	@$(BIN)/python -m benchmarks.bench_peers $(ARGS)
 
 bench-scaling: $(READY)  ## measure how cost grows with batch, tokens, depth and image size
 	@$(BIN)/python -m benchmarks.scaling $(ARGS)
+
+bench-breakdown: $(READY)  ## measure where the time of ViT-B/16 goes, and its share of the machine's peak
+	@$(BIN)/python -m benchmarks.breakdown $(ARGS)
 
 bench-compare: $(READY)  ## fail if this tree is slower than BASE=, a file of `make bench` or a commit; ARGS="--only Block"
 	@$(BIN)/python -m benchmarks.compare '$(BASE)' $(ARGS)
@@ -96,4 +100,4 @@ clean:  ## remove the virtual environment and caches; data/ and runs/ stay
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: help setup test test-thorough test-random test-gpu torture mutants coverage lint typecheck format \
-	bench bench-smoke bench-peers bench-scaling bench-compare train-stn train-vit contract tables pictures clean
+	bench bench-smoke bench-peers bench-scaling bench-breakdown bench-compare train-stn train-vit contract tables pictures clean

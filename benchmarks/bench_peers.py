@@ -19,11 +19,12 @@ from benchmarks.modes import adamw, autocast, backward, forward, step
 from benchmarks.peer_table import cells, draw, markdown
 from benchmarks.peers import KIT, Row, rows
 from benchmarks.records import target, write
-from benchmarks.timing import LEAST, Call, Interval, affordable, check, interleaved, ratio, sample
+from benchmarks.timing import LEAST, Call, Interval, affordable, check, interleaved, quartiles, ratio, sample
 from scripts.command_line import option, parse, positive, run, whole
-from scripts.devices import choose_device, choose_precision
+from scripts.devices import choose_device, choose_precision, keep_freed_memory
 from scripts.errors import InputError
 from scripts.files import write_whole
+from scripts.inference import for_inference
 
 KINDS = ("inference", "training")
 
@@ -70,17 +71,19 @@ class Contender(NamedTuple):
 Who = tuple[str, Mode]
 
 
-def own_mode(row: Row, device: torch.device) -> Mode:
-    """What the kit's runs choose by themselves."""
+def own_mode(row: Row, kind: str, device: torch.device) -> Mode:
+    """What the kit chooses by itself."""
     precision = "float32" if row.float32 else choose_precision("auto", device)
-    return Mode(getattr(torch, precision), compiled=False)
+    compiled = kind in row.compiled and (kind == "inference" or device.type == "cpu")
+    return Mode(getattr(torch, precision), compiled)
 
 
 def all_modes(row: Row, device: torch.device) -> list[Mode]:
     """Eager and compiled; on a CPU, where compiling takes longest, only whole models and in one type."""
     eager = [Mode(torch.float32, compiled=False), Mode(torch.bfloat16, compiled=False)][: 1 if row.float32 else 2]
     if device.type == "cpu":
-        return [*eager, own_mode(row, device)._replace(compiled=True)] if row.whole else eager
+        own = getattr(torch, choose_precision("auto", device))
+        return [*eager, Mode(own, compiled=True)] if row.whole else eager
     return [*eager, *(mode._replace(compiled=True) for mode in eager)]
 
 
@@ -104,17 +107,16 @@ def contenders(group: Group, device: torch.device) -> Iterator[tuple[Who, Conten
         module.to(device)
         optimizer = adamw(module) if train and row.whole else None
         for mode in modes:
-            network = compiled(module, train) if mode.compiled else module
+            network = torch.compile(module) if mode.compiled and train else module
             if optimizer is not None:
                 call = step(network, x, mode.dtype, optimizer)
+            elif train:
+                call = backward(network, x, mode.dtype)
+            elif mode.compiled:
+                call = partial(for_inference(module, mode.dtype), x)
             else:
-                call = backward(network, x, mode.dtype) if train else forward(network, x, mode.dtype)
+                call = forward(module, x, mode.dtype)
             yield (library, mode), Contender(module, x, partial(passed, network, x, mode.dtype), call)
-
-
-def compiled(module: nn.Module, train: bool) -> nn.Module:
-    """For inference with the weights as constants, which is the best that torch does."""
-    return torch.compile(module) if train else torch.compile(module, options={"freezing": True})
 
 
 def passed(network: nn.Module, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -143,7 +145,7 @@ def measure(group: Group, device: torch.device, seconds: float, *, fewest: int =
         used = {library: taken(each, group.kind) for (library, how), each in everyone.items() if how == mode}
         records.append(work | {"mode": str(mode), "bytes": used} | compared(times, mode))
     if group.modes == all_modes(group.row, device):
-        own = own_mode(group.row, device)
+        own = own_mode(group.row, group.kind, device)
         best, against = over_best(times, own, [who for who in times if who[0] != KIT])
         records[group.modes.index(own)] |= {"best_anywhere": f"{best[0]}, {best[1]}", "ratio_anywhere": against}
     return records
@@ -170,17 +172,13 @@ def taken(each: Contender, kind: str) -> int | None:
     return kept_bytes(each.forward, each.module) if kind == "training" else None
 
 
-def quartiles(values: Sequence[float]) -> list[float]:
-    """A quarter lies below the first, half below the second, three quarters below the third."""
-    return [float(f"{value:.4g}") for value in statistics.quantiles(values, n=4, method="inclusive")]
-
-
 def main(options: Options) -> None:
     """Measure group by group, and write everything after each.
 
     Raises:
         InputError: If a name is not there.
     """
+    keep_freed_memory()
     device = choose_device(options.device)
     out = target(options.out, options.smoke or bool(options.only or options.batch), device, "peers")
     everything = rows(small=options.smoke, batch=options.batch)

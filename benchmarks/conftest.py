@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from benchmarks import machine
-from scripts.devices import choose_device
+from scripts.devices import choose_device, keep_freed_memory
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    keep_freed_memory()
     config.option.benchmark_timer = "benchmarks.timing.clock"  # its own clock stops before a GPU has finished
     # that a selection times nothing is no error
     config.addinivalue_line("filterwarnings", "default::pytest_benchmark.logger.PytestBenchmarkWarning")

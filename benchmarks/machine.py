@@ -4,7 +4,6 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,21 +11,21 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from benchmarks.timing import sample, warm_up
+from benchmarks.timing import Call, sample, warm_up
 from scripts.run_folder import environment
 
 ROUNDS = 15
 SMI = ("name", "driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.limit")  # of nvidia-smi
 
 
-def best_rate(call: Callable[[], torch.Tensor], amount: float) -> float:
+def best_rate(call: Call, amount: float) -> float:
     """So much of something a second in the fastest of some rounds: a peak is not a median."""
     warm_up(call)
     return amount / min(sample(call) for _ in range(ROUNDS))
 
 
-def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of a large square matrix product, the faster way of two.
+def large_products(device: torch.device, dtype: torch.dtype) -> tuple[list[Call], float]:
+    """A large square matrix product in each of two ways, and its FLOPs.
 
     CPUs compute a float32 product in another library as a convolution with a 1x1 kernel than as a matrix product, and
     which of the two is faster depends on the machine.
@@ -34,11 +33,17 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
     side = 8192 if device.type == "cuda" else 1536
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     image, kernel = a.T.reshape(1, side, side, 1), b.reshape(side, side, 1, 1)
-    ways = [lambda: a @ b]
+    ways: list[Call] = [lambda: a @ b]
     if device.type == "cpu":
         ways.append(lambda: F.conv2d(image, kernel))
+    return ways, 2.0 * side**3
+
+
+def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of a large square matrix product, the faster way of two."""
+    ways, work = large_products(device, dtype)
     with torch.inference_mode():
-        return max(best_rate(way, 2 * side**3) for way in ways)
+        return max(best_rate(way, work) for way in ways)
 
 
 def copy_peak(device: torch.device) -> float:

@@ -26,9 +26,11 @@ from benchmarks.peer_weights import drawn, loaded, renamed, with_our_epsilon, wi
 from benchmarks.workloads import Fixed
 from components import MLP, Attention, Block, Encoder, LocalizationNet, PatchEmbeddings, SpatialTransformer
 from scripts.models import PRESETS, STNClassifier, VisionTransformer
+from scripts.train_vit import RECIPES
 from scripts.weight_families import to_family
 
 KIT = "kit"
+ASKED = frozenset({"inference"})
 # our names, and those of others: of a block, and of the tutorial's localization
 TORCH = {"attn.qkv.": "self_attn.in_proj_", "attn.proj.": "self_attn.out_proj.", "mlp.fc": "linear"}
 TORCHVISION = {
@@ -55,6 +57,7 @@ class Row(NamedTuple):
         training: Samples at once in a training step.
         whole: Whether an optimizer belongs to it; the training step of a component ends with its backward pass.
         float32: Whether only that type is compared: autocast rounds the peers' grids to bfloat16, wrong by pixels.
+        compiled: What the kit compiles by itself: inference by ``for_inference``, training by its recipe on a CPU.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Row(NamedTuple):
     training: int
     whole: bool = False
     float32: bool = False
+    compiled: frozenset[str] = frozenset()
 
 
 def rows(*, small: bool = False, batch: int | None = None) -> list[Row]:
@@ -76,9 +80,10 @@ def rows(*, small: bool = False, batch: int | None = None) -> list[Row]:
     found = []
     for side, *batches in (few, many):
         model = partial(vision_transformers, "b16", side, **deep)
-        found.append(Row(f"ViT-B/16, {side} pixels", model, (3, side, side), *batches, whole=True))
+        found.append(Row(f"ViT-B/16, {side} pixels", model, (3, side, side), *batches, whole=True, compiled=ASKED))
     model = partial(vision_transformers, "lite", few[0], **(deep if small else {}))
-    found.append(Row("ViT-Lite-7/4, 32 pixels", model, (3, 32, 32), *few[1:], whole=True))
+    trained = ASKED | ({"training"} if RECIPES["lite"].compiled else set())
+    found.append(Row("ViT-Lite-7/4, 32 pixels", model, (3, 32, 32), *few[1:], whole=True, compiled=trained))
     for side, *batches in (few, many):
         tokens = 1 + (side // 16) ** 2
         works = {"Attention": attentions, "MLP": mlps, "Block": blocks, "Encoder of 4": encoders}

@@ -25,7 +25,7 @@ from benchmarks.timing import LEAST, affordable, interleaved, sample, warm_up
 from benchmarks.workloads import Fixed
 from components import Attention, SpatialTransformer
 from scripts.command_line import option, parse, positive, run
-from scripts.devices import choose_device, choose_precision
+from scripts.devices import choose_device, choose_precision, keep_freed_memory
 from scripts.models import PRESETS, VisionTransformer
 
 TITLES = {"forward": "inference", "backward": "forward and backward"}  # of the modes
@@ -171,6 +171,7 @@ def main(options: Options) -> None:
     Raises:
         InputError: If a name is not there.
     """
+    keep_freed_memory()
     device = choose_device(options.device)
     out = target(options.out, options.smoke, device, "scaling")
     precision = choose_precision("auto", device)

@@ -116,6 +116,11 @@ def median_interval(values: Sequence[float], confidence: float = 0.95) -> Interv
     return Interval(statistics.median(ranked), ranked[left_out], ranked[-1 - left_out])
 
 
+def quartiles(values: Sequence[float]) -> list[float]:
+    """A quarter lies below the first, half below the second, three quarters below the third."""
+    return [float(f"{value:.4g}") for value in statistics.quantiles(values, n=4, method="inclusive")]
+
+
 def ratio(times: Sequence[float], others: Sequence[float]) -> Interval:
     """Time over time, round by round: below 1 the first is faster. Rounds pair what was measured side by side."""
     return median_interval([time / other for time, other in zip(times, others, strict=True)])

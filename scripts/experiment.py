@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from scripts.batches import Augment, Normalise, channel_statistics, resized
 from scripts.command_line import as_flags, option, parse, positive, share, whole
 from scripts.data import Dataset, Split, load
-from scripts.devices import choose_device, choose_precision
+from scripts.devices import choose_device, choose_precision, keep_freed_memory
 from scripts.errors import Diverged, InputError, Stopped
 from scripts.files import read_torch
 from scripts.findings import classification_findings, evenly_spaced
@@ -23,6 +23,8 @@ from scripts.processes import Processes
 from scripts.report import write_report
 from scripts.run_folder import RunFolder, WatchedFolder, environment, read_config
 from scripts.training import Predict, Trainer
+
+COMPILING_PAYS = 1000  # steps: it takes as long as a few hundred
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,11 @@ class RunOptions:
         None, "of the forward pass; auto is bfloat16 where the device is fast at it, else float32 (default: the "
         "recipe's)", choices=("auto", "float32", "bfloat16", "float16"),
     )  # fmt: skip
+    compile: str = option(
+        "auto",
+        "compile the network for training; auto is yes where that was measured to pay",
+        choices=("auto", "yes", "no"),
+    )
     validation: float | None = option(
         None, "share of the training images held out to choose the best checkpoint (default: the test set chooses)",
         type=share,
@@ -70,6 +77,7 @@ class Recipe:
         clip: As in ``Trainer``.
         at_once: As in ``Trainer``.
         precision: As in ``choose_precision``.
+        compiled: Whether ``torch.compile`` makes the step faster, by measurement on a CPU.
     """
 
     lr: float
@@ -82,6 +90,7 @@ class Recipe:
     clip: float | None = None
     at_once: int = 1000
     precision: str = "auto"
+    compiled: bool = False
 
 
 AnyOptions = TypeVar("AnyOptions", bound=RunOptions)
@@ -127,6 +136,7 @@ def conduct(
         options = asked_before(options, Path(options.resume))
     elif options.out:
         RunFolder.refuse_taken(Path(options.out))  # before anything is downloaded
+    keep_freed_memory()
     processes = Processes.started()
     device = choose_device(options.device, processes)
     with processes.connected(device):
@@ -209,15 +219,18 @@ def settle(recipe: AnyRecipe, options: RunOptions, dataset: Dataset, train: Spli
         raise InputError(f"--steps ({options.steps}) and --epochs ({options.epochs}) cannot both be given")
     batch_size = options.batch_size or recipe.batch_size
     steps = options.steps or (None if options.epochs else recipe.steps)
+    steps = steps or (options.epochs or recipe.epochs) * -(-len(train) // batch_size)
+    pays = recipe.compiled and device.type == "cpu" and steps >= COMPILING_PAYS
     return dataclasses.replace(
         recipe,
         lr=options.lr or recipe.lr,
         batch_size=batch_size,
         at_once=options.at_once or recipe.at_once,
-        steps=steps or (options.epochs or recipe.epochs) * -(-len(train) // batch_size),
+        steps=steps,
         normalise=recipe.normalise or channel_statistics(train.images),
         augment=dataclasses.replace(recipe.augment, mirror=recipe.augment.mirror and dataset.mirrors_keep_class),
         precision=choose_precision(options.precision or recipe.precision, device),
+        compiled=pays if options.compile == "auto" else options.compile == "yes",
     )
 
 
@@ -248,6 +261,7 @@ def prepare(
         "normalise": dataclasses.asdict(normalise),
         "augment": dataclasses.asdict(recipe.augment),
         "precision": recipe.precision,
+        "compiled": recipe.compiled,
         "image_size": list(subject.size),
         "train_images": len(train),
         "test_images": len(dataset.test),
@@ -287,6 +301,7 @@ def prepare(
         at_once=recipe.at_once,
         steps=steps,
         precision=recipe.precision,
+        compiled=recipe.compiled,
         seed=options.seed,
         save_minutes=options.save_minutes,
         processes=processes,

@@ -101,6 +101,7 @@ RECIPES = {
         epochs=20,
         augment=Augment(mirror=True, shift=2),
         schedule=one_cycle(warm_up=0.1),
+        compiled=True,
         optimizers=muon,
     ),
     "b16": ViTRecipe(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,7 @@ class Trainer:
         at_once: Most images in one forward pass: a larger batch adds up the gradients of its parts.
         steps: Length of the run. An epoch is one pass over the training images; the last one may be cut short.
         precision: Type of the forward passes, under autocast: float32, bfloat16 or float16.
+        compiled: Whether training passes go through ``torch.compile``; evaluation never does.
         seed: For the order of the images and their augmentation.
         save_minutes: A checkpoint is written after every epoch, and within one so often.
         processes: That share the work. Every one has all images, and evaluates and trains on its share of each batch.
@@ -72,6 +73,7 @@ class Trainer:
     at_once: int = 1000
     steps: int
     precision: str
+    compiled: bool = False
     seed: int
     save_minutes: float = 10.0
     processes: Processes = ALONE
@@ -312,7 +314,7 @@ class Trainer:
 
     @cached_property
     def _parallel(self) -> nn.Module:
-        return self.processes.parallel(self.model)
+        return self.processes.parallel(cast(nn.Module, torch.compile(self.model)) if self.compiled else self.model)
 
     @cached_property
     def _all_gradients(self) -> torch.optim.Optimizer:

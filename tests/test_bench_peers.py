@@ -9,7 +9,19 @@ import torch
 from torch import nn
 
 from benchmarks import peers
-from benchmarks.bench_peers import Group, Mode, Options, all_modes, compared, groups, main, measure, over_best, own_mode
+from benchmarks.bench_peers import (
+    KINDS,
+    Group,
+    Mode,
+    Options,
+    all_modes,
+    compared,
+    groups,
+    main,
+    measure,
+    over_best,
+    own_mode,
+)
 from benchmarks.memory import kept_bytes
 from benchmarks.peer_table import draw, markdown, means, memory, outcome
 from benchmarks.peers import KIT
@@ -61,11 +73,22 @@ def test_a_group_is_measured_and_compared_within_each_mode_and_across_them(kind:
     records = measure(Group(row, kind, modes), CPU, 0.0, fewest=2)
     assert [record["mode"] for record in records] == ["float32, eager", "bfloat16, eager"]
     own = [record["mode"] for record in records if "ratio_anywhere" in record]
-    assert own == [str(own_mode(row, CPU))], "in the mode that the kit picks by itself"
+    assert own == [str(own_mode(row, kind, CPU))], "in the mode that the kit picks by itself"
     for record in records:
         assert record["best_peer"] in record["seconds"].keys() - {KIT}
         assert all(low <= middle <= high for low, middle, high in record["seconds"].values())
         assert (memory(record) is None) == (kind == "inference")
+
+
+def test_the_kit_compiles_by_itself_what_its_runs_and_for_inference_do() -> None:
+    compiled = {(name, kind) for name, row in ROWS.items() for kind in KINDS if own_mode(row, kind, CPU).compiled}
+    assert compiled == {
+        ("ViT-B/16, 32 pixels", "inference"), ("ViT-B/16, 224 pixels", "inference"),
+        ("ViT-Lite-7/4, 32 pixels", "inference"), ("ViT-Lite-7/4, 32 pixels", "training"),
+    }  # fmt: skip
+    assert not own_mode(ROWS["ViT-Lite-7/4, 32 pixels"], "training", torch.device("cuda")).compiled
+    for row in ROWS.values():
+        assert all(own_mode(row, kind, CPU) in all_modes(row, CPU) for kind in KINDS)
 
 
 def test_the_best_mode_of_anybody_is_not_told_where_only_some_were_measured() -> None:

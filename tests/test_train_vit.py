@@ -10,6 +10,8 @@ import torch
 from scripts import experiment, train_vit
 from scripts.checkpoints import read_weights, write_weights
 from scripts.command_line import parse
+from scripts.data import Dataset, Split
+from scripts.experiment import COMPILING_PAYS, settle
 from scripts.findings import evenly_spaced
 from scripts.models import PRESETS, VisionTransformer
 from scripts.run_folder import read_metrics
@@ -188,3 +190,23 @@ def test_attention_is_that_of_the_images_shown() -> None:
     assert torch.equal(found["attention_images"], shown)
     _, weights = network(normalise(shown), return_weights=True)
     torch.testing.assert_close(found["attention_last_layer"].flatten(2), weights[:, -1, :, 0, 1:])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "asked", "steps", "device", "compiled"),
+    [
+        ("lite", "auto", COMPILING_PAYS, "cpu", True),
+        ("lite", "auto", COMPILING_PAYS - 1, "cpu", False),
+        ("lite", "auto", COMPILING_PAYS, "cuda", False),
+        ("b16", "auto", COMPILING_PAYS, "cpu", False),
+        ("lite", "no", COMPILING_PAYS, "cpu", False),
+        ("b16", "yes", 1, "cuda", True),
+    ],
+)
+def test_a_step_is_compiled_where_that_was_measured_to_pay_or_is_asked_for(
+    recipe: str, asked: str, steps: int, device: str, compiled: bool
+) -> None:
+    split = Split(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.arange(2))
+    dataset = Dataset("two", "two images", ("a", "b"), split, split)
+    given = options(recipe=recipe, compile=asked, steps=steps, precision="float32")
+    assert settle(RECIPES[recipe], given, dataset, split, torch.device(device)).compiled == compiled

@@ -71,6 +71,30 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: 
     assert not torch.equal(weights("c", 1), first)
 
 
+def test_a_compiled_run_trains_compiled_evaluates_as_it_is_and_leaves_the_same_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    compiler = torch.compile
+
+    def compile(model: nn.Module) -> nn.Module:
+        def passed(*given: Tensor) -> Tensor:
+            seen.append(model.training)
+            return model(*given)
+
+        return compiler(passed, backend="aot_eager")
+
+    eager = trainer(tmp_path / "eager")
+    rows = eager.fit()
+    monkeypatch.setattr(torch, "compile", compile)
+    compiled = trainer(tmp_path / "compiled", compiled=True)
+    assert [row["train_loss"] for row in compiled.fit()] == pytest.approx([row["train_loss"] for row in rows])
+    assert set(seen) == {True}
+    saved = compiled.folder.last_sound()
+    assert saved is not None
+    torch.testing.assert_close(saved["model"], eager.model.state_dict())
+
+
 def test_the_log_speaks_as_the_published_run_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trainer(tmp_path / "run", steps=4).fit()
     log = (tmp_path / "run" / "train.log").read_text()

@@ -1,0 +1,154 @@
+"""Where the time of ViT-B/16 goes, and how near it comes to what the machine's matrix products can do.
+
+python -m benchmarks.breakdown
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.autograd.profiler_util import FunctionEventAvg
+from torch.profiler import profile
+
+from benchmarks import flops
+from benchmarks.machine import description, large_products
+from benchmarks.modes import step
+from benchmarks.peer_table import table
+from benchmarks.records import target, write
+from benchmarks.timing import Call, Interval, affordable, interleaved, median_interval, quartiles, sample, warm_up
+from scripts.command_line import option, parse, positive, run
+from scripts.devices import choose_device, choose_precision, keep_freed_memory
+from scripts.files import write_whole
+from scripts.inference import for_inference
+from scripts.models import PRESETS, VisionTransformer
+
+WORKS = (("inference", 32, 128), ("inference", 224, 8), ("training", 32, 64), ("training", 224, 4))  # pixels, images
+PRODUCT = "product"
+PROFILED = 3  # calls
+# parts of the names of operations; what none has is "the rest"
+GROUPS = {
+    "matrix products": ("addmm", "aten::mm", "linear_pointwise", "mkl_linear", "convolution"),
+    "attention": ("bmm", "softmax", "scaled_dot_product"),
+    "copies and casts": ("copy_", "aten::cat"),
+    "GELU": ("gelu",),
+    "norms": ("layer_norm",),
+    "optimizer": ("adamw",),
+    "compiled loops": ("CompiledFxGraph",),
+}
+REST = "the rest"
+MEANING = """\
+Share of the peak: the FLOP/s of the closed form over those of a large matrix product in the same type, timed in turn,
+and an interval of 95 %. The last block computes less than the closed form counts. The other columns are shares of the
+time, from torch's profiler: the products of all layers; attention between q, k and v; compiled loops are what remains
+of everything else in a network that `for_inference` compiled, which inference is.\
+"""
+
+
+@dataclass
+class Options:
+    """Measure where the time of ViT-B/16 goes."""
+
+    minutes: float = option(2.0, "how long to time all together", type=positive)
+    device: str = option("auto", "where to compute, auto or a name such as cuda:1")
+    out: str | None = option(None, "the file to write, .json, the page beside it; unless --smoke, in results/")
+    smoke: bool = option(False, "a small network and few rounds, to see that it works", type=bool)
+
+
+def group(name: str) -> str:
+    """Which one an operation belongs to."""
+    return next((title for title, parts in GROUPS.items() if any(part in name for part in parts)), REST)
+
+
+def shares(events: Iterable[FunctionEventAvg], device: torch.device) -> dict[str, float]:
+    """Of the time of all operations, that of each group."""
+    spent = dict.fromkeys((*GROUPS, REST), 0.0)
+    for event in events:
+        spent[group(event.key)] += event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
+    total = sum(spent.values())
+    return {title: time / total for title, time in spent.items()}
+
+
+def call(kind: str, network: nn.Module, x: torch.Tensor, dtype: torch.dtype) -> Call:
+    """As the kit does it by itself."""
+    return step(network, x, dtype) if kind == "training" else partial(for_inference(network, dtype), x)
+
+
+def measure(kind: str, side: int, batch: int, device: torch.device, seconds: float, **sizes: Any) -> dict[str, Any]:
+    """One of the works."""
+    torch.manual_seed(0)
+    torch.compiler.reset()
+    sizes = PRESETS["b16"] | sizes | {"dropout": 0.0, "image_size": side}
+    precision = choose_precision("auto", device)
+    dtype = getattr(torch, precision)
+    closed = flops.vision_transformer(
+        batch, side, patch=sizes["patch_size"], dim=sizes["dim"], mlp_dim=sizes["mlp_dim"], depth=sizes["depth"]
+    ).flops("step" if kind == "training" else "forward")
+    network = VisionTransformer(**sizes).to(device)
+    work = call(kind, network, torch.randn(batch, 3, side, side, device=device), dtype)
+    ways, product = large_products(device, dtype)
+    calls = {kind: work, PRODUCT: min(ways, key=lambda way: (way(), sample(way, 3))[1])}
+    for each in calls.values():
+        warm_up(each, calls=8)  # the first steps still ask the system for memory
+    times = interleaved(calls, affordable(seconds, sum(sample(each) for each in calls.values())))
+    paired = zip(times[kind], times[PRODUCT], strict=True)
+    with profile() as profiled:
+        for _ in range(PROFILED):
+            work()
+    return {
+        "kind": kind, "side": side, "batch": batch, "precision": precision,
+        "seconds": quartiles(times[kind]), "tflops": closed / quartiles(times[kind])[1] / 1e12,
+        "share_of_peak": median_interval([closed / mine * other / product for mine, other in paired]),
+        "time": shares(profiled.key_averages(), device),
+    }  # fmt: skip
+
+
+def markdown(content: Mapping[str, Any]) -> str:
+    """The page."""
+    machine, found = content["machine"], content["works"]
+    titles = [title for title in (*GROUPS, REST) if any(each["time"][title] >= 0.0005 for each in found)]
+    lines = [
+        [
+            f"{each['kind']}, {each['side']} pixels, batch {each['batch']}, {each['precision']}",
+            f"{each['batch'] / each['seconds'][1]:.4g}",
+            f"{each['tflops']:.3g}",
+            str(Interval(*each["share_of_peak"])),
+            *(f"{each['time'][title]:.1%}" for title in titles),
+        ]
+        for each in found
+    ]
+    parts = [
+        ["# Where the time of ViT-B/16 goes"],
+        [f"{machine['identity']}, torch {machine['torch']}, {machine['started']}, commit {machine['commit']}."],
+        [MEANING],
+        table(("work", "images/s", "TFLOP/s", "share of the peak", *titles), lines),
+    ]
+    return "\n\n".join("\n".join(part) for part in parts) + "\n"
+
+
+def main(options: Options) -> None:
+    """Measure, print and write.
+
+    Raises:
+        InputError: If a name is not there.
+    """
+    keep_freed_memory()
+    device = choose_device(options.device)
+    out = target(options.out, options.smoke, device, "breakdown")
+    seconds = 0.0 if options.smoke else 60 * options.minutes / len(WORKS)
+    small = {"dim": 48, "num_heads": 2, "mlp_dim": 96, "depth": 2} if options.smoke else {}
+    content = {
+        "machine": description(device),
+        "works": [measure(*work, device, seconds, **small) for work in WORKS],
+    }
+    write(out, content)
+    page = markdown(content)
+    print(page)
+    if out is not None:
+        write_whole(out.with_suffix(".md"), lambda file: file.write(page.encode()))
+
+
+if __name__ == "__main__":
+    run(lambda: main(parse(Options, "breakdown")), "breakdown")
