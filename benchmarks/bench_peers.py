@@ -189,7 +189,7 @@ def main(options: Options) -> None:
     disable_progress_bar()
     content: dict[str, Any] = {"machine": description(device), "small": options.smoke, "cells": []}
     for group in found:
-        seconds, fewest = (0.0, 2) if options.smoke else (60 * options.minutes / len(found), 7)
+        seconds, fewest = (0.0, 2) if options.smoke else (60 * options.minutes / len(found), 9)
         records = measure(group, device, seconds, fewest=fewest)
         content["cells"] += records
         write(out, content)

@@ -120,7 +120,7 @@ def test_without_the_transformer_there_is_no_theta(tree: Path, tmp_path: Path) -
 def test_every_flag_reaches_the_configuration(tree: Path, tmp_path: Path) -> None:
     given = ["--recipe", "tutorial", "--data", str(tree), "--steps", "1", "--seed", "9", "--batch-size", "5",
              "--at-once", "3", "--save-minutes", "5", "--lr", "0.003", "--device", "cpu", "--precision", "float32",
-             "--limit-train", "10", "--limit-test", "4", "--validation", "0.2", "--no-transformer",
+             "--limit-train", "10", "--limit-test", "4", "--validation", "0.2", "--compile", "no", "--no-transformer",
              "--out", "run"]  # fmt: skip
     parsed = parse(Options, "train_stn", given)
     defaults = parse(Options, "train_stn", [])
