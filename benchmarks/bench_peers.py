@@ -103,8 +103,12 @@ def contenders(group: Group, device: torch.device) -> Iterator[tuple[Who, Conten
     train = kind == "training"
     batch, tokens = (row.training if train else row.inference), len(row.shape) == 2
     x = torch.randn(batch, *row.shape, device=device, requires_grad=train and tokens)  # images need no gradient
+    if row.channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
     for library, module in row.build().items():
         module.to(device)
+        if row.channels_last:
+            module.to(memory_format=torch.channels_last)
         optimizer = adamw(module) if train and row.whole else None
         for mode in modes:
             network = torch.compile(module) if mode.compiled and train else module

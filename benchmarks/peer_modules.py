@@ -40,7 +40,7 @@ class TutorialNetwork(nn.Module):
         x = F.grid_sample(x, F.affine_grid(theta, list(x.size()), align_corners=False), align_corners=False)
         x = F.relu(F.max_pool2d(self.conv1(x), 2))
         x = F.relu(F.max_pool2d(self.conv2(x), 2))
-        return self.fc2(F.relu(self.fc1(x.view(-1, 500))))
+        return self.fc2(F.relu(self.fc1(x.flatten(1))))
 
 
 class Warp(nn.Module):

@@ -58,6 +58,7 @@ class Row(NamedTuple):
         whole: Whether an optimizer belongs to it; the training step of a component ends with its backward pass.
         float32: Whether only that type is compared: autocast rounds the peers' grids to bfloat16, wrong by pixels.
         compiled: What the kit compiles by itself: inference by ``for_inference``, training by its recipe on a CPU.
+        channels_last: Whether images and kernels lie that way in memory, as in the kit's own run.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Row(NamedTuple):
     whole: bool = False
     float32: bool = False
     compiled: frozenset[str] = frozenset()
+    channels_last: bool = False
 
 
 def rows(*, small: bool = False, batch: int | None = None) -> list[Row]:
@@ -98,8 +100,11 @@ def rows(*, small: bool = False, batch: int | None = None) -> list[Row]:
         found.append(
             Row(f"SpatialTransformer's warp, {side} pixels", warp, (3, side, side), images, images, float32=True)
         )
-    found.append(Row("LocalizationNet, 32 pixels", localization_nets, (3, 32, 32), batch or 256, batch or 256))
-    found.append(Row("STN classifier, 32 pixels", stn_classifiers, (3, 32, 32), batch or 256, batch or 256, whole=True))
+    convolutions = ((3, 32, 32), batch or 256, batch or 256)
+    found.append(Row("LocalizationNet, 32 pixels", localization_nets, *convolutions, channels_last=True))
+    found.append(
+        Row("STN classifier, 32 pixels", stn_classifiers, *convolutions, whole=True, compiled=ASKED, channels_last=True)
+    )
     return found
 
 

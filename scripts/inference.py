@@ -13,7 +13,7 @@ def for_inference(network: nn.Module, dtype: torch.dtype | None = None) -> Calla
     """Compile a network with its weights as constants, which are cast and packed once instead of in every call.
 
     The first call takes up to a minute, and so does the first one with another batch size. What becomes of the weights
-    after it is not seen. Made for a ``VisionTransformer``; an ``STNClassifier`` is faster as it is.
+    after it is not seen.
 
     Args:
         network: On its device; it is put into evaluation mode.

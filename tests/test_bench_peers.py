@@ -16,6 +16,7 @@ from benchmarks.bench_peers import (
     Options,
     all_modes,
     compared,
+    contenders,
     groups,
     main,
     measure,
@@ -85,10 +86,21 @@ def test_the_kit_compiles_by_itself_what_its_runs_and_for_inference_do() -> None
     assert compiled == {
         ("ViT-B/16, 32 pixels", "inference"), ("ViT-B/16, 224 pixels", "inference"),
         ("ViT-Lite-7/4, 32 pixels", "inference"), ("ViT-Lite-7/4, 32 pixels", "training"),
+        ("STN classifier, 32 pixels", "inference"),
     }  # fmt: skip
     assert not own_mode(ROWS["ViT-Lite-7/4, 32 pixels"], "training", torch.device("cuda")).compiled
     for row in ROWS.values():
         assert all(own_mode(row, kind, CPU) in all_modes(row, CPU) for kind in KINDS)
+
+
+def test_images_and_kernels_of_everyone_lie_in_memory_as_in_the_kits_run() -> None:
+    row = ROWS["STN classifier, 32 pixels"]
+    found = [contender for _, contender in contenders(Group(row, "training", [EAGER]), CPU)]
+    assert len(found) > 1
+    for each in found:
+        assert each.x.is_contiguous(memory_format=torch.channels_last)
+        kernels = [parameter for parameter in each.module.parameters() if parameter.ndim == 4]
+        assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
 
 
 def test_the_best_mode_of_anybody_is_not_told_where_only_some_were_measured() -> None:
