@@ -314,7 +314,10 @@ class Trainer:
 
     @cached_property
     def _parallel(self) -> nn.Module:
-        return self.processes.parallel(cast(nn.Module, torch.compile(self.model)) if self.compiled else self.model)
+        if not self.compiled:
+            return self.processes.parallel(self.model)
+        # a graph for each size of batch: which one a batch meets, and so its bits, must not depend on those before it
+        return self.processes.parallel(cast(nn.Module, torch.compile(self.model, dynamic=False)))
 
     @cached_property
     def _all_gradients(self) -> torch.optim.Optimizer:
