@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.datasets import CIFAR10
@@ -174,6 +173,8 @@ def digits(poses: int = 4) -> Dataset:
 
     Always the same images. Every fifth digit goes to the test split, so that no digit is in both.
     """
+    from sklearn.datasets import load_digits  # a second, which a run on other images need not wait for
+
     source = load_digits()
     images = torch.from_numpy(source.images).float().div(16).unsqueeze(1)  # (N, 1, 8, 8)
     labels = torch.from_numpy(source.target).long()

@@ -10,12 +10,12 @@ import pytest
 import torch
 from hypothesis import Phase, settings
 
-settings.register_profile("dev", max_examples=20, deadline=None, print_blob=True)
+settings.register_profile("dev", max_examples=15, deadline=None, print_blob=True)
 settings.register_profile("ci", settings.get_profile("dev"), derandomize=True)
 settings.register_profile("thorough", settings.get_profile("dev"), max_examples=1000)
 # against a mutant the first example that fails is enough, and there is no need to shrink it
 settings.register_profile(
-    "mutants", settings.get_profile("ci"), database=None, report_multiple_bugs=False,
+    "mutants", settings.get_profile("ci"), max_examples=20, database=None, report_multiple_bugs=False,
     phases=(Phase.explicit, Phase.generate),
 )  # fmt: skip
 # hypothesis' own option --hypothesis-profile still wins over this default
@@ -30,8 +30,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "long: takes more than ten seconds")
     if config.getoption("device") == "cuda" and not torch.cuda.is_available():
         pytest.exit("--device cuda: torch finds no CUDA device on this machine", returncode=1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Longest first, so that no process waits for one that another began last."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.fixture(autouse=True)

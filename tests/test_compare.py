@@ -44,6 +44,7 @@ def tree(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_slow_down_of_20_percent_is_caught_and_what_is_unchanged_passes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

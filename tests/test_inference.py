@@ -1,6 +1,5 @@
 """A network that is compiled for inference says what it says without, with the weights that it had."""
 
-import pytest
 import torch
 from torch import nn
 
@@ -11,26 +10,16 @@ from scripts.models import VisionTransformer
 SMALL = {"image_size": 32, "patch_size": 16, "dim": 32, "depth": 1, "num_heads": 2, "mlp_dim": 64, "dropout": 0.1}
 
 
-@pytest.fixture(scope="module")
-def network() -> VisionTransformer:
+def test_it_says_what_the_network_says_with_weights_as_constants_in_the_type_of_the_runs() -> None:
+    """Were they arguments, they would be cast and packed in every call."""
     torch.manual_seed(0)
     network = VisionTransformer(**SMALL)
     nn.init.normal_(network.head.weight)
-    return network.train()
-
-
-def test_it_says_what_the_network_says(network: VisionTransformer) -> None:
-    images = torch.randn(4, 3, 32, 32)
-    logits = for_inference(network, torch.float32)(images)
-    torch.testing.assert_close(logits, network.eval()(images).detach())
-    assert not logits.requires_grad
-
-
-def test_weights_are_constants_and_the_type_is_that_of_the_runs(network: VisionTransformer) -> None:
-    """Were they arguments, they would be cast and packed in every call."""
+    assert network.training
     images = torch.randn(4, 3, 32, 32)
     ask = for_inference(network)
     before = ask(images)
+    assert not before.requires_grad
     assert before.dtype == getattr(torch, choose_precision("auto", images.device))
     expected = network.eval()(images).detach()
     torch.testing.assert_close(before.float(), expected, atol=0.02 * expected.abs().max().item(), rtol=0)

@@ -357,6 +357,7 @@ def test_each_process_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) ->
 # with torchrun
 
 
+@pytest.mark.long
 def test_torchrun_is_stopped_and_goes_on_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One message for the person who stopped it, and after the command in it the same end."""
     monkeypatch.chdir(tmp_path)

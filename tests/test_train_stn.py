@@ -200,6 +200,7 @@ def test_the_tutorial_recipe_is_the_published_run_to_the_letter(tree: Path, tmp_
     assert parse(Options, "train_stn", []).seed == 1
 
 
+@pytest.mark.long
 def test_a_full_disk_stops_the_run_in_one_line_with_whole_files_only(tree: Path, tmp_path: Path) -> None:
     """A limit on the size of files stands in for the disk: a checkpoint is larger than 64 kB."""
 

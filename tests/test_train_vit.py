@@ -154,6 +154,7 @@ def test_it_learns_to_tell_bright_images_from_dark_ones(tree: Path, tmp_path: Pa
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["test_accuracy"] == 100, "chance is 33"
 
 
+@pytest.mark.long
 def test_twenty_steps_of_fine_tuning_vit_b16_at_224_pixels(tree: Path, tmp_path: Path) -> None:
     """From a file with Google's names and shapes and random values; batches in parts are tested on small networks."""
     sizes = {"embedding/kernel": (16, 16, 3, 768), "Transformer/posembed_input/pos_embedding": (1, 197, 768)}
