@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from shutil import copytree
 from tempfile import mkdtemp
 from typing import Any
 
@@ -265,9 +266,11 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(several: tuple[Pa
     assert (saved["epoch"], saved["step"]) == (1, 2)
 
 
-def test_a_run_goes_on_in_another_number_of_processes(several: tuple[Path, list[Any]], alone: dict[str, Any]) -> None:
+def test_a_run_goes_on_in_another_number_of_processes(
+    several: tuple[Path, list[Any]], alone: dict[str, Any], tmp_path: Path
+) -> None:
     root, all_found = several
-    less = run(root / "stopped", Processes())
+    less = run(copytree(root / "stopped", tmp_path / "stopped"), Processes())
     rows = less.fit(less.folder.last_sound())
     ends = [(rows, less.model.state_dict())]
     ends += [(found["resumed rows"], found["resumed weights"]) for found in all_found]
