@@ -21,10 +21,10 @@ from benchmarks.peers import KIT, Row, rows
 from benchmarks.records import target, write
 from benchmarks.timing import LEAST, Call, Interval, affordable, check, interleaved, quartiles, ratio, sample
 from scripts.command_line import option, parse, positive, run, whole
+from scripts.compiled import for_inference
 from scripts.devices import choose_device, choose_precision, keep_freed_memory
 from scripts.errors import InputError
 from scripts.files import write_whole
-from scripts.inference import for_inference
 
 KINDS = ("inference", "training")
 

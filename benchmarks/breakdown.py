@@ -20,9 +20,9 @@ from benchmarks.peer_table import table
 from benchmarks.records import target, write
 from benchmarks.timing import Call, Interval, affordable, interleaved, median_interval, quartiles, sample, warm_up
 from scripts.command_line import option, parse, positive, run
+from scripts.compiled import for_inference
 from scripts.devices import choose_device, choose_precision, keep_freed_memory
 from scripts.files import write_whole
-from scripts.inference import for_inference
 from scripts.models import PRESETS, VisionTransformer
 
 WORKS = (("inference", 32, 128), ("inference", 224, 8), ("training", 32, 64), ("training", 224, 4))  # pixels, images

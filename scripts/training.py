@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from scripts.batches import Augment, Prepare, evaluation_batches, shuffled, training_batches
+from scripts.compiled import Compiled
 from scripts.data import Split
 from scripts.devices import peak_memory
 from scripts.errors import Diverged, InputError, Stopped
@@ -314,10 +315,7 @@ class Trainer:
 
     @cached_property
     def _parallel(self) -> nn.Module:
-        if not self.compiled:
-            return self.processes.parallel(self.model)
-        # a graph for each size of batch: which one a batch meets, and so its bits, must not depend on those before it
-        return self.processes.parallel(cast(nn.Module, torch.compile(self.model, dynamic=False)))
+        return self.processes.parallel(Compiled(self.model) if self.compiled else self.model)
 
     @cached_property
     def _all_gradients(self) -> torch.optim.Optimizer:

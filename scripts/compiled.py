@@ -1,4 +1,4 @@
-"""A trained network as a function: the fastest way to ask it."""
+"""A network through ``torch.compile``: for training, and for inference alone."""
 
 from collections.abc import Callable
 
@@ -7,6 +7,24 @@ from torch import Tensor, nn
 from torch._inductor import config as inductor
 
 from scripts.devices import choose_precision
+
+
+class Compiled(nn.Module):
+    """A network for training, with a graph for each size of batch.
+
+    Which graph a batch meets, and so its bits, must not depend on those before it: a run may go on from any of them.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.graphs = torch.compile(network, dynamic=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """What the network returns."""
+        # one of several processes may have no share of a small batch, and inductor no backward pass for that
+        output: Tensor = self.graphs(images) if len(images) else self.network(images)
+        return output
 
 
 def for_inference(network: nn.Module, dtype: torch.dtype | None = None) -> Callable[[Tensor], Tensor]:

@@ -1,10 +1,13 @@
-"""A network that is compiled for inference says what it says without, with the weights that it had."""
+"""A network that is compiled says what it says without."""
 
+from collections.abc import Callable
+
+import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from scripts.compiled import Compiled, for_inference
 from scripts.devices import choose_precision
-from scripts.inference import for_inference
 from scripts.models import VisionTransformer
 
 SMALL = {"image_size": 32, "patch_size": 16, "dim": 32, "depth": 1, "num_heads": 2, "mlp_dim": 64, "dropout": 0.1}
@@ -26,3 +29,17 @@ def test_it_says_what_the_network_says_with_weights_as_constants_in_the_type_of_
     with torch.no_grad():
         network.encoder.blocks[0].mlp.fc1.weight.zero_()
     assert torch.equal(ask(images), before)
+
+
+def test_training_has_a_graph_for_each_size_and_none_for_an_empty_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def compile(network: nn.Module, *, dynamic: bool) -> Callable[[Tensor], Tensor]:
+        assert not dynamic, "a run that is stopped and goes on would meet another graph, of other bits"
+        return lambda images: seen.append(len(images)) or network(images)
+
+    monkeypatch.setattr(torch, "compile", compile)
+    compiled = Compiled(nn.Conv2d(3, 2, 4))
+    for count in (4, 1, 0):
+        compiled(torch.randn(count, 3, 8, 8)).sum().backward()
+    assert seen == [4, 1]
