@@ -5,17 +5,17 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from vit_pytorch import vit as vit_pytorch
 
 State = Mapping[str, Tensor]
 Module = TypeVar("Module", bound=nn.Module)
 
 
 def drawn(module: Module) -> Module:
-    """Draw all that starts at zero or one too, but for the bias of q, k and v, which vit-pytorch has not."""
+    """Draw all that starts at zero or one too."""
     with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            if not name.endswith("qkv.bias"):
-                parameter.add_(torch.randn_like(parameter), alpha=0.02)
+        for parameter in module.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.02)
     return module
 
 
@@ -38,14 +38,11 @@ def renamed(state: State, names: Mapping[str, str]) -> dict[str, Tensor]:
     return found
 
 
-def without_qkv_bias(state: State) -> dict[str, Tensor]:
-    """All but a bias that ``drawn`` left at zero."""
-    return {name: value for name, value in state.items() if not name.endswith("qkv.bias")}
-
-
-def with_our_epsilon(module: Module) -> Module:
-    """Every norm divides by what ours divides by."""
-    for child in module.modules():
+def with_our_parts(module: Module) -> Module:
+    """vit-pytorch's module with what it lacks: a bias of q, k and v, and norms that divide by what ours divide by."""
+    for child in [*module.modules()]:
+        if isinstance(child, vit_pytorch.Attention):
+            child.to_qkv = nn.Linear(child.to_qkv.in_features, child.to_qkv.out_features)
         if isinstance(child, nn.LayerNorm):
             child.eps = 1e-6
     return module

@@ -22,7 +22,7 @@ from vit_pytorch import vit as vit_pytorch
 
 from benchmarks import peer_modules as wrapped
 from benchmarks.peer_modules import CLASSES, NORM
-from benchmarks.peer_weights import drawn, loaded, renamed, with_our_epsilon, without_qkv_bias
+from benchmarks.peer_weights import drawn, loaded, renamed, with_our_parts
 from benchmarks.workloads import Fixed
 from components import MLP, Attention, Block, Encoder, LocalizationNet, PatchEmbeddings, SpatialTransformer
 from scripts.models import PRESETS, STNClassifier, VisionTransformer
@@ -76,16 +76,15 @@ def rows(*, small: bool = False, batch: int | None = None) -> list[Row]:
     """All of them, with so many samples at once if it is said; ``small`` ones do the same with next to nothing."""
     narrow = {"dim": 24, "num_heads": 2, "mlp_dim": 48}
     width = narrow if small else {key: PRESETS["b16"][key] for key in narrow}
-    deep = width | {"depth": 2 if small else PRESETS["b16"]["depth"]}
+    sizes = narrow | {"depth": 2} if small else {}
     batch = batch or (4 if small else None)
     few, many = (32, batch or 128, batch or 64), (224, batch or 8, batch or 4)  # pixels, images in inference, training
     found = []
-    for side, *batches in (few, many):
-        model = partial(vision_transformers, "b16", side, **deep)
-        found.append(Row(f"ViT-B/16, {side} pixels", model, (3, side, side), *batches, whole=True, compiled=ASKED))
-    model = partial(vision_transformers, "lite", few[0], **(deep if small else {}))
-    trained = ASKED | ({"training"} if RECIPES["lite"].compiled else set())
-    found.append(Row("ViT-Lite-7/4, 32 pixels", model, (3, 32, 32), *few[1:], whole=True, compiled=trained))
+    models = (("ViT-B/16", "b16", few), ("ViT-B/16", "b16-finetune", many), ("ViT-Lite-7/4", "lite", few))
+    for title, recipe, (side, *batches) in models:
+        model = partial(vision_transformers, RECIPES[recipe].preset, side, **sizes)
+        compiled = ASKED | ({"training"} if RECIPES[recipe].compiled else set())
+        found.append(Row(f"{title}, {side} pixels", model, (3, side, side), *batches, whole=True, compiled=compiled))
     for side, *batches in (few, many):
         tokens = 1 + (side // 16) ** 2
         works = {"Attention": attentions, "MLP": mlps, "Block": blocks, "Encoder of 4": encoders}
@@ -142,21 +141,21 @@ def vision_transformers(preset: str, side: int, **options: int) -> Modules:
             dim_head=dim // heads,
         )  # fmt: skip
         peer.to_patch_embedding[1] = peer.to_patch_embedding[3] = nn.Identity()
-        return with_our_epsilon(peer)
+        return with_our_parts(peer)
 
     names = VIT_PYTORCH | {
         "encoder.": "transformer.", "blocks.": "layers.", "head.": "mlp_head.", "embeddings.cls_token": "cls_token",
         "embeddings.pos_embed": "pos_embedding", "embeddings.proj.": "to_patch_embedding.2.",
     }  # fmt: skip
-    bare = renamed(without_qkv_bias(state), names)
-    bare |= {name: bare[name][0] for name in ("cls_token", "pos_embedding")}
+    theirs = renamed(state, names)
+    theirs |= {name: theirs[name][0] for name in ("cls_token", "pos_embedding")}
     patches = "to_patch_embedding.2.weight"
-    bare[patches] = rearrange(bare[patches], "dim c p1 p2 -> dim (p1 p2 c)")
+    theirs[patches] = rearrange(theirs[patches], "dim c p1 p2 -> dim (p1 p2 c)")
     return {
         KIT: ours,
         "torchvision": loaded(torchvisions, to_family(state, "torchvision", None)),
         "timm": loaded(timms, to_family(state, "timm", None)),
-        "vit-pytorch": loaded(vit_pytorchs, bare),
+        "vit-pytorch": loaded(vit_pytorchs, theirs),
         "transformers": wrapped.Logits(hugging_face),
     }
 
@@ -169,7 +168,7 @@ def attentions(dim: int, num_heads: int, mlp_dim: int) -> Modules:
     def vit_pytorchs() -> nn.Module:
         peer = vit_pytorch.Attention(dim, heads=num_heads, dim_head=dim // num_heads)
         peer.norm = nn.Identity()
-        return peer
+        return with_our_parts(peer)
 
     in_torch = renamed(state, {"qkv.": "in_proj_", "proj.": "out_proj."})
     return {
@@ -178,9 +177,7 @@ def attentions(dim: int, num_heads: int, mlp_dim: int) -> Modules:
             loaded(lambda: nn.MultiheadAttention(dim, num_heads, batch_first=True), in_torch)
         ),
         "timm": loaded(lambda: timm.layers.Attention(dim, num_heads, qkv_bias=True), state),
-        "vit-pytorch": loaded(
-            vit_pytorchs, renamed(without_qkv_bias(state), {"qkv.": "to_qkv.", "proj.": "to_out.0."})
-        ),
+        "vit-pytorch": loaded(vit_pytorchs, renamed(state, {"qkv.": "to_qkv.", "proj.": "to_out.0."})),
     }
 
 
@@ -233,12 +230,12 @@ def encoders(dim: int, num_heads: int, mlp_dim: int) -> Modules:
         return nn.TransformerEncoder(block, depth, norm=NORM(dim), enable_nested_tensor=False)
 
     def vit_pytorchs() -> nn.Module:
-        return with_our_epsilon(vit_pytorch.Transformer(dim, depth, num_heads, dim // num_heads, mlp_dim))
+        return with_our_parts(vit_pytorch.Transformer(dim, depth, num_heads, dim // num_heads, mlp_dim))
 
     return {
         KIT: ours,
         "torch": loaded(torchs, renamed(state, TORCH | {"blocks.": "layers."})),
-        "vit-pytorch": loaded(vit_pytorchs, renamed(without_qkv_bias(state), VIT_PYTORCH | {"blocks.": "layers."})),
+        "vit-pytorch": loaded(vit_pytorchs, renamed(state, VIT_PYTORCH | {"blocks.": "layers."})),
     }
 
 

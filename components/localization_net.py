@@ -75,9 +75,9 @@ class LocalizationNet(nn.Module):
         """Return one parameter vector an image: (B, C, H, W) -> (B, P)."""
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f"LocalizationNet: input {tuple(x.shape)} must be (B, {self.in_channels}, H, W)")
-        x = F.relu(F.max_pool2d(self.conv1(_at_least(x, SMALLEST)), 2))  # (B, 8, (H - 6) // 2, ...)
-        x = F.relu(F.max_pool2d(self.conv2(x), 2))  # (B, 10, ((H - 6) // 2 - 4) // 2, ...)
-        x = F.adaptive_avg_pool2d(x, POOLED).flatten(1)  # (B, 160)
+        x = F.relu(F.max_pool2d(self.conv1(_at_least(x, SMALLEST)), 2), inplace=True)  # (B, 8, (H - 6) // 2, ...)
+        x = F.relu(F.max_pool2d(self.conv2(x), 2), inplace=True)  # (B, 10, ((H - 6) // 2 - 4) // 2, ...)
+        x = average_to(x, POOLED).flatten(1)  # (B, 160)
         with _without_autocast(x.device.type):
             theta: Tensor = self.fc2(F.relu(self.fc1(x.to(self.fc1.weight.dtype))))  # (B, P)
         return theta
@@ -85,6 +85,14 @@ class LocalizationNet(nn.Module):
     def extra_repr(self) -> str:
         """Show the two sizes in ``print(module)``."""
         return f"in_channels={self.in_channels}, num_params={self.num_params}"
+
+
+def average_to(x: Tensor, side: int) -> Tensor:
+    """Average images to so many cells a side: (B, C, H, W) -> (B, C, side, side), the same one where H = W = side."""
+    # a graph that is exported for any image size must not remember that this one needed no averaging
+    if not torch.compiler.is_exporting() and x.shape[2:] == (side, side):
+        return x
+    return F.adaptive_avg_pool2d(x, side)
 
 
 def _at_least(x: Tensor, side: int) -> Tensor:

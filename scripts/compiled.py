@@ -10,20 +10,21 @@ from scripts.devices import choose_precision
 
 
 class Compiled(nn.Module):
-    """A network for training, with a graph for each size of batch.
+    """A network for training, with a graph for whole batches alone.
 
-    Which graph a batch meets, and so its bits, must not depend on those before it: a run may go on from any of them.
+    A second one, for what is left at the end of an epoch, would take longer to compile than it saves. And which way a
+    batch goes, and so its bits, must not depend on those before it: a run may go on from any of them.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, batch: int) -> None:
         super().__init__()
         self.network = network
-        self.graphs = torch.compile(network, dynamic=False)
+        self.batch = batch
+        self.graph = torch.compile(network, dynamic=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """What the network returns."""
-        # one of several processes may have no share of a small batch, and inductor no backward pass for that
-        output: Tensor = self.graphs(images) if len(images) else self.network(images)
+        output: Tensor = self.graph(images) if len(images) == self.batch else self.network(images)
         return output
 
 

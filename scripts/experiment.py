@@ -24,7 +24,7 @@ from scripts.report import write_report
 from scripts.run_folder import RunFolder, WatchedFolder, environment, read_config
 from scripts.training import Predict, Trainer
 
-COMPILING_PAYS = 1000  # steps: it takes as long as a few hundred
+COMPILING_PAYS = 2000  # steps: it takes as long as it saves in 1,200 to 1,500
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from components import Encoder, LocalizationNet, PatchEmbeddings, SpatialTransformer
+from components.localization_net import average_to
 
 SMALLEST = 16  # the side that leaves one cell after both convolutions and poolings of the classifier
 CELLS = 5  # what 32 pixels leave there
@@ -58,7 +59,7 @@ class STNClassifier(nn.Module):
             x, theta = self.transformer(x, return_theta=True)  # (B, C, H, W), (B, 2, 3)
         x = F.relu(F.max_pool2d(self.conv1(x), 2))  # (B, 10, (H - 4) // 2, ...)
         x = F.relu(F.max_pool2d(self.conv2_drop(self.conv2(x)), 2))  # (B, 20, ((H - 4) // 2 - 4) // 2, ...)
-        x = F.adaptive_avg_pool2d(x, CELLS).flatten(1)  # (B, 500)
+        x = average_to(x, CELLS).flatten(1)  # (B, 500)
         x = self.fc1_drop(F.relu(self.fc1(x)))  # (B, 50)
         logits: Tensor = self.fc2(x)
         if not return_theta:

@@ -113,6 +113,7 @@ RECIPES = {
         augment=Augment(mirror=True, shift=2),
         schedule=one_cycle(warm_up=0.2),
         clip=1.0,
+        compiled=True,
         optimizers=adamw,
     ),
     "b16-finetune": FINETUNE,

@@ -51,7 +51,7 @@ class Trainer:
         at_once: Most images in one forward pass: a larger batch adds up the gradients of its parts.
         steps: Length of the run. An epoch is one pass over the training images; the last one may be cut short.
         precision: Type of the forward passes, under autocast: float32, bfloat16 or float16.
-        compiled: Whether training passes go through ``torch.compile``; evaluation never does.
+        compiled: Whether training passes of whole batches go through ``torch.compile``; evaluation never does.
         seed: For the order of the images and their augmentation.
         save_minutes: A checkpoint is written after every epoch, and within one so often.
         processes: That share the work. Every one has all images, and evaluates and trains on its share of each batch.
@@ -315,7 +315,9 @@ class Trainer:
 
     @cached_property
     def _parallel(self) -> nn.Module:
-        return self.processes.parallel(Compiled(self.model) if self.compiled else self.model)
+        share = self.processes.share(min(self.batch_size, len(self.train)))
+        whole = min(share.stop - share.start, self.at_once)
+        return self.processes.parallel(Compiled(self.model, whole) if self.compiled else self.model)
 
     @cached_property
     def _all_gradients(self) -> torch.optim.Optimizer:

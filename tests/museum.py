@@ -83,7 +83,7 @@ LOCALIZATION_NET = (
     ),
     Exhibit(
         "the flattened size of one image size, and larger images become several rows of theta",
-        change=("F.adaptive_avg_pool2d(x, POOLED).flatten(1)", "x.reshape(-1, 10 * POOLED * POOLED)"),
+        change=("average_to(x, POOLED).flatten(1)", "x.reshape(-1, 10 * POOLED * POOLED)"),
         law=test_localization_net.test_an_image_of_any_size_gives_theta_through_the_same_weights,
         error=(AssertionError, RuntimeError),
         reports=("https://github.com/kevinzakka/spatial-transformer-network/issues/2",
@@ -226,7 +226,7 @@ PATCH_EMBEDDINGS = (
     ),
     Exhibit(
         "patches column by column",
-        change=('"b d h w -> b (h w) d")  # (B, N, D)', '"b d h w -> b (w h) d")'),
+        change=("-> b (h w) (c p q)", "-> b (w h) (c p q)"),
         law=test_patch_embeddings.test_changing_one_patch_changes_one_token,
     ),
     Exhibit(
@@ -238,9 +238,12 @@ PATCH_EMBEDDINGS = (
     Exhibit(
         "overlapping patches: the stride is forgotten",
         change=("patch_size, stride=patch_size,", "patch_size,"),
-        law=test_contract.test_the_output_shape_follows_from_the_configuration,
-        given={"batch": 1},
-        error=(RuntimeError,),
+        law=test_patch_embeddings.test_the_projection_is_the_convolution_whose_weights_it_has,
+    ),
+    Exhibit(
+        "the pixels of a patch column by column",
+        change=("(c p q)", "(c q p)"),
+        law=test_patch_embeddings.test_the_projection_is_the_convolution_whose_weights_it_has,
     ),
     Exhibit(
         "the grid that positions were learned for is taken for a square",
@@ -328,7 +331,7 @@ PATCH_EMBEDDINGS = (
 ATTENTION = (
     Exhibit(
         "scores divided by the root of the width of all heads",
-        change=("q * q.shape[-1] ** -0.5", "q * self.dim ** -0.5"),
+        change=("* q.shape[-1] ** -0.5", "* self.dim ** -0.5"),
         law=test_attention.test_scores_are_divided_by_the_root_of_the_width_of_a_head,
         reports=("https://github.com/omihub777/ViT-CIFAR/pull/12",),
     ),
@@ -359,7 +362,7 @@ ATTENTION = (
     ),
     Exhibit(
         "queries and keys swapped",
-        change=("q, k, v = rearrange", "k, q, v = rearrange"),
+        change=("q, k, v = qkv", "k, q, v = qkv"),
         law=test_attention.test_weights_are_those_of_the_loops_and_leave_the_output_as_it_was,
         given={"training": True},
     ),

@@ -49,8 +49,6 @@ EQUIVALENT = (
     Survivor("components/localization_net.py", ("rows - rows // 2", "rows - rows // 3"), FLOORED),
     Survivor("components/patch_embeddings.py",
              ('cells, "b d h w -> b (h w) d"', 'cells, "B D H W -> B (H W) D"'), NAMES),
-    Survivor("components/patch_embeddings.py",
-             ('self.proj(x), "b d h w -> b (h w) d"', 'self.proj(x), "B D H W -> B (H W) D"'), NAMES),
     Survivor("components/patch_embeddings.py", ("x.shape[0], -1, -1", "x.shape[0], +1, -1"),
              "there is one class token, which -1 keeps and 1 says"),
     Survivor("components/spatial_transformer.py", ('mode="bilinear", ', ""), "torch's default, said aloud"),

@@ -50,6 +50,15 @@ def test_any_image_that_the_patch_divides_gives_its_tokens(seed, batch, in_chann
     torch.testing.assert_close(tokens, reference.patch_embeddings(embed, x))
 
 
+@given(seeds, batch_sizes, channels, grids, patch_sizes)
+def test_the_projection_is_the_convolution_whose_weights_it_has(seed, batch, in_channels, grid, patch) -> None:
+    """Whoever calls ``proj`` by itself, or sees its options, must find the same patches."""
+    embed = build(seed, grid, patch, in_channels=in_channels)
+    x = random_images(seed, batch, in_channels, grid[0] * patch, grid[1] * patch)
+    patches = embed(x)[:, 1:] - embed.pos_embed[:, 1:]
+    torch.testing.assert_close(patches, embed.proj(x).flatten(2).mT)
+
+
 @given(seeds, batch_sizes, grids, grids)
 def test_the_class_token_comes_first_and_sees_no_pixel(seed: int, batch: int, learned, grid) -> None:
     embed, x = build(seed, learned, 2), random_images(seed, batch, 3, 2 * grid[0], 2 * grid[1])

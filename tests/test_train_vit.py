@@ -199,7 +199,7 @@ def test_attention_is_that_of_the_images_shown() -> None:
         ("lite", "auto", COMPILING_PAYS, "cpu", True),
         ("lite", "auto", COMPILING_PAYS - 1, "cpu", False),
         ("lite", "auto", COMPILING_PAYS, "cuda", False),
-        ("b16", "auto", COMPILING_PAYS, "cpu", False),
+        ("b16", "auto", COMPILING_PAYS, "cpu", True),
         ("lite", "no", COMPILING_PAYS, "cpu", False),
         ("b16", "yes", 1, "cuda", True),
     ],

@@ -71,27 +71,28 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: 
     assert not torch.equal(weights("c", 1), first)
 
 
-def test_a_compiled_run_trains_compiled_evaluates_as_it_is_and_leaves_the_same_names(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("changes", "whole"), [({}, 8), ({"at_once": 3}, 3), ({"batch_size": 40, "steps": 3}, 30)])
+def test_a_compiled_run_trains_whole_batches_compiled_evaluates_as_it_is_and_leaves_the_same_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, int], whole: int
 ) -> None:
-    seen = []
+    seen = set()
     compiler = torch.compile
 
     def compile(model: nn.Module, *, dynamic: bool) -> nn.Module:
         assert not dynamic, "a run that is stopped and goes on would meet another graph, of other bits"
 
         def passed(*given: Tensor) -> Tensor:
-            seen.append(model.training)
+            seen.add((model.training, *map(len, given)))
             return model(*given)
 
         return compiler(passed, backend="aot_eager", dynamic=dynamic)
 
-    eager = trainer(tmp_path / "eager")
+    eager = trainer(tmp_path / "eager", **changes)
     rows = eager.fit()
     monkeypatch.setattr(torch, "compile", compile)
-    compiled = trainer(tmp_path / "compiled", compiled=True)
+    compiled = trainer(tmp_path / "compiled", compiled=True, **changes)
     assert [row["train_loss"] for row in compiled.fit()] == pytest.approx([row["train_loss"] for row in rows])
-    assert set(seen) == {True}
+    assert seen == {(True, whole)}
     saved = compiled.folder.last_sound()
     assert saved is not None
     torch.testing.assert_close(saved["model"], eager.model.state_dict())
