@@ -1,12 +1,15 @@
 """What makes a localization network: identity at the start whatever it sees, any image size, the tutorial's weights."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.export import Dim
 from torch.func import functional_call
 
 from components import LocalizationNet
+from components.localization_net import average_to
 from tests import reference
 from tests.strategies import batch_sizes, channels, image_sides, random_images, seeds
 
@@ -133,3 +136,20 @@ def test_an_image_of_any_size_gives_theta_through_the_same_weights(seed: int, h:
     nn.init.normal_(net.fc2.weight)
     x = random_images(seed, 2, 3, h, w)
     torch.testing.assert_close(net(x), reference.localization_net(net, x))
+
+
+def test_cells_as_many_as_wanted_are_not_averaged() -> None:
+    x = random_images(0, 2, 3, 4, 4)
+    assert average_to(x, 4) is x
+    torch.testing.assert_close(average_to(x, 2), x.unfold(2, 2, 2).unfold(3, 2, 2).mean((-1, -2)))
+
+
+@pytest.mark.parametrize("side", (32, 40), ids=("nothing to average", "averaged"))
+def test_an_exported_graph_serves_every_image_size(side: int) -> None:
+    """A graph remembers what its example did not need."""
+    net = LocalizationNet(dtype=torch.float64)
+    nn.init.normal_(net.fc2.weight)
+    sizes = ({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC},)
+    program = torch.export.export(net, (random_images(0, 2, 3, side, side),), dynamic_shapes=sizes).module()
+    for shape in ((2, 3, 32, 32), (1, 3, 40, 61), (3, 3, 64, 32)):
+        torch.testing.assert_close(program(random_images(1, *shape)), net(random_images(1, *shape)))
