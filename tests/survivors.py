@@ -34,6 +34,7 @@ class Survivor:
 ZERO_TIMES = "a key that is not finite has no weight, and zero times any number is zero"
 SAME_LENGTH = "both have four places, which was asked before"
 NAMES = "axes may have any names"
+IN_PLACE = "memory alone: nobody reads what it had before"
 FLOORED = "up to three more rows of zeros at the end are what both poolings leave out"
 
 EQUIVALENT = (
@@ -47,6 +48,10 @@ EQUIVALENT = (
     Survivor("components/attention.py", ("b heads n d -> b n (heads d)", "B HEADS N D -> B N (HEADS D)"), NAMES),
     Survivor("components/localization_net.py", ("columns - columns // 2", "columns - columns // 3"), FLOORED),
     Survivor("components/localization_net.py", ("rows - rows // 2", "rows - rows // 3"), FLOORED),
+    *(
+        Survivor("components/localization_net.py", (f"{before}, inplace=True", f"{before}, {instead}"), IN_PLACE)
+        for before in ("SMALLEST)), 2)", "self.conv2(x), 2)") for instead in ("inplace=None", "inplace=False", "")
+    ),
     Survivor("components/patch_embeddings.py",
              ('cells, "b d h w -> b (h w) d"', 'cells, "B D H W -> B (H W) D"'), NAMES),
     Survivor("components/patch_embeddings.py", ("x.shape[0], -1, -1", "x.shape[0], +1, -1"),
