@@ -20,6 +20,7 @@ from benchmarks.bench_peers import (
     groups,
     main,
     measure,
+    measured_alone,
     over_best,
     own_mode,
 )
@@ -72,7 +73,7 @@ def test_words_choose_cells() -> None:
 @pytest.mark.parametrize("kind", ["inference", "training"])
 def test_a_group_is_measured_and_compared_within_each_mode_and_across_them(kind: str) -> None:
     row, modes = ROWS["MLP, 5 tokens"], [EAGER, Mode(torch.bfloat16, compiled=False)]
-    records = measure(Group(row, kind, modes), CPU, 0.0, fewest=2)
+    records = measure(Group(row, kind, modes), CPU, 0.0, 2)
     assert [record["mode"] for record in records] == ["float32, eager", "bfloat16, eager"]
     own = [record["mode"] for record in records if "ratio_anywhere" in record]
     assert own == [str(own_mode(row, kind, CPU))], "in the mode that the kit picks by itself"
@@ -105,8 +106,13 @@ def test_images_and_kernels_of_everyone_lie_in_memory_as_in_the_kits_run() -> No
         assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
 
 
+def test_a_process_that_is_left_after_it_measures_the_same_things() -> None:
+    (record,) = measured_alone(Group(ROWS["MLP, 5 tokens"], "inference", [EAGER]), CPU, 0.0, 2)
+    assert (record["row"], record["mode"], record["rounds"]) == ("MLP, 5 tokens", "float32, eager", 2)
+
+
 def test_the_best_mode_of_anybody_is_not_told_where_only_some_were_measured() -> None:
-    (record,) = measure(Group(ROWS["MLP, 5 tokens"], "inference", [EAGER]), CPU, 0.0, fewest=2)
+    (record,) = measure(Group(ROWS["MLP, 5 tokens"], "inference", [EAGER]), CPU, 0.0, 2)
     assert "ratio_anywhere" not in record
 
 
@@ -139,7 +145,7 @@ def test_a_peer_with_another_output_is_refused() -> None:
         return modules
 
     with pytest.raises(AssertionError, match="not close"):
-        measure(Group(row._replace(build=build), "inference", [EAGER]), CPU, 0.0, fewest=2)
+        measure(Group(row._replace(build=build), "inference", [EAGER]), CPU, 0.0, 2)
 
 
 def test_kept_bytes_are_those_of_the_input_and_of_what_lies_between() -> None:
