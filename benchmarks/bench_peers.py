@@ -4,11 +4,13 @@ python -m benchmarks.bench_peers --only "b/16 training"
 """
 
 import multiprocessing
+import os
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from threading import Thread
 from typing import Any, NamedTuple
 
 import torch
@@ -134,8 +136,21 @@ def passed(network: nn.Module, x: Tensor, dtype: torch.dtype) -> Tensor:
 def measured_alone(group: Group, device: torch.device, seconds: float, fewest: int) -> list[dict[str, Any]]:
     """Measure in a new process: compiled networks are never quite forgotten, and would fill the memory in time."""
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, spawn, initializer=keep_freed_memory) as process:
+    with ProcessPoolExecutor(1, spawn, initializer=begin) as process:
         return process.submit(measure, group, device, seconds, fewest).result()
+
+
+def begin() -> None:
+    """What a process does before it measures: one whose parent was killed would spoil the next measurement."""
+
+    def end_with_parent() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    Thread(target=end_with_parent, daemon=True).start()
+    keep_freed_memory()
 
 
 def measure(group: Group, device: torch.device, seconds: float, fewest: int) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ class Compiled(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """What the network returns."""
-        output: Tensor = self.graph(images) if len(images) == self.batch else self.network(images)
+        output: Tensor = self.graph(images) if 0 < len(images) == self.batch else self.network(images)
         return output
 
 

@@ -44,3 +44,5 @@ def test_training_has_one_graph_for_whole_batches_and_none_for_others(monkeypatc
     for count in (4, 1, 4, 0):
         compiled(torch.randn(count, 3, 8, 8)).sum().backward()
     assert seen == [4, 4]
+    Compiled(nn.Conv2d(3, 2, 4), 0)(torch.randn(0, 3, 8, 8)).sum().backward()
+    assert seen == [4, 4], "nor has one of more processes than images a share of a whole batch"
