@@ -27,10 +27,11 @@ def affine_grid(theta: Tensor, height: int, width: int, *, align_corners: bool =
         span = max(size - 1, 1) if align_corners else size
         return torch.arange(1 - size, size, 2, device=theta.device, dtype=theta.dtype) / span
 
-    along_x, along_y, shift = theta.unsqueeze(1).unbind(-1)  # (B, 1, 2) each: the three columns of theta
-    rows = centres(height)[:, None] * along_y + shift  # (B, h, 2)
-    columns = centres(width)[:, None] * along_x  # (B, w, 2)
-    return rows.unsqueeze(2) + columns.unsqueeze(1)  # (B, h, w, 2)
+    along_x, along_y, shift = theta.unsqueeze(2).unbind(-1)  # (B, 2, 1) each: the three columns of theta
+    rows = centres(height) * along_y + shift  # (B, 2, h)
+    columns = centres(width) * along_x  # (B, 2, w)
+    grid = rows.unsqueeze(3) + columns.unsqueeze(2)  # (B, 2, h, w)
+    return grid.permute(0, 2, 3, 1)  # not copied: sampling reads whole planes of x and y faster than pairs
 
 
 class SpatialTransformer(nn.Module):

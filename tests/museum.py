@@ -143,11 +143,15 @@ SPATIAL_TRANSFORMER = (
     ),
     Exhibit(
         "y before x in the grid",
-        change=("return rows.unsqueeze(2) + columns.unsqueeze(1)",
-                "return (rows.unsqueeze(2) + columns.unsqueeze(1)).flip(-1)"),
+        change=("return grid.permute(0, 2, 3, 1)", "return grid.flip(1).permute(0, 2, 3, 1)"),
         law=test_spatial_transformer.test_the_grid_is_that_of_torch,
         given={"align_corners": False},
         reports=("https://github.com/voxelmorph/voxelmorph/pull/652",),
+    ),
+    Exhibit(
+        "pairs of x and y, which are sampled slower",
+        change=("return grid.permute(0, 2, 3, 1)", "return grid.permute(0, 2, 3, 1).contiguous()"),
+        law=test_spatial_transformer.test_the_grid_holds_x_and_y_in_planes_of_their_own,
     ),
     Exhibit(
         "six numbers read column by column",

@@ -109,6 +109,11 @@ def test_the_grid_is_that_of_torch(align_corners, seed: int, batch: int, h: int,
     torch.testing.assert_close(affine_grid(theta, h, w, **option), expected)
 
 
+def test_the_grid_holds_x_and_y_in_planes_of_their_own() -> None:
+    # torch samples 1.2 to 1.5 times as fast so, and a compiled backward pass is three times as fast
+    assert affine_grid(random_theta(0, 3), 4, 5).permute(0, 3, 1, 2).is_contiguous()
+
+
 @given(seeds, padding_modes)
 def test_padding_decides_what_lies_outside_the_frame(seed: int, padding_mode: str) -> None:
     x = random_images(seed, 1, 1, 8, 8)
