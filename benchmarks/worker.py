@@ -8,11 +8,12 @@ import sys
 
 from benchmarks.cells import Cell, prepared
 from benchmarks.timing import Call, sample, warm_up
-from scripts.devices import choose_device
+from scripts.devices import choose_device, keep_freed_memory
 
 
 def main() -> None:
     """Answer until nobody asks any more."""
+    keep_freed_memory()
     device, ready = choose_device("auto"), None
     call: Call
     for line in sys.stdin:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import subprocess
+import sys
 from pathlib import Path
 from shutil import copytree, ignore_patterns
 
@@ -56,6 +57,20 @@ def test_a_slow_down_of_20_percent_is_caught_and_what_is_unchanged_passes(
     assert compare.compare(trees, [MLP, ATTENTION], seconds=1.4) == [MLP]
     said = capsys.readouterr().out
     assert said.count("] slower") == said.count(str(MLP)) == 2, "the second time in new processes"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_freed_memory_is_kept_as_in_the_runs() -> None:
+    # without it, which of two equal processes faults its pages in again is chance, and worth a factor of 1.6
+    images = Cell("SpatialTransformer-224px", 64, "forward", "float32", compiled=False)  # 39 MB, and twice that a call
+    with compare.Worker(compare.ROOT) as worker:
+
+        def faults() -> int:
+            worker.time(images, repeats=5)
+            return int(Path(f"/proc/{worker.process.pid}/stat").read_text().rsplit(")", 1)[1].split()[7])
+
+        faults()
+        assert -faults() + faults() < 1000
 
 
 @pytest.mark.parametrize(
