@@ -335,7 +335,7 @@ PATCH_EMBEDDINGS = (
 ATTENTION = (
     Exhibit(
         "scores divided by the root of the width of all heads",
-        change=("* q.shape[-1] ** -0.5", "* self.dim ** -0.5"),
+        change=("q * q.shape[-1] ** -0.5", "q * self.dim ** -0.5"),
         law=test_attention.test_scores_are_divided_by_the_root_of_the_width_of_a_head,
         reports=("https://github.com/omihub777/ViT-CIFAR/pull/12",),
     ),
@@ -366,7 +366,7 @@ ATTENTION = (
     ),
     Exhibit(
         "queries and keys swapped",
-        change=("q, k, v = rearrange", "k, q, v = rearrange"),
+        change=("q, k, v = qkv.contiguous()", "k, q, v = qkv.contiguous()"),
         law=test_attention.test_weights_are_those_of_the_loops_and_leave_the_output_as_it_was,
         given={"training": True},
     ),
