@@ -366,7 +366,7 @@ ATTENTION = (
     ),
     Exhibit(
         "queries and keys swapped",
-        change=("q, k, v = qkv.contiguous()", "k, q, v = qkv.contiguous()"),
+        change=("q, k, v = rearrange", "k, q, v = rearrange"),
         law=test_attention.test_weights_are_those_of_the_loops_and_leave_the_output_as_it_was,
         given={"training": True},
     ),
