@@ -43,7 +43,7 @@ class Cell:
         return ROWS[self.row].work(self.batch)
 
     def affordable(self, device: torch.device) -> bool:
-        """Whether it has its place in half an hour of a GPU, or ten minutes of a CPU.
+        """Whether it has its place in half an hour of a GPU, or twelve minutes of a CPU.
 
         Compiling takes longer than timing, so that it is done for batches of 64, and on a CPU for the models and a
         block in one type. float16 and batches of 256 are a GPU's affair, and the warp is float32 in any case.
