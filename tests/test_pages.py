@@ -9,7 +9,7 @@ import pytest
 from scripts import tables
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted(path for path in ROOT.glob("**/*.md") if not {".venv", "mutants"} & {*path.parts})
+PAGES = sorted(path for path in ROOT.glob("**/*.md") if not {".venv", ".pytest_cache", "mutants"} & {*path.parts})
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
