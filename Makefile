@@ -17,7 +17,7 @@ $(READY): pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
-test: $(READY)  ## run the test suite (under two minutes on two cores)
+test: $(READY)  ## run the test suite (two to three minutes on two cores)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(ARGS)
 
 test-thorough: $(READY)  ## run the properties alone, with 1,000 examples each (under twenty minutes on two cores)
