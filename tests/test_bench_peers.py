@@ -2,6 +2,10 @@
 
 import json
 import re
+import resource
+import sys
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
@@ -9,21 +13,21 @@ import torch
 from torch import nn
 
 from benchmarks import peers
+from benchmarks.alone import alone
+from benchmarks.as_they_come import as_they_come, prepare
 from benchmarks.bench_peers import (
     KINDS,
-    Group,
-    Mode,
+    PROCESSES,
+    Measured,
     Options,
-    all_modes,
     compared,
-    contenders,
     groups,
+    judge,
     main,
     measure,
-    measured_alone,
-    over_best,
-    own_mode,
+    measure_alone,
 )
+from benchmarks.contenders import Group, Mode, all_modes, contenders, over_best, own_mode
 from benchmarks.memory import kept_bytes
 from benchmarks.peer_table import draw, markdown, means, memory, outcome
 from benchmarks.peers import KIT
@@ -73,10 +77,10 @@ def test_words_choose_cells() -> None:
 @pytest.mark.parametrize("kind", ["inference", "training"])
 def test_a_group_is_measured_and_compared_within_each_mode_and_across_them(kind: str) -> None:
     row, modes = ROWS["MLP, 5 tokens"], [EAGER, Mode(torch.bfloat16, compiled=False)]
-    records = measure(Group(row, kind, modes), CPU, 0.0, 2)
+    group = Group(row, kind, modes)
+    records = judge(group, CPU, measure(group, CPU, 0.0, 2))
     assert [record["mode"] for record in records] == ["float32, eager", "bfloat16, eager"]
-    own = [record["mode"] for record in records if "ratio_anywhere" in record]
-    assert own == [str(own_mode(row, kind, CPU))], "in the mode that the kit picks by itself"
+    assert not any("ratio_anywhere" in record for record in records), "that is of whole models"
     for record in records:
         assert record["best_peer"] in record["seconds"].keys() - {KIT}
         assert all(low <= middle <= high for low, middle, high in record["seconds"].values())
@@ -106,14 +110,76 @@ def test_images_and_kernels_of_everyone_lie_in_memory_as_in_the_kits_run() -> No
         assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
 
 
-def test_a_process_that_is_left_after_it_measures_the_same_things() -> None:
-    (record,) = measured_alone(Group(ROWS["MLP, 5 tokens"], "inference", [EAGER]), CPU, 0.0, 2)
-    assert (record["row"], record["mode"], record["rounds"]) == ("MLP, 5 tokens", "float32, eager", 2)
+def test_rounds_of_several_processes_are_taken_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.bench_peers.alone", lambda *, keeping: ThreadPoolExecutor(1))
+    group = Group(ROWS["MLP, 5 tokens"], "inference", [EAGER])
+    measured = measure_alone(group, CPU, 0.0, 2)
+    assert measured.seconds.keys() == measure(group, CPU, 0.0, 2).seconds.keys()
+    assert {len(rounds) for rounds in measured.seconds.values()} == {PROCESSES}, "one round in each of them"
+    (record,) = judge(group, CPU, measured)
+    assert (record["row"], record["mode"], record["rounds"]) == ("MLP, 5 tokens", "float32, eager", PROCESSES)
 
 
-def test_the_best_mode_of_anybody_is_not_told_where_only_some_were_measured() -> None:
-    (record,) = measure(Group(ROWS["MLP, 5 tokens"], "inference", [EAGER]), CPU, 0.0, 2)
-    assert "ratio_anywhere" not in record
+def test_the_best_mode_of_anybody_is_told_of_whole_models_in_all_modes() -> None:
+    row = ROWS["MLP, 5 tokens"]._replace(whole=True, compiled=frozenset())
+    modes = all_modes(row, CPU)
+    measured = Measured({who: [1.0] * 9 for who in product((KIT, "timm"), modes)}, {})
+
+    def told(modes: list[Mode]) -> list[str]:
+        records = judge(Group(row, "training", modes), CPU, measured)
+        return [record["mode"] for record in records if "ratio_anywhere" in record]
+
+    assert told(modes) == [str(own_mode(row, "training", CPU))], "in the mode that the kit picks by itself"
+    assert told(modes[:1]) == []
+
+
+def test_a_model_as_it_comes_is_compared_in_the_type_that_the_kit_picks() -> None:
+    row = ROWS["MLP, 5 tokens"]
+    own = own_mode(row, "inference", CPU)
+    record = as_they_come(Group(row, "inference", [EAGER, own]), CPU, 0.0, 2)
+    assert record["best_as_it_comes"].endswith(f", {own}")
+    assert record["best_as_it_comes"].split(", ")[0] in row.build().keys() - {KIT}
+    ratio, low, high = record["ratio_as_they_come"]
+    assert 0 < low <= ratio <= high
+
+
+@pytest.mark.parametrize("kit", [True, False])
+def test_a_process_has_the_kit_or_all_others(kit: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.as_they_come.calls", {})
+    group = Group(ROWS["MLP, 5 tokens"], "inference", [EAGER])
+    asked = {library for library, _ in prepare(group, CPU, kit=kit)}
+    assert asked == {library for library in group.row.build() if (library == KIT) == kit}
+
+
+def test_compiled_weights_are_constants_for_all_alike_or_as_they_come_for_the_kit_alone() -> None:
+    row, mode = ROWS["MLP, 5 tokens"], Mode(torch.bfloat16, compiled=True)
+
+    def changed(library: str, *, alike: bool) -> bool:
+        """Whether compiled inference sees a change of the weights."""
+        found = dict(contenders(Group(row, "inference", [mode]), CPU, alike=alike))
+        each = found[library, mode]
+        before = each.call().clone()
+        with torch.no_grad():
+            for parameter in each.module.parameters():
+                parameter.zero_()
+        return not torch.equal(each.call(), before)
+
+    assert [changed(KIT, alike=True), changed("timm", alike=True)] == [False, False]
+    assert [changed(KIT, alike=False), changed("timm", alike=False)] == [False, True]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_freed_memory_is_kept_in_a_process_that_is_to_keep_it() -> None:
+    def faults(process: ProcessPoolExecutor) -> int:
+        """The fewest page faults for ten tensors of 64 MB, each freed before the next one."""
+        counts = []
+        for _ in range(5):
+            process.submit(exec, "import torch\nfor _ in range(10): torch.ones(2**24)").result()
+            counts.append(process.submit(resource.getrusage, resource.RUSAGE_SELF).result().ru_minflt)
+        return min(after - before for before, after in pairwise(counts))
+
+    with alone(keeping=True) as kept, alone(keeping=False) as untouched:
+        assert faults(kept) < 1000 < faults(untouched)
 
 
 def test_the_kit_is_compared_with_the_fastest_peer_of_the_same_mode() -> None:
@@ -166,7 +232,14 @@ CONTENT = {
     "machine": {"identity": "a machine", "torch": "2", "started": "2026-01-02T03:04:05", "commit": "abc"},
     "small": False,
     "cells": [
-        record("ViT-B/16, 32 pixels", [2.0, 1.9, 2.1], best_anywhere="torch, compiled", ratio_anywhere=[0.5, 0.4, 0.6]),
+        record(
+            "ViT-B/16, 32 pixels",
+            [2.0, 1.9, 2.1],
+            best_anywhere="torch, compiled",
+            ratio_anywhere=[0.5, 0.4, 0.6],
+            best_as_it_comes="timm, eager",
+            ratio_as_they_come=[3.0, 2.0, 4.0],
+        ),
         record("ViT-B/16, 224 pixels", [0.5, 0.4, 0.6]),
         record("MLP, 5 tokens", [1.0, 0.9, 1.1], bytes={KIT: None, "timm": None, "torch": None}),
     ],
@@ -181,7 +254,8 @@ def test_means_are_geometric_and_over_what_they_name() -> None:
     assert means(CONTENT["cells"]) == pytest.approx(
         {
             "ViT-B/16, same mode": 1.0,
-            "ViT-B/16, the kit's own mode over the best mode of any peer": 0.5,
+            "ViT-B/16, the kit's own mode over the best mode of any peer, both as the kit runs": 0.5,
+            "ViT-B/16, the kit's own mode over the best mode of any peer, each as it comes": 3.0,
             "all, same mode": 1.0,
             "all, memory": 1.2,
         }
@@ -195,7 +269,7 @@ def test_the_page_shows_every_cell_and_the_picture_is_drawn(tmp_path: Path) -> N
         "| ViT-B/16, 224 pixels, training | float32, eager | 8 | timm | 16 | 0.500 [0.400, 0.600] lost | 1.200 |"
         in page
     )
-    assert "| ViT-B/16, 32 pixels, training | float32, eager | torch, compiled | 0.500 [0.400, 0.600] lost |" in page
+    assert "| torch, compiled | 0.500 [0.400, 0.600] lost | timm, eager | 3.000 [2.000, 4.000] won |" in page
     draw(CONTENT, tmp_path / "peers.png")
     assert (tmp_path / "peers.png").read_bytes().startswith(b"\x89PNG")
 
