@@ -1,11 +1,13 @@
-"""The kit as it runs by itself beside other libraries as they come, in turn in every round.
+"""The kit as it runs by itself beside other libraries as they come, each in its own process, in turn in every round.
 
-In the comparison in one process everyone is given what only the kit does by itself: freed memory is kept, and weights
-are constants in compiled inference. Here the kit has a process of its own, as a run has; the others share a second one,
-which is left as it is, and are eager or compiled by ``torch.compile`` as it is.
+In one process everyone is given what only the kit does by itself: freed memory is kept, and weights are constants in
+compiled inference. Here the processes of the others are left as they are, and they are eager or compiled by
+``torch.compile`` as it is. One process for all of them would not do: freed memory is given back only from the end of
+the heap, where somebody else's lies.
 """
 
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -23,14 +25,16 @@ def as_they_come(group: Group, device: torch.device, seconds: float, fewest: int
     """The kit in its own mode over the fastest of the others, in those modes of the group that have the same type."""
     own = own_mode(group.row, group.kind, device)
     theirs = [mode for mode in group.modes if mode.dtype == own.dtype]
-    with alone(keeping=True) as run, alone(keeping=False) as untouched:
-        once = run.submit(prepare, group._replace(modes=[own]), device, kit=True).result()
-        samples = {who: partial(asked, run, who, repeats(each)) for who, each in once.items()}
-        others = untouched.submit(prepare, group._replace(modes=theirs), device, kit=False).result()
-        samples |= {who: partial(asked, untouched, who, repeats(each)) for who, each in others.items()}
-        a_round = sum(max(LEAST, each) for each in (*once.values(), *others.values()))
+    samples, a_round = {}, 0.0
+    with ExitStack() as stack:
+        for library in group.row.build():
+            process = stack.enter_context(alone(keeping=library == KIT))
+            part = group._replace(modes=[own] if library == KIT else theirs)
+            for who, once in process.submit(prepare, part, device, library).result().items():
+                samples[who] = partial(asked, process, who, repeats(once))
+                a_round += max(LEAST, once)
         times = in_turn(samples, affordable(seconds, a_round, fewest=fewest))
-    best, against = over_best(times, own, [*others])
+    best, against = over_best(times, own, [who for who in times if who[0] != KIT])
     return {"best_as_it_comes": f"{best[0]}, {best[1]}", "ratio_as_they_come": against}
 
 
@@ -39,15 +43,15 @@ def asked(process: ProcessPoolExecutor, who: Who, count: int) -> float:
     return process.submit(timed, who, count).result()
 
 
-def prepare(group: Group, device: torch.device, *, kit: bool) -> dict[Who, float]:
-    """Build the kit or all others, check their outputs, and return the seconds of a call of each."""
+def prepare(group: Group, device: torch.device, library: str) -> dict[Who, float]:
+    """Build one library's modules, check their outputs, and return the seconds of a call in each mode."""
     torch.manual_seed(0)
     expected = None
     for who, each in contenders(group, device, alike=False):
         if expected is None:  # the kit comes first
             with torch.no_grad():
                 expected = each.module(each.x)
-        if (who[0] == KIT) == kit:
+        if who[0] == library:
             check(each.call(), expected, who[1].dtype)
             calls[who] = each.call
     return {who: min(sample(call) for _ in range(2)) for who, call in calls.items()}

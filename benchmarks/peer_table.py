@@ -20,8 +20,8 @@ kit takes less: on a GPU the peak of a call, on a CPU what the forward pass keep
 OWN_HEADS = ("work", "kit", "best peer as the kit runs", "kit / it", "best peer as it comes", "kit / it")
 OWN_MEANINGS = """\
 The kit in the mode that it picks by itself, over the fastest mode of any peer. As the kit runs: all with what only the
-kit does by itself: freed memory is kept, and weights are constants in compiled inference. As it comes: the kit so, in a
-process of its own; peers without either in another process, eager or compiled by `torch.compile` as it is.\
+kit does by itself: freed memory is kept, and weights are constants in compiled inference. As it comes: the kit so, its
+peers without either, eager or compiled by `torch.compile` as it is, and each library in a process of its own.\
 """
 TICKS = (0.1, 0.25, 0.5, 0.8, 1, 1.25, 2, 4, 10)  # of the picture
 OUTCOMES = {"won": "#2a7f3f", "even": "#777777", "lost": "#c0392b"}
