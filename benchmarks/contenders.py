@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.modes import adamw, autocast, backward, forward, step
 from benchmarks.peers import KIT, Row
@@ -70,7 +69,6 @@ def contenders(group: Group, device: torch.device, *, alike: bool = True) -> Ite
         device: Where.
         alike: Whether the kit's ``for_inference`` compiles the others too; else ``torch.compile`` does.
     """
-    disable_progress_bar()
     row, kind, modes = group
     train = kind == "training"
     batch, tokens = (row.training if train else row.inference), len(row.shape) == 2

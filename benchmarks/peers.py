@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.vision_transformer import EncoderBlock
 from transformers.models.vit.modeling_vit import ViTEmbeddings
+from transformers.utils.logging import disable_progress_bar
 from vit_pytorch import vit as vit_pytorch
 
 from benchmarks import peer_modules as wrapped
@@ -117,6 +118,7 @@ def vision_transformers(preset: str, side: int, **options: int) -> Modules:
         image_size=side, patch_size=patch, hidden_size=dim, num_hidden_layers=depth, num_attention_heads=heads,
         intermediate_size=mlp_dim, num_labels=CLASSES, layer_norm_eps=1e-6, attn_implementation="sdpa",
     )  # fmt: skip
+    disable_progress_bar()  # of loading weights
     hugging_face = transformers.ViTForImageClassification.from_pretrained(
         None, config=config, state_dict=to_family(state, "huggingface", None)
     )
