@@ -93,7 +93,7 @@ def markdown(content: Record) -> str:
     """The page: the machine, the means, and all cells, losses like wins."""
     records, machine = content["cells"], content["machine"]
     verdicts = [outcome(record["ratio"]) for record in records]
-    own_rows = (
+    own_rows = [
         (
             f"{record['row']}, {record['kind']}",
             record["mode"],
@@ -104,7 +104,7 @@ def markdown(content: Record) -> str:
         )
         for record in records
         if "ratio_as_they_come" in record
-    )
+    ]
     parts = [
         ["# The kit beside other libraries"],
         *([["**A trial with small sizes: no figure here means anything.**"]] if content["small"] else []),
@@ -113,8 +113,7 @@ def markdown(content: Record) -> str:
         table(("geometric mean", "kit / peers"), [(name, f"{mean:.3f}") for name, mean in means(records).items()]),
         [f"{len(records)} cells: " + ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in OUTCOMES) + "."],
         table(HEADS, map(cells, records)),
-        [OWN_MEANINGS],
-        table(OWN_HEADS, own_rows),
+        *([[OWN_MEANINGS], table(OWN_HEADS, own_rows)] if own_rows else []),
     ]
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
 

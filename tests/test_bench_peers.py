@@ -267,6 +267,8 @@ def test_the_page_shows_every_cell_and_the_picture_is_drawn(tmp_path: Path) -> N
         in page
     )
     assert "| torch, compiled | 0.500 [0.400, 0.600] lost | timm, eager | 3.000 [2.000, 4.000] won |" in page
+    assert "picks by itself" in page
+    assert "picks by itself" not in markdown({**CONTENT, "cells": CONTENT["cells"][1:]}), "no table without a row"
     draw(CONTENT, tmp_path / "peers.png")
     assert (tmp_path / "peers.png").read_bytes().startswith(b"\x89PNG")
 
