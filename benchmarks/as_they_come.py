@@ -6,6 +6,7 @@ compiled inference. Here the processes of the others are left as they are, and t
 the heap, where somebody else's lies.
 """
 
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -21,13 +22,15 @@ from benchmarks.timing import LEAST, Call, affordable, check, in_turn, repeats, 
 calls: dict[Who, Call] = {}  # in a process that measures: what it is asked for
 
 
-def as_they_come(group: Group, device: torch.device, seconds: float, fewest: int) -> dict[str, Any]:
+def as_they_come(
+    group: Group, libraries: Iterable[str], device: torch.device, seconds: float, fewest: int
+) -> dict[str, Any]:
     """The kit in its own mode over the fastest of the others, in those modes of the group that have the same type."""
     own = own_mode(group.row, group.kind, device)
     theirs = [mode for mode in group.modes if mode.dtype == own.dtype]
     samples, a_round = {}, 0.0
     with ExitStack() as stack:
-        for library in group.row.build():
+        for library in libraries:
             process = stack.enter_context(alone(keeping=library == KIT))
             part = group._replace(modes=[own] if library == KIT else theirs)
             for who, once in process.submit(prepare, part, device, library).result().items():

@@ -139,7 +139,7 @@ def main(options: Options) -> None:
         records = judge(group, device, (measure if options.smoke else measure_alone)(group, device, seconds, fewest))
         for record in records:
             if "ratio_anywhere" in record:
-                record |= as_they_come(group, device, seconds, fewest)
+                record |= as_they_come(group, record["seconds"], device, seconds, fewest)
         content["cells"] += records
         write(out, content)
         for record in records:
