@@ -18,6 +18,7 @@ from benchmarks.alone import alone
 from benchmarks.contenders import Group, Who, contenders, over_best, own_mode
 from benchmarks.peers import KIT
 from benchmarks.timing import LEAST, Call, affordable, check, in_turn, repeats, sample
+from scripts.machine import this_machine
 
 calls: dict[Who, Call] = {}  # in a process that measures: what it is asked for
 
@@ -26,7 +27,7 @@ def as_they_come(
     group: Group, libraries: Iterable[str], device: torch.device, seconds: float, fewest: int
 ) -> dict[str, Any]:
     """The kit in its own mode over the fastest of the others, in those modes of the group that have the same type."""
-    own = own_mode(group.row, group.kind, device)
+    own = own_mode(group.row, group.kind, this_machine(device))
     theirs = [mode for mode in group.modes if mode.dtype == own.dtype]
     samples, a_round = {}, 0.0
     with ExitStack() as stack:

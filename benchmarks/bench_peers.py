@@ -22,6 +22,7 @@ from scripts.command_line import option, parse, positive, run, whole
 from scripts.devices import choose_device
 from scripts.errors import InputError
 from scripts.files import write_whole
+from scripts.machine import Machine, this_machine
 
 KINDS = ("inference", "training")
 PROCESSES = 3
@@ -41,12 +42,12 @@ class Options:
     smoke: bool = option(False, "every cell small and twice, to see that it works", type=bool)
 
 
-def groups(found: Sequence[Row], device: torch.device, only: str) -> Iterator[Group]:
+def groups(found: Sequence[Row], machine: Machine, only: str) -> Iterator[Group]:
     """All that have cells whose names hold these words, with those cells."""
     words = only.lower().split()
     for row in found:
         for kind in KINDS:
-            names = {mode: f"{row.name}, {kind}, {mode}".lower() for mode in all_modes(row, device)}
+            names = {mode: f"{row.name}, {kind}, {mode}".lower() for mode in all_modes(row, machine)}
             if chosen := [mode for mode, name in names.items() if all(word in name for word in words)]:
                 yield Group(row, kind, chosen)
 
@@ -88,7 +89,7 @@ def measure_alone(group: Group, device: torch.device, seconds: float, fewest: in
     return Measured(times, parts[0].bytes)
 
 
-def judge(group: Group, device: torch.device, measured: Measured) -> list[dict[str, Any]]:
+def judge(group: Group, machine: Machine, measured: Measured) -> list[dict[str, Any]]:
     """A record for each mode; of a whole model in all modes also what the kit's own one is to the best of others."""
     row, kind, modes = group
     times = measured.seconds
@@ -98,8 +99,8 @@ def judge(group: Group, device: torch.device, measured: Measured) -> list[dict[s
     for mode in modes:
         used = {library: each for (library, how), each in measured.bytes.items() if how == mode}
         records.append(work | {"mode": str(mode), "bytes": used} | compared(times, mode))
-    if row.whole and modes == all_modes(row, device):
-        own = own_mode(row, kind, device)
+    if row.whole and modes == all_modes(row, machine):
+        own = own_mode(row, kind, machine)
         best, against = over_best(times, own, [who for who in times if who[0] != KIT])
         records[modes.index(own)] |= {"best_anywhere": f"{best[0]}, {best[1]}", "ratio_anywhere": against}
     return records
@@ -129,14 +130,16 @@ def main(options: Options) -> None:
     device = choose_device(options.device)
     out = target(options.out, options.smoke or bool(options.only or options.batch), device, "peers")
     everything = rows(small=options.smoke, batch=options.batch)
-    found = list(groups(everything, device, options.only))
+    found = list(groups(everything, this_machine(device), options.only))
     if not found:
         names = ", ".join(row.name for row in everything)
         raise InputError(f"--only ({options.only}) must be words of one cell's name, made of {names}")
     content: dict[str, Any] = {"machine": description(device), "small": options.smoke, "cells": []}
     for group in found:
         seconds, fewest = (0.0, 2) if options.smoke else (60 * options.minutes / len(found), 9)
-        records = judge(group, device, (measure if options.smoke else measure_alone)(group, device, seconds, fewest))
+        records = judge(
+            group, this_machine(device), (measure if options.smoke else measure_alone)(group, device, seconds, fewest)
+        )
         for record in records:
             if "ratio_anywhere" in record:
                 record |= as_they_come(group, record["seconds"], device, seconds, fewest)

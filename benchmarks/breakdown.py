@@ -21,8 +21,9 @@ from benchmarks.records import target, write
 from benchmarks.timing import Call, Interval, affordable, interleaved, median_interval, quartiles, sample, warm_up
 from scripts.command_line import option, parse, positive, run
 from scripts.compiled import for_inference
-from scripts.devices import choose_device, choose_precision, keep_freed_memory
+from scripts.devices import choose_device, keep_freed_memory
 from scripts.files import write_whole
+from scripts.machine import this_machine
 from scripts.models import PRESETS, VisionTransformer
 
 WORKS = (("inference", 32, 128), ("inference", 224, 8), ("training", 32, 64), ("training", 224, 4))  # pixels, images
@@ -81,7 +82,7 @@ def measure(kind: str, side: int, batch: int, device: torch.device, seconds: flo
     torch.manual_seed(0)
     torch.compiler.reset()
     sizes = PRESETS["b16"] | sizes | {"dropout": 0.0, "image_size": side}
-    precision = choose_precision("auto", device)
+    precision = this_machine(device).precision("auto")
     dtype = getattr(torch, precision)
     closed = flops.vision_transformer(
         batch, side, patch=sizes["patch_size"], dim=sizes["dim"], mlp_dim=sizes["mlp_dim"], depth=sizes["depth"]

@@ -15,7 +15,7 @@ from benchmarks.flops import Work
 from benchmarks.modes import MODES
 from benchmarks.timing import Call, check
 from benchmarks.workloads import ROWS
-from scripts.devices import fast_at_bfloat16
+from scripts.machine import Machine
 
 BATCHES = (1, 64, 256)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -42,7 +42,7 @@ class Cell:
         """Of one call."""
         return ROWS[self.row].work(self.batch)
 
-    def affordable(self, device: torch.device) -> bool:
+    def affordable(self, machine: Machine) -> bool:
         """Whether it has its place in half an hour of a GPU, or twelve minutes of a CPU.
 
         Compiling takes longer than timing, so that it is done for batches of 64, and on a CPU for the models and a
@@ -52,21 +52,21 @@ class Cell:
             return False
         if self.compiled and self.batch != 64:
             return False
-        if device.type == "cuda":
+        if machine.device.type == "cuda":
             return self.dtype != "float16" or not self.compiled
         if self.compiled and (
             self.row not in COMPILED_ON_CPU
             or self.mode == "backward"
-            or self.dtype != ("bfloat16" if fast_at_bfloat16(device) else "float32")
+            or self.dtype != ("bfloat16" if machine.fast_at_bfloat16 else "float32")
         ):
             return False
         return self.batch <= 64 and self.dtype != "float16" and self.work.flops(self.mode) <= CPU_LIMIT
 
 
-def cells(device: torch.device) -> list[Cell]:
+def cells(machine: Machine) -> list[Cell]:
     """Those that the machine can afford."""
     grid = (Cell(*choice) for choice in itertools.product(ROWS, BATCHES, MODES, DTYPES, (False, True)))
-    return [cell for cell in grid if cell.affordable(device)]
+    return [cell for cell in grid if cell.affordable(machine)]
 
 
 @lru_cache(maxsize=1)  # cells of one row follow one another

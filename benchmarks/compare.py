@@ -26,12 +26,12 @@ from typing import Any
 
 import torch
 
-from benchmarks import machine
 from benchmarks.cells import Cell, cells
 from benchmarks.timing import Interval, affordable, in_turn, ratio, repeats
 from scripts.command_line import argument, option, parse, positive, run
 from scripts.devices import choose_device
 from scripts.errors import InputError
+from scripts.machine import this_machine
 
 ROOT = Path(__file__).parent.parent
 SLOWER, UNCLEAR = 1.05, 1.2  # above which an interval lies, or reaches
@@ -55,9 +55,10 @@ def main(options: Options) -> bool:
     """
     device = choose_device("auto")
     commit = commit_of(options.base, device)
-    chosen = [cell for cell in worthwhile(cells(device)) if options.only in str(cell)]
+    grid = worthwhile(cells(this_machine(device)))
+    chosen = [cell for cell in grid if options.only in str(cell)]
     if not chosen:
-        raise InputError(f"--only ({options.only}) must be part of a cell's name, as in {worthwhile(cells(device))[0]}")
+        raise InputError(f"--only ({options.only}) must be part of a cell's name, as in {grid[0]}")
     with TemporaryDirectory() as folder:
         trees = {"now": ROOT, "base": Path(folder)}
         extract(commit, trees["base"])
@@ -149,7 +150,7 @@ def commit_of(base: str, device: torch.device) -> str:
     revision = base
     if Path(base).is_file():
         info = read_machine(Path(base))
-        here = machine.identity(device)
+        here = this_machine(device).identity
         if info["identity"] != here:
             raise InputError(f"base ({base}) must come from this machine ({here}), not from {info['identity']}")
         if info["uncommitted_changes"]:

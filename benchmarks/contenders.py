@@ -12,7 +12,7 @@ from benchmarks.modes import adamw, autocast, backward, forward, step
 from benchmarks.peers import KIT, Row
 from benchmarks.timing import Call, Interval, ratio
 from scripts.compiled import for_inference
-from scripts.devices import choose_precision
+from scripts.machine import Machine
 
 
 class Mode(NamedTuple):
@@ -45,18 +45,18 @@ class Contender(NamedTuple):
 Who = tuple[str, Mode]
 
 
-def own_mode(row: Row, kind: str, device: torch.device) -> Mode:
+def own_mode(row: Row, kind: str, machine: Machine) -> Mode:
     """What the kit chooses by itself."""
-    precision = "float32" if row.float32 else choose_precision("auto", device)
-    compiled = kind in row.compiled and (kind == "inference" or device.type == "cpu")
+    precision = "float32" if row.float32 else machine.precision("auto")
+    compiled = kind in row.compiled and (kind == "inference" or machine.device.type == "cpu")
     return Mode(getattr(torch, precision), compiled)
 
 
-def all_modes(row: Row, device: torch.device) -> list[Mode]:
+def all_modes(row: Row, machine: Machine) -> list[Mode]:
     """Eager and compiled; on a CPU, where compiling takes longest, only whole models and in one type."""
     eager = [Mode(torch.float32, compiled=False), Mode(torch.bfloat16, compiled=False)][: 1 if row.float32 else 2]
-    if device.type == "cpu":
-        own = getattr(torch, choose_precision("auto", device))
+    if machine.device.type == "cpu":
+        own = getattr(torch, machine.precision("auto"))
         return [*eager, Mode(own, compiled=True)] if row.whole else eager
     return [*eager, *(mode._replace(compiled=True) for mode in eager)]
 

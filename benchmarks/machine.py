@@ -1,17 +1,14 @@
 """What a machine is, and the most that it can do: the yardsticks of every figure that is measured on it."""
 
-import os
-import platform
-import re
 import subprocess
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
 from benchmarks.timing import Call, sample, warm_up
+from scripts.machine import processor, this_machine
 from scripts.run_folder import environment
 
 ROUNDS = 15
@@ -54,13 +51,6 @@ def copy_peak(device: torch.device) -> float:
     return best_rate(lambda: target.copy_(source), 2 * size)
 
 
-def processor() -> str:
-    """The name of the processor, as the system has it."""
-    table = Path("/proc/cpuinfo")
-    found = re.search(r"^model name\s*:\s*(.*)$", table.read_text("utf-8"), re.MULTILINE) if table.exists() else None
-    return found[1] if found else platform.processor() or platform.machine()
-
-
 def graphics() -> dict[str, str]:
     """Name, driver, clocks and power limit of the first GPU; nothing where nobody knows."""
     command = ["nvidia-smi", "--id=0", f"--query-gpu={','.join(SMI)}", "--format=csv,noheader"]
@@ -71,17 +61,10 @@ def graphics() -> dict[str, str]:
     return dict(zip(SMI, (field.strip() for field in said.split(",")), strict=True))
 
 
-def identity(device: torch.device) -> str:
-    """What must be the same for two figures to be comparable: the device, and how much of it is used."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
-
-
 def description(device: torch.device) -> dict[str, Any]:
     """All that is known beforehand."""
     return {
-        "identity": identity(device),
+        "identity": this_machine(device).identity,
         "processor": processor(),
         "graphics": graphics() if device.type == "cuda" else {},
         "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,

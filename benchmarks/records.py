@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.machine import identity
 from scripts.errors import InputError
 from scripts.files import write_whole
+from scripts.machine import this_machine
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -23,7 +23,7 @@ def target(out: str | None, part: bool, device: torch.device, subject: str) -> P
         InputError: If it is not JSON.
     """
     if out is None:
-        machine = re.sub(r"\W+", "-", identity(device)).strip("-").lower()
+        machine = re.sub(r"\W+", "-", this_machine(device).identity).strip("-").lower()
         return None if part else RESULTS / f"{machine}--{datetime.now(timezone.utc).date()}--{subject}.json"
     if not out.endswith(".json"):
         raise InputError(f"--out ({out}) must end in .json")

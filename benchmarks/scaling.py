@@ -25,7 +25,8 @@ from benchmarks.timing import LEAST, affordable, interleaved, sample, warm_up
 from benchmarks.workloads import Fixed
 from components import Attention, SpatialTransformer
 from scripts.command_line import option, parse, positive, run
-from scripts.devices import choose_device, choose_precision, keep_freed_memory
+from scripts.devices import choose_device, keep_freed_memory
+from scripts.machine import this_machine
 from scripts.models import PRESETS, VisionTransformer
 
 TITLES = {"forward": "inference", "backward": "forward and backward"}  # of the modes
@@ -174,7 +175,7 @@ def main(options: Options) -> None:
     keep_freed_memory()
     device = choose_device(options.device)
     out = target(options.out, options.smoke, device, "scaling")
-    precision = choose_precision("auto", device)
+    precision = this_machine(device).precision("auto")
     seconds = 0.0 if options.smoke else 60 * options.minutes / (len(CURVES) * len(TITLES))
     torch.manual_seed(0)
     found = []

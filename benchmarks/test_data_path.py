@@ -17,8 +17,8 @@ from benchmarks.modes import MODES
 from benchmarks.timing import interleaved, warm_up
 from scripts.batches import channel_statistics, resized, shuffled, training_batches
 from scripts.data import Split
-from scripts.devices import choose_precision
 from scripts.image_tree import SPLITS, read_image_tree
+from scripts.machine import this_machine
 from scripts.models import STNClassifier, VisionTransformer
 from scripts.train_stn import RECIPES as STN_RECIPES
 from scripts.train_vit import RECIPES as VIT_RECIPES
@@ -75,7 +75,7 @@ def test_augmenting_and_feeding(benchmark: BenchmarkFixture, device: torch.devic
         network = STNClassifier(dropout=0.0).to(memory_format=torch.channels_last)
     else:
         network = VisionTransformer.from_preset(recipe.preset, image_size=side, **recipe.options)
-    dtype = getattr(torch, choose_precision(recipe.precision, device))
+    dtype = getattr(torch, this_machine(device).precision(recipe.precision))
     calls = {"feed": feed, "step": MODES["step"](network.to(device), x, dtype)}
     for call in calls.values():
         warm_up(call)

@@ -12,11 +12,12 @@ from benchmarks.memory import peak_bytes
 from benchmarks.timing import affordable, repeats, sample, warm_up
 from benchmarks.workloads import ROWS
 from scripts.devices import choose_device
+from scripts.machine import this_machine
 
 SECONDS = 0.5  # of timing, for each cell
 
 
-@pytest.mark.parametrize("cell", cells(choose_device("auto")), ids=str)
+@pytest.mark.parametrize("cell", cells(this_machine(choose_device("auto"))), ids=str)
 def test_grid(benchmark: BenchmarkFixture, device: torch.device, cell: Cell) -> None:
     if benchmark.disabled:
         small = dataclasses.replace(cell, batch=min(cell.batch, FEW))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch._inductor import config as inductor
 
-from scripts.devices import choose_precision
+from scripts.machine import this_machine
 
 
 class Compiled(nn.Module):
@@ -42,7 +42,7 @@ def for_inference(network: nn.Module, dtype: torch.dtype | None = None) -> Calla
         From images to what the network returns, without gradients.
     """
     device = next(network.parameters()).device
-    dtype = dtype or getattr(torch, choose_precision("auto", device))
+    dtype = dtype or getattr(torch, this_machine(device).precision("auto"))
     compiled = torch.compile(network.eval())
 
     def ask(images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which device a run uses, how precisely it had better compute there, and what it does with memory."""
+"""Which device a run uses, and what it does with memory."""
 
 import ctypes
 import resource
@@ -31,27 +31,6 @@ def choose_device(name: str, processes: Processes = ALONE) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"--device ({name}) must be auto or a device that is there, such as cpu") from error
     return device
-
-
-def choose_precision(name: str, device: torch.device) -> str:
-    """The type to compute in under autocast; ``auto`` is bfloat16 where the device is fast at it, else float32.
-
-    Raises:
-        InputError: For float16 without a CUDA device: hardly any CPU has instructions for it, and it needs more care.
-    """
-    if name == "auto":
-        return "bfloat16" if fast_at_bfloat16(device) else "float32"
-    if name == "float16" and device.type != "cuda":
-        raise InputError(f"--precision ({name}) must be auto, float32 or bfloat16 on {device.type}")
-    return name
-
-
-def fast_at_bfloat16(device: torch.device) -> bool:
-    """Whether the device has instructions for bfloat16; elsewhere it is emulated, and slow."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = torch.cpu.get_capabilities()
-    return device.type == "cpu" and any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def peak_memory(device: torch.device) -> float:

@@ -15,16 +15,15 @@ from torch import Tensor, nn
 from scripts.batches import Augment, Normalise, channel_statistics, resized
 from scripts.command_line import as_flags, option, parse, positive, share, whole
 from scripts.data import Dataset, Split, load
-from scripts.devices import choose_device, choose_precision, keep_freed_memory
+from scripts.devices import choose_device, keep_freed_memory
 from scripts.errors import Diverged, InputError, Stopped
 from scripts.files import read_torch
 from scripts.findings import classification_findings, evenly_spaced
+from scripts.machine import Machine, this_machine
 from scripts.processes import Processes
 from scripts.report import write_report
 from scripts.run_folder import RunFolder, WatchedFolder, environment, read_config
 from scripts.training import Predict, Trainer
-
-COMPILING_PAYS = 2000  # steps: it takes as long as it saves in 1,200 to 1,500
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,8 @@ class Recipe:
         schedule: As in ``Trainer``.
         clip: As in ``Trainer``.
         at_once: As in ``Trainer``.
-        precision: As in ``choose_precision``.
-        compiled: Whether ``torch.compile`` makes the step faster, by measurement on a CPU.
+        precision: As in ``Machine.precision``.
+        compiled: Whether ``torch.compile`` makes the step faster, by measurement on a CPU; see ``Machine.compiled``.
     """
 
     lr: float
@@ -146,7 +145,7 @@ def conduct(
         train, held_out = (
             dataset.train.divided(options.validation) if options.validation else (dataset.train, dataset.test)
         )
-        recipe = settle(recipes[options.recipe], options, dataset, train, device)
+        recipe = settle(recipes[options.recipe], options, dataset, train, this_machine(device))
         torch.manual_seed(options.seed)
         subject = build(options, recipe, dataset, device)
         trainer, checkpoint = prepare(options, recipe, subject, dataset, train, held_out, processes)
@@ -209,18 +208,17 @@ def asked_before(options: AnyOptions, folder: Path) -> AnyOptions:
     return dataclasses.replace(before, resume=options.resume, out=options.resume)
 
 
-def settle(recipe: AnyRecipe, options: RunOptions, dataset: Dataset, train: Split, device: torch.device) -> AnyRecipe:
-    """The recipe with everything that flags, data and device decide.
+def settle(recipe: AnyRecipe, options: RunOptions, dataset: Dataset, train: Split, machine: Machine) -> AnyRecipe:
+    """The recipe with everything that flags, data and machine decide.
 
     Raises:
-        InputError: If two flags contradict each other, or the device cannot do what is asked.
+        InputError: If two flags contradict each other, or the machine cannot do what is asked.
     """
     if options.steps and options.epochs:
         raise InputError(f"--steps ({options.steps}) and --epochs ({options.epochs}) cannot both be given")
     batch_size = options.batch_size or recipe.batch_size
     steps = options.steps or (None if options.epochs else recipe.steps)
     steps = steps or (options.epochs or recipe.epochs) * -(-len(train) // batch_size)
-    pays = recipe.compiled and device.type == "cpu" and steps >= COMPILING_PAYS
     return dataclasses.replace(
         recipe,
         lr=options.lr or recipe.lr,
@@ -229,8 +227,8 @@ def settle(recipe: AnyRecipe, options: RunOptions, dataset: Dataset, train: Spli
         steps=steps,
         normalise=recipe.normalise or channel_statistics(train.images),
         augment=dataclasses.replace(recipe.augment, mirror=recipe.augment.mirror and dataset.mirrors_keep_class),
-        precision=choose_precision(options.precision or recipe.precision, device),
-        compiled=pays if options.compile == "auto" else options.compile == "yes",
+        precision=machine.precision(options.precision or recipe.precision),
+        compiled=machine.compiled(options.compile, recipe.compiled, steps),
     )
 
 

@@ -34,10 +34,11 @@ from benchmarks.peers import KIT
 from benchmarks.records import target
 from benchmarks.timing import check
 from scripts.errors import InputError
+from scripts.machine import this_machine
+from tests.machines import CPU, FAST_CPU, H100
 from tests.strategies import generator
 
 ROWS = {row.name: row for row in peers.rows(small=True)}
-CPU = torch.device("cpu")
 EAGER = Mode(torch.float32, compiled=False)
 
 
@@ -67,9 +68,11 @@ def test_a_batch_that_is_asked_for_is_that_of_every_row() -> None:
 
 
 def test_words_choose_cells() -> None:
-    everything = list(groups(peers.rows(), CPU, ""))
-    assert sum(len(group.modes) for group in everything) == sum(2 * len(all_modes(row, CPU)) for row in peers.rows())
-    (group,) = groups(peers.rows(), CPU, "b/16 32 Training COMPILED")
+    everything = list(groups(peers.rows(), FAST_CPU, ""))
+    assert sum(len(group.modes) for group in everything) == sum(
+        2 * len(all_modes(row, FAST_CPU)) for row in peers.rows()
+    )
+    (group,) = groups(peers.rows(), FAST_CPU, "b/16 32 Training COMPILED")
     assert (group.row.name, group.kind) == ("ViT-B/16, 32 pixels", "training")
     assert [mode.compiled for mode in group.modes] == [True]
 
@@ -78,7 +81,7 @@ def test_words_choose_cells() -> None:
 def test_a_group_is_measured_and_compared_within_each_mode_and_across_them(kind: str) -> None:
     row, modes = ROWS["MLP, 5 tokens"], [EAGER, Mode(torch.bfloat16, compiled=False)]
     group = Group(row, kind, modes)
-    records = judge(group, CPU, measure(group, CPU, 0.0, 2))
+    records = judge(group, FAST_CPU, measure(group, CPU, 0.0, 2))
     assert [record["mode"] for record in records] == ["float32, eager", "bfloat16, eager"]
     assert not any("ratio_anywhere" in record for record in records), "that is of whole models"
     for record in records:
@@ -88,16 +91,16 @@ def test_a_group_is_measured_and_compared_within_each_mode_and_across_them(kind:
 
 
 def test_the_kit_compiles_by_itself_what_its_runs_and_for_inference_do() -> None:
-    compiled = {(name, kind) for name, row in ROWS.items() for kind in KINDS if own_mode(row, kind, CPU).compiled}
+    compiled = {(name, kind) for name, row in ROWS.items() for kind in KINDS if own_mode(row, kind, FAST_CPU).compiled}
     assert compiled == {
         ("ViT-B/16, 32 pixels", "inference"), ("ViT-B/16, 32 pixels", "training"),
         ("ViT-B/16, 224 pixels", "inference"),
         ("ViT-Lite-7/4, 32 pixels", "inference"), ("ViT-Lite-7/4, 32 pixels", "training"),
         ("STN classifier, 32 pixels", "inference"),
     }  # fmt: skip
-    assert not own_mode(ROWS["ViT-Lite-7/4, 32 pixels"], "training", torch.device("cuda")).compiled
+    assert not own_mode(ROWS["ViT-Lite-7/4, 32 pixels"], "training", H100).compiled
     for row in ROWS.values():
-        assert all(own_mode(row, kind, CPU) in all_modes(row, CPU) for kind in KINDS)
+        assert all(own_mode(row, kind, FAST_CPU) in all_modes(row, FAST_CPU) for kind in KINDS)
 
 
 def test_images_and_kernels_of_everyone_lie_in_memory_as_in_the_kits_run() -> None:
@@ -116,26 +119,26 @@ def test_rounds_of_several_processes_are_taken_together(monkeypatch: pytest.Monk
     measured = measure_alone(group, CPU, 0.0, 2)
     assert measured.seconds.keys() == measure(group, CPU, 0.0, 2).seconds.keys()
     assert {len(rounds) for rounds in measured.seconds.values()} == {PROCESSES}, "one round in each of them"
-    (record,) = judge(group, CPU, measured)
+    (record,) = judge(group, FAST_CPU, measured)
     assert (record["row"], record["mode"], record["rounds"]) == ("MLP, 5 tokens", "float32, eager", PROCESSES)
 
 
 def test_the_best_mode_of_anybody_is_told_of_whole_models_in_all_modes() -> None:
     row = ROWS["MLP, 5 tokens"]._replace(whole=True, compiled=frozenset())
-    modes = all_modes(row, CPU)
+    modes = all_modes(row, FAST_CPU)
     measured = Measured({who: [1.0] * 9 for who in product((KIT, "timm"), modes)}, {})
 
     def told(modes: list[Mode]) -> list[str]:
-        records = judge(Group(row, "training", modes), CPU, measured)
+        records = judge(Group(row, "training", modes), FAST_CPU, measured)
         return [record["mode"] for record in records if "ratio_anywhere" in record]
 
-    assert told(modes) == [str(own_mode(row, "training", CPU))], "in the mode that the kit picks by itself"
+    assert told(modes) == [str(own_mode(row, "training", FAST_CPU))], "in the mode that the kit picks by itself"
     assert told(modes[:1]) == []
 
 
 def test_a_model_as_it_comes_is_compared_in_the_type_that_the_kit_picks() -> None:
     row = ROWS["LocalizationNet, 32 pixels"]  # of two libraries alone: each takes a process
-    own = own_mode(row, "inference", CPU)
+    own = own_mode(row, "inference", this_machine(CPU))
     record = as_they_come(Group(row, "inference", [EAGER, own]), (KIT, "torch"), CPU, 0.0, 2)
     assert record["best_as_it_comes"] == f"torch, {own}"
     ratio, low, high = record["ratio_as_they_come"]

@@ -10,11 +10,12 @@ from shutil import copytree, ignore_patterns
 import pytest
 import torch
 
-from benchmarks import compare, machine
+from benchmarks import compare
 from benchmarks.cells import Cell
 from benchmarks.modes import MODES
 from benchmarks.timing import Interval
 from scripts.errors import InputError
+from scripts.machine import this_machine
 
 CPU = torch.device("cpu")
 MLP = Cell("MLP-lite-32px", 1, "forward", "float32", compiled=False)
@@ -113,7 +114,7 @@ def git(root: Path, *arguments: str) -> str:
 
 
 def result_file(path: Path, **info: object) -> Path:
-    about = {"identity": machine.identity(CPU), "uncommitted_changes": False, "commit": None}
+    about = {"identity": this_machine(CPU).identity, "uncommitted_changes": False, "commit": None}
     path.write_text(json.dumps({"machine_info": about | info}))
     return path
 

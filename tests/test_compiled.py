@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from scripts.compiled import Compiled, for_inference
-from scripts.devices import choose_precision
+from scripts.machine import this_machine
 from scripts.models import VisionTransformer
 
 SMALL = {"image_size": 32, "patch_size": 16, "dim": 32, "depth": 1, "num_heads": 2, "mlp_dim": 64, "dropout": 0.1}
@@ -23,7 +23,7 @@ def test_it_says_what_the_network_says_with_weights_as_constants_in_the_type_of_
     ask = for_inference(network)
     before = ask(images)
     assert not before.requires_grad
-    assert before.dtype == getattr(torch, choose_precision("auto", images.device))
+    assert before.dtype == getattr(torch, this_machine(images.device).precision("auto"))
     expected = network.eval()(images).detach()
     torch.testing.assert_close(before.float(), expected, atol=0.02 * expected.abs().max().item(), rtol=0)
     with torch.no_grad():

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from scripts import command_line
-from scripts.devices import choose_precision, fast_at_bfloat16
-from scripts.errors import Diverged, InputError, Stopped
+from scripts.errors import Diverged, Stopped
 from scripts.training import MOST_SKIPPED, Trainer
 from tests.test_resume import run, without_times
 from tests.test_training import trainer
@@ -34,14 +33,6 @@ def poisoned(trainer: Trainer, *steps: int, value: float = math.nan, weight: str
 
 def warnings(trainer: Trainer) -> list[str]:
     return re.findall("^WARNING: .*", (trainer.folder.path / "train.log").read_text(), re.MULTILINE)
-
-
-def test_auto_is_bfloat16_where_the_device_is_fast_at_it() -> None:
-    cpu = torch.device("cpu")
-    assert choose_precision("auto", cpu) == ("bfloat16" if fast_at_bfloat16(cpu) else "float32")
-    assert choose_precision("float16", torch.device("cuda")) == "float16"
-    with pytest.raises(InputError, match=r"^--precision \(float16\) must be auto, float32 or bfloat16 on cpu$"):
-        choose_precision("float16", cpu)
 
 
 @pytest.mark.parametrize("precision", ("bfloat16", "float16"))
