@@ -130,16 +130,16 @@ def main(options: Options) -> None:
     device = choose_device(options.device)
     out = target(options.out, options.smoke or bool(options.only or options.batch), device, "peers")
     everything = rows(small=options.smoke, batch=options.batch)
-    found = list(groups(everything, this_machine(device), options.only))
+    machine = this_machine(device)
+    found = list(groups(everything, machine, options.only))
     if not found:
         names = ", ".join(row.name for row in everything)
         raise InputError(f"--only ({options.only}) must be words of one cell's name, made of {names}")
     content: dict[str, Any] = {"machine": description(device), "small": options.smoke, "cells": []}
     for group in found:
         seconds, fewest = (0.0, 2) if options.smoke else (60 * options.minutes / len(found), 9)
-        records = judge(
-            group, this_machine(device), (measure if options.smoke else measure_alone)(group, device, seconds, fewest)
-        )
+        measured = (measure if options.smoke else measure_alone)(group, device, seconds, fewest)
+        records = judge(group, machine, measured)
         for record in records:
             if "ratio_anywhere" in record:
                 record |= as_they_come(group, record["seconds"], device, seconds, fewest)

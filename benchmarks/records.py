@@ -23,7 +23,7 @@ def target(out: str | None, part: bool, device: torch.device, subject: str) -> P
         InputError: If it is not JSON.
     """
     if out is None:
-        machine = re.sub(r"\W+", "-", this_machine(device).identity).strip("-").lower()
+        machine = re.sub(r"[\W_]+", "-", this_machine(device).identity).strip("-").lower()
         return None if part else RESULTS / f"{machine}--{datetime.now(timezone.utc).date()}--{subject}.json"
     if not out.endswith(".json"):
         raise InputError(f"--out ({out}) must end in .json")
