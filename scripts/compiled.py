@@ -42,7 +42,7 @@ def for_inference(network: nn.Module, dtype: torch.dtype | None = None) -> Calla
         From images to what the network returns, without gradients.
     """
     device = next(network.parameters()).device
-    dtype = dtype or getattr(torch, this_machine(device).precision("auto"))
+    dtype = dtype or this_machine(device).dtype
     compiled = torch.compile(network.eval())
 
     def ask(images: Tensor) -> Tensor:

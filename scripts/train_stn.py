@@ -18,8 +18,9 @@ from scripts.command_line import option, parse, run
 from scripts.data import Dataset
 from scripts.errors import InputError
 from scripts.experiment import Recipe, RunOptions, Subject, conduct
+from scripts.machine import this_machine
 from scripts.models import SMALLEST, STNClassifier
-from scripts.optimizers import KernelMuon
+from scripts.optimizers import Muon
 from scripts.schedules import constant, one_cycle
 from scripts.theta import theta_remark, theta_statistics
 
@@ -50,7 +51,8 @@ def muon(network: STNClassifier, lr: float) -> list[torch.optim.Optimizer]:
     rest = [parameter for parameter in network.parameters() if id(parameter) not in elsewhere]
     groups = [{"params": rest, "lr": lr / 5}, {"params": localization, "lr": lr / 50}]
     adamw = torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=0.01, fused=True)
-    return [KernelMuon(kernels, lr=lr, weight_decay=0.01), adamw]
+    dtype = this_machine(network.conv1.weight.device).dtype
+    return [Muon(kernels, lr=lr, weight_decay=0.01, dtype=dtype), adamw]
 
 
 RECIPES = {

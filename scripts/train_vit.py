@@ -24,7 +24,9 @@ from scripts.data import Dataset
 from scripts.errors import InputError
 from scripts.experiment import Recipe, RunOptions, Subject, conduct
 from scripts.findings import evenly_spaced
+from scripts.machine import this_machine
 from scripts.models import PRESETS, VisionTransformer, few_patches_warning
+from scripts.optimizers import Muon
 from scripts.schedules import cosine, one_cycle
 
 
@@ -63,7 +65,7 @@ def muon(network: VisionTransformer, lr: float) -> list[torch.optim.Optimizer]:
     chosen = {id(matrix) for matrix in matrices}
     rest = [parameter for parameter in network.parameters() if id(parameter) not in chosen]
     return [
-        torch.optim.Muon(matrices, lr=lr, weight_decay=0.01),
+        Muon(matrices, lr=lr, weight_decay=0.01, dtype=this_machine(matrices[0].device).dtype),
         torch.optim.AdamW(_decayed(rest), lr=lr / 6, fused=True),
     ]
 

@@ -27,7 +27,7 @@ from scripts.random_states import random_states, restore_random_states
 from scripts.run_folder import RunFolder
 from scripts.signals import Asked, deferred
 
-VERSION = 2  # of what a checkpoint and the rows in it hold
+VERSION = 3  # of what a checkpoint and the rows in it hold
 MOST_SKIPPED = 10  # steps in a row; float16 needs a few until its scale has fallen far enough
 Predict = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 
@@ -293,7 +293,8 @@ class Trainer:
                 progress.scaler.scale(loss * (self.processes.count / count)).backward()
             hits = (logits.detach().argmax(1) == truth).sum()
             totals[:2] += torch.stack([loss.detach(), hits])
-        progress.scaler.unscale_(self._all_gradients)
+        for optimizer in self.optimizers:
+            progress.scaler.unscale_(optimizer)
         norm = nn.utils.get_total_norm([weight.grad for weight in self.model.parameters() if weight.grad is not None])
         totals[2] = bool(asked)
         # before the step, or it could not be skipped: the one time in a step that a GPU is waited for
@@ -318,11 +319,6 @@ class Trainer:
         share = self.processes.share(min(self.batch_size, len(self.train)))
         whole = min(share.stop - share.start, self.at_once)
         return self.processes.parallel(Compiled(self.model, whole) if self.compiled else self.model)
-
-    @cached_property
-    def _all_gradients(self) -> torch.optim.Optimizer:
-        """Never stepped: a scaler asks optimizers for gradients, and those of KernelMuon are not the model's."""
-        return torch.optim.SGD(self.model.parameters())
 
     def _skip(self, progress: Progress, loss: float) -> None:
         """Say why a step is not made.

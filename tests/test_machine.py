@@ -22,6 +22,10 @@ def test_bfloat16_is_chosen_where_it_has_instructions() -> None:
     }  # fmt: skip
 
 
+def test_the_type_of_fast_products_is_that_of_the_runs() -> None:
+    assert {str(each.dtype).removeprefix("torch.") == each.precision("auto") for each in EVERY} == {True}
+
+
 def test_what_is_asked_for_is_computed_in() -> None:
     assert {each.precision("bfloat16") for each in EVERY} == {"bfloat16"}
     assert T4.precision("float16") == "float16"

@@ -18,7 +18,7 @@ from torch import nn
 
 from scripts.batches import Augment
 from scripts.errors import InputError, Stopped
-from scripts.optimizers import KernelMuon
+from scripts.optimizers import Muon
 from scripts.run_folder import RunFolder, read_metrics
 from scripts.schedules import one_cycle
 from scripts.training import Trainer
@@ -38,7 +38,7 @@ def run(folder: RunFolder | Path, seed: int = 0, **changes: object) -> Trainer:
         nn.Conv2d(3, 4, 2), nn.Flatten(), nn.Dropout(0.3), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 2)
     )
     optimizers = [
-        KernelMuon([model[0].weight, model[3].weight], lr=0.02, weight_decay=0.01),
+        Muon([model[0].weight, model[3].weight], lr=0.02, weight_decay=0.01, dtype=torch.float32),
         torch.optim.AdamW([model[0].bias, model[3].bias], lr=0.01),
         torch.optim.SGD(model[5].parameters(), lr=0.05, momentum=0.9),
     ]
@@ -264,7 +264,7 @@ def test_a_checkpoint_of_another_version_of_the_kit_is_refused(tmp_path: Path) -
     assert checkpoint is not None
     del checkpoint["version"]
     before = {path: path.read_bytes() for path in first.folder.path.iterdir()}
-    with pytest.raises(InputError, match=r"^--resume \(.*/run\) must be a run of this version of the kit \(2\); its "
+    with pytest.raises(InputError, match=r"^--resume \(.*/run\) must be a run of this version of the kit \(3\); its "
                        r"checkpoint is of version 1$"):  # fmt: skip
         run(first.folder).fit(checkpoint)
     assert {path: path.read_bytes() for path in first.folder.path.iterdir()} == before
