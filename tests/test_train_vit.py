@@ -11,11 +11,13 @@ from scripts import experiment, train_vit
 from scripts.checkpoints import read_weights, write_weights
 from scripts.command_line import parse
 from scripts.data import Dataset, Split
-from scripts.experiment import COMPILING_PAYS, settle
+from scripts.experiment import settle
 from scripts.findings import evenly_spaced
+from scripts.machine import COMPILING_PAYS, Machine
 from scripts.models import PRESETS, VisionTransformer
 from scripts.run_folder import read_metrics
 from scripts.train_vit import RECIPES, Options, main
+from tests.machines import FAST_CPU, H100
 from tests.strategies import generator
 from tests.trees import write_tree
 
@@ -194,20 +196,20 @@ def test_attention_is_that_of_the_images_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "asked", "steps", "device", "compiled"),
+    ("recipe", "asked", "steps", "machine", "compiled"),
     [
-        ("lite", "auto", COMPILING_PAYS, "cpu", True),
-        ("lite", "auto", COMPILING_PAYS - 1, "cpu", False),
-        ("lite", "auto", COMPILING_PAYS, "cuda", False),
-        ("b16", "auto", COMPILING_PAYS, "cpu", True),
-        ("lite", "no", COMPILING_PAYS, "cpu", False),
-        ("b16", "yes", 1, "cuda", True),
+        ("lite", "auto", COMPILING_PAYS, FAST_CPU, True),
+        ("lite", "auto", COMPILING_PAYS - 1, FAST_CPU, False),
+        ("lite", "auto", COMPILING_PAYS, H100, False),
+        ("b16", "auto", COMPILING_PAYS, FAST_CPU, True),
+        ("lite", "no", COMPILING_PAYS, FAST_CPU, False),
+        ("b16", "yes", 1, H100, True),
     ],
 )
 def test_a_step_is_compiled_where_that_was_measured_to_pay_or_is_asked_for(
-    recipe: str, asked: str, steps: int, device: str, compiled: bool
+    recipe: str, asked: str, steps: int, machine: Machine, compiled: bool
 ) -> None:
     split = Split(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.arange(2))
     dataset = Dataset("two", "two images", ("a", "b"), split, split)
     given = options(recipe=recipe, compile=asked, steps=steps, precision="float32")
-    assert settle(RECIPES[recipe], given, dataset, split, torch.device(device)).compiled == compiled
+    assert settle(RECIPES[recipe], given, dataset, split, machine).compiled == compiled
