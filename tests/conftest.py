@@ -1,4 +1,4 @@
-"""Hypothesis profiles, the device, one thread a process, and a random state that no test can leak to the next."""
+"""Hypothesis profiles, the device, threads, and a random state that no test can leak to the next."""
 
 import os
 import random
@@ -21,16 +21,17 @@ settings.register_profile(
 # hypothesis' own option --hypothesis-profile still wins over this default
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
-torch.set_num_threads(1)  # the suite runs in several processes
 torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # it keeps 10 bits of 23
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", default="cpu", choices=("cpu", "cuda"), help="where the contract is held")
+    parser.addoption("--threads", default=1, type=int, help="of torch in each process; the suite runs in several")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: takes more than ten seconds")
+    torch.set_num_threads(config.getoption("threads"))
     if config.getoption("device") == "cuda" and not torch.cuda.is_available():
         pytest.exit("--device cuda: torch finds no CUDA device on this machine", returncode=1)
 

@@ -1,5 +1,6 @@
 """What the suite promises about itself: warnings are errors, failures can be repeated, profiles are what they say."""
 
+import re
 import subprocess
 import sys
 import warnings
@@ -13,6 +14,34 @@ from hypothesis import strategies as st
 def test_a_warning_is_an_error() -> None:
     with pytest.raises(UserWarning, match="spoken"):
         warnings.warn("spoken", stacklevel=1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Attempting to run cuBLAS, but there was no current CUDA context! Attempting to set the primary context... "
+        "(Triggered internally at ../aten/src/ATen/cuda/CublasHandlePool.cpp:270.)",
+        "TensorFloat32 tensor cores for float32 matrix multiplication available but not enabled. Consider setting "
+        "`torch.set_float32_matmul_precision('high')` for better performance.",
+    ],
+)
+def test_what_torch_warns_of_on_a_gpu_passes_and_nothing_like_it(text: str) -> None:
+    warnings.warn(text, stacklevel=1)
+    for other in (f"Not {text}", text[: len(text) // 4]):
+        with pytest.raises(UserWarning, match=re.escape(other)):
+            warnings.warn(other, stacklevel=1)
+    with pytest.raises(RuntimeWarning, match="TensorFloat32|cuBLAS"):
+        warnings.warn(text, RuntimeWarning, stacklevel=1)
+
+
+def test_a_warning_of_a_gpu_that_matters_is_an_error() -> None:
+    """Inductor then runs eager what is called compiled."""
+    with pytest.raises(UserWarning, match="natively"):
+        warnings.warn("Tesla T4 does not support bfloat16 compilation natively, skipping", stacklevel=1)
+
+
+def test_the_number_of_threads_is_that_of_the_flag(pytestconfig: pytest.Config) -> None:
+    assert torch.get_num_threads() == pytestconfig.getoption("threads")
 
 
 def test_a_property_that_fails_says_how_to_repeat_it() -> None:
