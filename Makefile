@@ -26,8 +26,8 @@ test-thorough: $(READY)  ## run the properties alone, with 1,000 examples each (
 test-random: $(READY)  ## run the suite in random order; ARGS=--randomly-seed=1 repeats one
 	$(BIN)/python -m pytest -n 2 --dist worksteal -p randomly $(ARGS)
 
-test-gpu: $(READY)  ## hold the contract on a CUDA device, TF32 off
-	@$(BIN)/python -m pytest -q --device cuda tests/test_contract.py $(ARGS)
+test-gpu: $(READY)  ## hold the contract on a CUDA device, train, resume and use both models there, TF32 off
+	@$(BIN)/python -m pytest -q --device cuda tests/test_contract.py tests/test_gpu.py tests/test_compiled.py $(ARGS)
 
 torture: $(READY)  ## kill runs of both scripts 50 times, and compare their ends; ARGS="--kills 5 --seed 1" repeats some
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture $(ARGS)

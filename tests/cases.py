@@ -126,6 +126,7 @@ NO_WARP = "it warps nothing"
 NO_CHANNELS = "its input has no axis of channels"
 DROPS_NOTHING = "it drops nothing"
 ANOTHER_ROW = "the row of the learned size has it"
+NARROW_ROW = "the row of narrow heads has it"
 WITHOUT_THE_FUSED_KERNEL = {"return_weights": True}
 BLOCK = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
 MASK_SIZES = "(2, 3, 5, 5) or 1 in any place"
@@ -341,6 +342,32 @@ CASES = (
             Refusal(lambda: attend(torch.ones(2, 3, 5, 4)), ValueError,
                     f"Attention: mask (2, 3, 5, 4) must be {MASK_SIZES}"),
         ),
+    ),
+    Case(  # heads as wide as those of ViT: no fused kernel of CUDA takes any that are narrower than eight
+        name="Attention of wide heads",
+        build=lambda **options: Attention(128, 2, **options),
+        input_shape=(5, 128),
+        output_shape=(5, 128),
+        reference=lambda module, x: reference.attention(module, x)[0],
+        keys=layers("qkv", "proj"),
+        rates=("dropout", "attn_dropout"),
+        autocast_dtype=torch.bfloat16,
+        smallest=(1, 128),
+        atomics=MEMORY_EFFICIENT,
+        exempt={
+            "first derivatives": NARROW_ROW,
+            "second derivatives": NARROW_ROW,
+            "forward mode": NARROW_ROW,
+            "dropout statistics": NARROW_ROW,
+            "permutation": NARROW_ROW,
+            "softmax": NARROW_ROW,
+            "fused equals plain": NARROW_ROW,
+            "refusals": NARROW_ROW,
+            "channels last": NO_CHANNELS,
+            "locality": ALL_SEE_ALL,
+            "geometry": NO_WARP,
+        },
+        refusals=(),
     ),
     Case(
         name="MLP",

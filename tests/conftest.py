@@ -50,6 +50,12 @@ def _restored_random_state() -> Iterator[None]:
     np.random.set_state(numpy)  # noqa: NPY002
 
 
+@pytest.fixture
+def device(pytestconfig: pytest.Config) -> torch.device:
+    """That of ``--device``."""
+    return torch.device(pytestconfig.getoption("device"))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """After a run of the whole contract: what covers each of its cells, and what was skipped here and why."""
     from tests import table

@@ -45,7 +45,8 @@ ITEMS = {  # name -> what is promised
     "compile": "`torch.compile(fullgraph=True)` takes one graph for every batch size",
     "export": "`torch.export` takes a dynamic batch",
     "vmap": "`vmap` over stacked parameters is a loop over modules",
-    "half precision": "autocast and bfloat16 stay near float32, finite at 1000 times the input, in a documented type",
+    "half precision": "autocast and bfloat16 stay near float32, their gradients too, finite at 1000 times the input, "
+    "in a documented type",
     "cuda without a GPU": "on a fake cuda:0 it is built, runs forward and backward, and nothing lands elsewhere",
     "mixed devices": "an input on another device is refused",
     "device equals CPU": "output and gradients on the device of `--device` are those of the CPU",

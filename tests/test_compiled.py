@@ -7,25 +7,35 @@ import torch
 from torch import Tensor, nn
 
 from scripts.compiled import Compiled, for_inference
-from scripts.machine import this_machine
+from scripts.machine import Machine
 from scripts.models import VisionTransformer
+from tests.machines import FAST_CPU, PLAIN_CPU
 
 SMALL = {"image_size": 32, "patch_size": 16, "dim": 32, "depth": 1, "num_heads": 2, "mlp_dim": 64, "dropout": 0.1}
 
 
-def test_it_says_what_the_network_says_with_weights_as_constants_in_the_type_of_the_runs() -> None:
+@pytest.mark.parametrize("machine", [FAST_CPU, PLAIN_CPU], ids=("bfloat16", "float32"))
+def test_it_computes_in_the_type_that_the_runs_choose_on_the_machine(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scripts.compiled.this_machine", lambda device: machine)
+    monkeypatch.setattr(torch, "compile", lambda network: network)
+    output = for_inference(nn.Linear(3, 2))(torch.randn(4, 3))
+    assert output.dtype == getattr(torch, machine.precision("auto"))
+
+
+def test_it_says_what_the_network_says_with_weights_as_constants(device: torch.device) -> None:
     """Were they arguments, they would be cast and packed in every call."""
     torch.manual_seed(0)
-    network = VisionTransformer(**SMALL)
+    network = VisionTransformer(**SMALL).to(device)
     nn.init.normal_(network.head.weight)
     assert network.training
-    images = torch.randn(4, 3, 32, 32)
-    ask = for_inference(network)
+    images = torch.randn(4, 3, 32, 32, device=device)
+    ask = for_inference(network, torch.float32)
     before = ask(images)
     assert not before.requires_grad
-    assert before.dtype == getattr(torch, this_machine(images.device).precision("auto"))
     expected = network.eval()(images).detach()
-    torch.testing.assert_close(before.float(), expected, atol=0.02 * expected.abs().max().item(), rtol=0)
+    torch.testing.assert_close(before, expected, atol=1e-4 * expected.abs().max().item(), rtol=0)
     with torch.no_grad():
         network.encoder.blocks[0].mlp.fc1.weight.zero_()
     assert torch.equal(ask(images), before)
