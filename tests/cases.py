@@ -355,7 +355,6 @@ CASES = (
         smallest=(1, 128),
         atomics=MEMORY_EFFICIENT,
         exempt={
-            "first derivatives": NARROW_ROW,
             "second derivatives": NARROW_ROW,
             "forward mode": NARROW_ROW,
             "dropout statistics": NARROW_ROW,

@@ -23,7 +23,7 @@ ITEMS = {  # name -> what is promised
     "factory options": "`device` and `dtype`, and torch's device context, reach every tensor; `meta` has all shapes",
     "moves": "`.to(...)` takes every tensor along",
     "reference value": "the value is that of an independent float64 reference: 1e-5 in float32, 1e-12 in float64",
-    "first derivatives": "the whole Jacobian by input and parameters is that of finite differences, under vmap as well",
+    "first derivatives": "the Jacobian by input and parameters is that of finite differences, under vmap as well",
     "second derivatives": "the derivatives of all gradients are those of finite differences",
     "forward mode": "a slope in forward mode is what the Jacobian of reverse mode gives",
     "per-sample gradients": "`vmap(grad(...))` over a batch is a loop over its samples",

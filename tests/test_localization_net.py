@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.export import Dim
-from torch.func import functional_call
+from torch.func import functional_call, jacrev, vmap
 
 from components import LocalizationNet
 from components.localization_net import average_to
@@ -73,6 +73,29 @@ def test_the_slope_along_any_direction_is_that_of_the_gradient(seed: int, batch:
     (before, first), (after, last) = loss_and_slope(-1e-8), loss_and_slope(1e-8)
     slope = (after - before) / 2e-8
     torch.testing.assert_close(slope, slope.clamp(min(first, last), max(first, last)), atol=1e-4, rtol=1e-4)
+
+
+def test_the_whole_jacobian_is_that_of_finite_differences() -> None:
+    """By the image and all 8,000 parameters, one by one: the contract goes in one direction through so many."""
+    torch.manual_seed(0)
+    net = LocalizationNet(2, 5, dtype=torch.float64)
+    nn.init.normal_(net.fc2.weight)
+    start = {"x": random_images(0, 1, 2, 19, 23), **net.state_dict()}
+
+    def theta(moved: dict[str, Tensor]) -> Tensor:
+        return functional_call(net, {**start, **moved}, (moved.get("x", start["x"]),))[0]
+
+    for name, value in start.items():
+
+        def along(direction: Tensor, name: str = name, value: Tensor = value) -> Tensor:
+            return theta({name: value + direction})
+
+        steps = (1e-8 * torch.eye(value.numel(), dtype=torch.float64)).unflatten(1, value.shape).split(256)
+        slopes = torch.cat([vmap(along)(step) - vmap(along)(-step) for step in steps]).T / 2e-8  # (5, numbers)
+        jacobian = jacrev(along)(torch.zeros_like(value)).flatten(1)
+        torch.testing.assert_close(
+            jacobian, slopes, atol=1e-5, rtol=1e-4, msg=lambda said, name=name: f"{name}: {said}"
+        )
 
 
 class TutorialLocalization(nn.Module):
