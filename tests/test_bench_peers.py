@@ -1,12 +1,14 @@
 """The comparison with other libraries: all do the same work, and the table says who was faster."""
 
 import json
+import pickle
 import re
 import resource
 import sys
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import pairwise, product
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,15 +29,15 @@ from benchmarks.bench_peers import (
     measure,
     measure_alone,
 )
-from benchmarks.contenders import Group, Mode, all_modes, contenders, over_best, own_mode
+from benchmarks.contenders import Group, Mode, Who, all_modes, contenders, over_best, own_mode
 from benchmarks.memory import kept_bytes
 from benchmarks.peer_table import draw, markdown, means, memory, outcome
 from benchmarks.peers import KIT
 from benchmarks.records import target
-from benchmarks.timing import check
+from benchmarks.timing import Call, check
 from scripts.errors import InputError
-from scripts.machine import this_machine
-from tests.machines import CPU, FAST_CPU, H100
+from scripts.machine import Machine
+from tests.machines import CPU, FAST_CPU, H100, PLAIN_CPU
 from tests.strategies import generator
 
 ROWS = {row.name: row for row in peers.rows(small=True)}
@@ -137,10 +139,37 @@ def test_the_best_mode_of_anybody_is_told_of_whole_models_in_all_modes() -> None
     assert told(modes[:1]) == []
 
 
-def test_a_model_as_it_comes_is_compared_in_the_type_that_the_kit_picks() -> None:
-    row = ROWS["LocalizationNet, 32 pixels"]  # of two libraries alone: each takes a process
-    own = own_mode(row, "inference", this_machine(CPU))
-    record = as_they_come(Group(row, "inference", [EAGER, own]), (KIT, "torch"), CPU, 0.0, 2)
+class Process(ThreadPoolExecutor):
+    """A thread that is given what a process would be given, and has a memory of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.calls: dict[Who, Call] = {}
+
+    def submit(self, *given: Any) -> Future[Any]:
+        """One at a time: nothing else runs meanwhile."""
+        function, *arguments = pickle.loads(pickle.dumps(given))
+
+        def remembering() -> Any:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("benchmarks.as_they_come.calls", self.calls)
+                return function(*arguments)
+
+        return super().submit(remembering)
+
+
+@pytest.mark.parametrize("machine", [FAST_CPU, PLAIN_CPU], ids=("bfloat16", "float32"))
+def test_a_model_as_it_comes_is_compared_in_the_type_that_the_kit_picks(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[bool] = []
+    monkeypatch.setattr("benchmarks.as_they_come.alone", lambda *, keeping: kept.append(keeping) or Process())
+    monkeypatch.setattr("benchmarks.as_they_come.this_machine", lambda device: machine)
+    row = ROWS["LocalizationNet, 32 pixels"]
+    own = own_mode(row, "inference", machine)
+    assert own.dtype == getattr(torch, machine.precision("auto"))
+    record = as_they_come(Group(row, "inference", all_modes(row, FAST_CPU)), (KIT, "torch"), CPU, 0.0, 2)
+    assert kept == [True, False], "a process each; only the kit keeps freed memory"
     assert record["best_as_it_comes"] == f"torch, {own}"
     ratio, low, high = record["ratio_as_they_come"]
     assert 0 < low <= ratio <= high
@@ -151,30 +180,31 @@ def test_a_process_has_one_library(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [*prepare(Group(ROWS["MLP, 5 tokens"], "inference", [EAGER]), CPU, "timm")] == [("timm", EAGER)]
 
 
-def test_compiled_weights_are_constants_for_all_alike_or_as_they_come_for_the_kit_alone() -> None:
-    row, mode = ROWS["MLP, 5 tokens"], Mode(torch.float32, compiled=True)
-
-    def changed(library: str, *, alike: bool) -> bool:
-        """Whether compiled inference sees a change of the weights."""
-        found = dict(contenders(Group(row, "inference", [mode]), CPU, alike=alike))
-        each = found[library, mode]
-        before = each.call().clone()
-        with torch.no_grad():
-            for parameter in each.module.parameters():
-                parameter.zero_()
-        return not torch.equal(each.call(), before)
-
-    assert [changed(KIT, alike=True), changed("timm", alike=True)] == [False, False]
-    assert [changed(KIT, alike=False), changed("timm", alike=False)] == [False, True]
+@pytest.mark.parametrize("alike", (True, False))
+def test_compiled_weights_are_constants_for_all_alike_or_as_they_come_for_the_kit_alone(
+    alike: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, nn.Module]] = []
+    monkeypatch.setattr(torch, "compile", lambda module: asked.append(("as it comes", module)) or module)
+    monkeypatch.setattr(
+        "benchmarks.contenders.for_inference", lambda module, dtype: asked.append(("constants", module)) or module
+    )
+    group = Group(ROWS["MLP, 5 tokens"], "inference", [Mode(torch.float32, compiled=True)])
+    found = {library: each for (library, _), each in contenders(group, CPU, alike=alike)}
+    assert len(found) > 2
+    wanted = {library: "constants" if alike or library == KIT else "as it comes" for library in found}
+    assert asked == [(wanted[library], each.module) for library, each in found.items()]
+    for each in found.values():
+        assert torch.equal(each.call(), each.module(each.x)), "it is what is timed"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
 def test_freed_memory_is_kept_in_a_process_that_is_to_keep_it() -> None:
     def faults(process: ProcessPoolExecutor) -> int:
-        """The fewest page faults for ten tensors of 64 MB, each freed before the next one."""
+        """The fewest page faults for three tensors of 32 MiB, each freed before the next one."""
         counts = []
-        for _ in range(5):
-            process.submit(exec, "import torch\nfor _ in range(10): torch.ones(2**24)").result()
+        for _ in range(4):
+            process.submit(exec, "import torch\nfor _ in range(3): torch.ones(2**23)").result()
             counts.append(process.submit(resource.getrusage, resource.RUSAGE_SELF).result().ru_minflt)
         return min(after - before for before, after in pairwise(counts))
 

@@ -80,7 +80,9 @@ def test_the_checkpoints_alone_give_the_accuracies_of_the_summary(
 @pytest.mark.usefixtures("_no_report")
 def test_it_learns_to_tell_the_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    main(options(data="digits", epochs=4, batch_size=16, limit_train=800, limit_test=300, out="run"))
+    main(
+        options(data="digits", epochs=4, batch_size=16, limit_train=800, limit_test=300, precision="float32", out="run")
+    )
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["test_accuracy"] > 30, "chance is 10"
     resolved = json.loads((tmp_path / "run" / "config.json").read_text())["resolved"]
     assert resolved["augment"] == {"mirror": False, "shift": 2, "crop": None, "size": None}, "a mirrored 2 is no 2"
@@ -143,7 +145,9 @@ def start(tmp_path: Path, *arguments: str) -> "subprocess.Popen[str]":
     )  # fmt: skip
 
 
-def test_a_run_that_is_terminated_goes_on_by_the_command_that_it_prints(tree: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_terminated_goes_on_by_the_command_that_it_prints(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     flags = ("--data", "photos", "--epochs", "40", "--precision", "float32")
     with start(tmp_path, *flags, "--out", "run") as process:
         assert process.stdout is not None
@@ -160,6 +164,7 @@ def test_a_run_that_is_terminated_goes_on_by_the_command_that_it_prints(tree: Pa
     command = re.fullmatch(stopped + r"; to go on: python -m scripts.train_stn (.*)\n", said)
     assert command, said
     main(parse(Options, "train_stn", command[1].split()))
+    monkeypatch.setattr(experiment, "write_report", lambda folder: folder)
     main(options(data="photos", epochs=40, precision="float32", out="whole"))
     one, other = (torch.load(tmp_path / name / "last.pt", weights_only=True)["model"] for name in ("run", "whole"))
     assert all(torch.equal(one[name], value) for name, value in other.items())
