@@ -339,15 +339,18 @@ def test_without_torchrun_there_is_one_process_with_everything(monkeypatch: pyte
     assert Processes.started() == Processes(4, 3, 1)
 
 
-def test_a_device_that_processes_cannot_share_is_refused() -> None:
+def test_a_device_that_processes_cannot_share_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(size: int, device: torch.device) -> Tensor:
+        raise RuntimeError(f"no {device}")
+
     many = Processes(2, 1, 1)
     assert choose_device("cpu", many) == torch.device("cpu")
     for name in ("cuda:1", "cuda:0", "mps"):
         with pytest.raises(InputError, match=rf"^--device \({name}\) must be cpu or cuda for 2 processes$"):
             choose_device(name, many)
-    if not torch.cuda.is_available():
-        with pytest.raises(InputError, match=r"^--device \(cuda\) must be auto or a device that is there"):
-            choose_device("cuda", many)
+    monkeypatch.setattr(torch, "zeros", absent)
+    with pytest.raises(InputError, match=r"^--device \(cuda\) must be auto or a device that is there"):
+        choose_device("cuda", many)
 
 
 def test_each_process_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,8 @@ TINY = {"patch_size": 16, "dim": 24, "depth": 2, "num_heads": 2, "mlp_dim": 32, 
 
 
 def options(**changes: object) -> Options:
-    return Options(**{**parse(Options, "train_vit", []).__dict__, "device": "cpu", **changes})
+    """In one type, whatever the machine that runs the tests would choose."""
+    return Options(**{**parse(Options, "train_vit", []).__dict__, "device": "cpu", "precision": "float32", **changes})
 
 
 @pytest.fixture
@@ -62,7 +63,8 @@ def test_every_recipe_leaves_everything_and_ends_with_json(
 ) -> None:
     pretrained(tmp_path / "start.npz", 21)
     weights = "start.npz" if RECIPES[recipe].pretrained else None
-    main(options(data=str(tree), recipe=recipe, steps=2, weights=weights, batch_size=16, out="run"))
+    main(options(data=str(tree), recipe=recipe, steps=2, weights=weights, batch_size=16, precision="bfloat16",
+                 out="run"))  # fmt: skip
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (summary["recipe"], summary["steps"], summary["epochs"], summary["run_folder"]) == (recipe, 2, 1, "run")
     names = {path.name for path in (tmp_path / "run").iterdir()}
@@ -213,5 +215,5 @@ def test_a_step_is_compiled_where_that_was_measured_to_pay_or_is_asked_for(
 ) -> None:
     split = Split(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.arange(2))
     dataset = Dataset("two", "two images", ("a", "b"), split, split)
-    given = options(recipe=recipe, compile=asked, steps=steps, precision="float32")
+    given = options(recipe=recipe, compile=asked, steps=steps)
     assert settle(RECIPES[recipe], given, dataset, split, machine).compiled == compiled
