@@ -17,11 +17,14 @@ from scripts.machine import COMPILING_PAYS, Machine
 from scripts.models import PRESETS, VisionTransformer
 from scripts.run_folder import read_metrics
 from scripts.train_vit import RECIPES, Options, main
-from tests.machines import FAST_CPU, H100
+from tests.machines import FAST_CPU, H100, PLAIN_CPU
 from tests.strategies import generator
 from tests.trees import write_tree
 
 TINY = {"patch_size": 16, "dim": 24, "depth": 2, "num_heads": 2, "mlp_dim": 32, "dropout": 0.1}
+
+SPLIT = Split(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.arange(2))
+TWO = Dataset("two", "two images", ("a", "b"), SPLIT, SPLIT)
 
 
 def options(**changes: object) -> Options:
@@ -213,7 +216,14 @@ def test_attention_is_that_of_the_images_shown() -> None:
 def test_a_step_is_compiled_where_that_was_measured_to_pay_or_is_asked_for(
     recipe: str, asked: str, steps: int, machine: Machine, compiled: bool
 ) -> None:
-    split = Split(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.arange(2))
-    dataset = Dataset("two", "two images", ("a", "b"), split, split)
     given = options(recipe=recipe, compile=asked, steps=steps)
-    assert settle(RECIPES[recipe], given, dataset, split, machine).compiled == compiled
+    assert settle(RECIPES[recipe], given, TWO, TWO.train, machine).compiled == compiled
+
+
+@pytest.mark.parametrize(("machine", "chosen"), [(FAST_CPU, "bfloat16"), (PLAIN_CPU, "float32"), (H100, "bfloat16")])
+def test_a_run_computes_in_the_type_that_its_machine_is_fast_at_or_that_is_asked_for(
+    machine: Machine, chosen: str
+) -> None:
+    for asked, wanted in ((None, chosen), ("auto", chosen), ("float32", "float32"), ("bfloat16", "bfloat16")):
+        given = options(recipe="lite", steps=1, precision=asked)
+        assert settle(RECIPES["lite"], given, TWO, TWO.train, machine).precision == wanted
