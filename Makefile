@@ -17,11 +17,22 @@ $(READY): pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
-test: $(READY)  ## run the test suite (two to three minutes on two cores)
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(ARGS)
+SUITE = $(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+test: $(READY)  ## run the test suite (two minutes on two cores)
+	$(SUITE) $(ARGS)
+
+# for x86: what torch, oneDNN and MKL may use of it
+AVX2 = ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
+PLAIN = ATEN_CPU_CAPABILITY=default
+
+test-elsewhere: $(READY)  ## run the suite as other CPUs would: AVX2 alone, no vectors, two threads; ARGS="-m numerics"
+	$(AVX2) $(SUITE) $(ARGS)
+	$(PLAIN) $(SUITE) $(ARGS)
+	$(SUITE) --threads 2 $(ARGS)
 
 test-thorough: $(READY)  ## run the properties alone, with 1,000 examples each (under twenty minutes on two cores)
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m hypothesis --hypothesis-profile=thorough $(ARGS)
+	$(SUITE) -m hypothesis --hypothesis-profile=thorough $(ARGS)
 
 test-random: $(READY)  ## run the suite in random order; ARGS=--randomly-seed=1 repeats one
 	$(BIN)/python -m pytest -n 2 --dist worksteal -p randomly $(ARGS)
@@ -36,7 +47,7 @@ mutants: $(READY)  ## change components/ in a thousand places, one at a time: th
 	$(BIN)/python -m tests.survivors
 
 coverage: $(READY)  ## measure lines and branches: all of components/, at least 90 % of scripts/
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal --cov --cov-report= $(ARGS)
+	$(SUITE) --cov --cov-report= $(ARGS)
 	$(BIN)/coverage report --include 'components/*' --fail-under 100
 	$(BIN)/coverage report --include 'scripts/*' --fail-under 90
 
@@ -99,5 +110,5 @@ clean:  ## remove the virtual environment and caches; data/ and runs/ stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage build mutants *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup test test-thorough test-random test-gpu torture mutants coverage lint typecheck format \
+.PHONY: help setup test test-elsewhere test-thorough test-random test-gpu torture mutants coverage lint typecheck format \
 	bench bench-smoke bench-peers bench-scaling bench-breakdown bench-compare train-stn train-vit contract tables pictures clean

@@ -31,6 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: takes more than ten seconds")
+    config.addinivalue_line("markers", "numerics: of files whose numbers another CPU rounds differently")
     torch.set_num_threads(config.getoption("threads"))
     if config.getoption("device") == "cuda" and not torch.cuda.is_available():
         pytest.exit("--device cuda: torch finds no CUDA device on this machine", returncode=1)

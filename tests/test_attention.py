@@ -25,6 +25,8 @@ SERVER = frozenset({"avx2", "avx512_f"})
 LAPTOP = frozenset({"avx2"})
 ARM = frozenset({"neon", "bf16"})
 
+pytestmark = pytest.mark.numerics
+
 either_path = pytest.mark.parametrize("return_weights", (False, True), ids=("fused", "weights"))
 
 

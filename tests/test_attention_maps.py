@@ -1,5 +1,6 @@
 """Maps of attention: what flows through the layers is a share, and reaches the patch that it belongs to."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +8,8 @@ from torch import Tensor
 
 from scripts.attention_maps import attention_rollout, last_layer_maps
 from tests.strategies import batch_sizes, generator, seeds
+
+pytestmark = pytest.mark.numerics
 
 rows = columns = st.integers(1, 4)
 

@@ -21,6 +21,8 @@ from scripts.models import STNClassifier
 from tests.marks import pretends_cuda
 from tests.strategies import generator, seeds
 
+pytestmark = pytest.mark.numerics
+
 NORMALISE = Normalise((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 
 

@@ -12,6 +12,8 @@ from tests import reference
 from tests.strategies import batch_sizes, generator, head_counts, head_widths, random_mask, random_tokens, seeds
 from tests.strategies import token_counts as counts
 
+pytestmark = pytest.mark.numerics
+
 
 def build(seed: int, dim: int, heads: int, **options: object) -> Block:
     """Float64, with every parameter drawn: zero biases and unit scales would hide mistakes."""

@@ -12,6 +12,8 @@ from scripts.models import VisionTransformer
 from tests.machines import FAST_CPU, PLAIN_CPU
 from tests.marks import inductor_compiles_bfloat16
 
+pytestmark = pytest.mark.numerics
+
 SMALL = {"image_size": 32, "patch_size": 16, "dim": 32, "depth": 1, "num_heads": 2, "mlp_dim": 64, "dropout": 0.1}
 
 

@@ -24,6 +24,8 @@ from tests.cases import Case, Refusal
 from tests.contract import each_component
 from tests.marks import pretends_cuda
 
+pytestmark = pytest.mark.numerics
+
 RATES = {"dropout", "attn_dropout", "stochastic_depth"}
 
 each_place = pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from tests import reference
 from tests.strategies import batch_sizes, generator, head_counts, head_widths, random_mask, random_tokens, seeds
 from tests.strategies import token_counts as counts
 
+pytestmark = pytest.mark.numerics
+
 depths = st.integers(1, 3)
 
 

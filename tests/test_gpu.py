@@ -26,6 +26,8 @@ from scripts.training import Trainer
 from tests.strategies import generator, random_mask, random_tokens
 from tests.trees import write_tree
 
+pytestmark = pytest.mark.numerics
+
 FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
 BATCH, HEADS, TOKENS, DIM = 2, 2, 7, 128  # heads of 64: narrower ones than 8 are not fused
 MASKS = {

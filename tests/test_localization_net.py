@@ -13,6 +13,8 @@ from components.localization_net import average_to
 from tests import reference
 from tests.strategies import batch_sizes, channels, image_sides, random_images, seeds
 
+pytestmark = pytest.mark.numerics
+
 
 @given(seeds, batch_sizes, channels, image_sides, image_sides)
 def test_it_starts_at_the_identity_whatever_the_input(seed: int, batch: int, in_channels: int, h: int, w: int) -> None:

@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +10,8 @@ from torch.nn import functional as F
 
 from components import MLP
 from tests.strategies import batch_sizes, generator, random_tokens, seeds, token_counts
+
+pytestmark = pytest.mark.numerics
 
 widths = st.sampled_from((1, 2, 3, 5, 8))
 

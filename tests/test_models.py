@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from scripts.models import STNClassifier
 from tests.strategies import random_images, seeds
 
+pytestmark = pytest.mark.numerics
+
 
 class TutorialNetwork(nn.Module):
     """The PyTorch tutorial's layers with three channels at 32x32, flatten sizes fixed, written in its own order."""

@@ -14,6 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from scripts.optimizers import Muon, orthogonalised
 from tests.strategies import generator, seeds
 
+pytestmark = pytest.mark.numerics
+
 SIDES = st.integers(1, 9)
 
 

@@ -15,6 +15,8 @@ from components.patch_embeddings import INTERPOLATIONS, resize_pos_embed
 from tests import reference
 from tests.strategies import batch_sizes, channels, generator, grid_sides, patch_sizes, random_images, seeds
 
+pytestmark = pytest.mark.numerics
+
 each_interpolation = pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 grids = st.tuples(grid_sides, grid_sides)
 

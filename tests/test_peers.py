@@ -26,6 +26,8 @@ from scripts.weight_families import sizes, to_family
 from tests.reference.flax import Array, vision_transformer
 from tests.strategies import head_counts, random_images, seeds
 
+pytestmark = pytest.mark.numerics
+
 BOUND = {torch.float32: 1e-5, torch.float64: 1e-10}  # absolute, for images and weights of unit scale
 SOFTMAX = {"transformers": 1e-6}  # its eager attention has a softmax in float32 whatever the type
 dtypes = st.sampled_from((torch.float32, torch.float64))

@@ -15,6 +15,8 @@ from scripts.training import MOST_SKIPPED, Trainer
 from tests.test_resume import run, without_times
 from tests.test_training import trainer
 
+pytestmark = pytest.mark.numerics
+
 PLAIN = {"save_minutes": 60.0}
 
 

@@ -40,6 +40,8 @@ from tests.test_resume import without_times
 from tests.test_training import dots, trainer
 from tests.trees import write_tree
 
+pytestmark = pytest.mark.numerics
+
 ROOT = Path(__file__).parent.parent
 TOLERANCE = 1e-5  # of losses and weights: sums of float32 in another order
 

@@ -24,6 +24,8 @@ from scripts.schedules import one_cycle
 from scripts.training import Trainer
 from tests.test_training import trainer
 
+pytestmark = pytest.mark.numerics
+
 ROOT = Path(__file__).parent.parent
 
 

@@ -13,6 +13,8 @@ from tests.cases import Returns
 from tests.reference import warp as warp_by_loops
 from tests.strategies import batch_sizes, padding_modes, random_images, random_theta, seeds, sides
 
+pytestmark = pytest.mark.numerics
+
 corners = pytest.mark.parametrize("align_corners", (False, True))
 
 

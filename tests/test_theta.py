@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from scripts.theta import collapse_warning, sampled_corners, theta_remark, theta_statistics
 from tests.strategies import random_theta, seeds
 
+pytestmark = pytest.mark.numerics
+
 angles = st.floats(-179, 179)
 scales = st.floats(0.2, 3)
 shifts = st.floats(-1, 1)

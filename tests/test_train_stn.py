@@ -23,6 +23,8 @@ from scripts.train_stn import RECIPES, Options, main
 from tests.servers import refused
 from tests.trees import write_tree
 
+pytestmark = pytest.mark.numerics
+
 ROOT = Path(__file__).parent.parent
 NEEDED = {"dataset", "recipe", "epochs", "seed", "train_accuracy", "test_accuracy", "best_test_accuracy", "parameters",
           "seconds", "images_per_second", "run_folder"}  # fmt: skip

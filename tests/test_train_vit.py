@@ -21,6 +21,8 @@ from tests.machines import FAST_CPU, H100, PLAIN_CPU
 from tests.strategies import generator
 from tests.trees import write_tree
 
+pytestmark = pytest.mark.numerics
+
 TINY = {"patch_size": 16, "dim": 24, "depth": 2, "num_heads": 2, "mlp_dim": 32, "dropout": 0.1}
 
 SPLIT = Split(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.arange(2))

@@ -18,6 +18,8 @@ from scripts.schedules import constant, cosine, one_cycle
 from scripts.training import Trainer
 from tests.strategies import generator
 
+pytestmark = pytest.mark.numerics
+
 
 def dots(count: int, seed: int) -> Split:
     """Dark images of class 0 and bright ones of class 1."""

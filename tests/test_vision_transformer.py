@@ -13,6 +13,8 @@ from scripts.models import PRESETS, VisionTransformer, drop_patches, few_patches
 from tests.marks import pretends_cuda
 from tests.strategies import random_images, seeds
 
+pytestmark = pytest.mark.numerics
+
 PUBLISHED = {  # parameters with 1000 classes at 224x224, from the pages of torchvision's weights
     "b16": 86_567_656,
     "b32": 88_224_232,
