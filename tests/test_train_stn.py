@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from scripts import data, experiment, run_folder
+from scripts import command_line, data, experiment, run_folder
 from scripts.batches import Normalise
 from scripts.command_line import parse
 from scripts.data import load
@@ -148,6 +148,7 @@ def start(tmp_path: Path, *arguments: str) -> "subprocess.Popen[str]":
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_run_that_is_terminated_goes_on_by_the_command_that_it_prints(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,22 +210,20 @@ def test_the_tutorial_recipe_is_the_published_run_to_the_letter(tree: Path, tmp_
     assert parse(Options, "train_stn", []).seed == 1
 
 
-@pytest.mark.long
-def test_a_full_disk_stops_the_run_in_one_line_with_whole_files_only(tree: Path, tmp_path: Path) -> None:
+def test_a_full_disk_stops_the_run_in_one_line_with_whole_files_only(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A limit on the size of files stands in for the disk: a checkpoint is larger than 64 kB."""
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (64_000, 64_000))
-
-    main(options(data=str(tree), epochs=1, out="warm"))  # so that the cache of the images is there
-    finished = subprocess.run(
-        [sys.executable, "-m", "scripts.train_stn", "--data", "photos", "--epochs", "1", "--device", "cpu",
-         "--out", "run"],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, capture_output=True,
-        text=True, preexec_fn=limit,
-    )  # fmt: skip
-    assert finished.returncode == 2
-    assert finished.stderr == "train_stn: error: cannot write run/best.pt: File too large\n"
+    load(str(tree))  # so that the cache of the images is there
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64_000, hard))
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            command_line.run(lambda: main(options(data=str(tree), epochs=1, out="run")), "train_stn")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "train_stn: error: cannot write run/best.pt: File too large\n"
     whole = {".lock", "config.json", "environment.json", "train.log"}
     assert {path.name for path in (tmp_path / "run").iterdir()} == whole
 
