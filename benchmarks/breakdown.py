@@ -120,9 +120,10 @@ def markdown(content: Mapping[str, Any]) -> str:
         ]
         for each in found
     ]
+    commit = machine["commit"] or "unknown"
     parts = [
         ["# Where the time of ViT-B/16 goes"],
-        [f"{machine['identity']}, torch {machine['torch']}, {machine['started']}, commit {machine['commit']}."],
+        [f"{machine['identity']}, torch {machine['torch']}, {machine['started']}, commit {commit}."],
         [MEANING],
         table(("work", "images/s", "TFLOP/s", "share of the peak", *titles), lines),
     ]

@@ -153,9 +153,13 @@ def commit_of(base: str, device: torch.device) -> str:
         here = this_machine(device).identity
         if info["identity"] != here:
             raise InputError(f"base ({base}) must come from this machine ({here}), not from {info['identity']}")
-        if info["uncommitted_changes"]:
-            print(f"{base} was measured with changes that no commit has; compared with the commit below them")
         revision = info["commit"]
+        if revision is None:
+            raise InputError(f"base ({base}) must say of which commit it is; it was measured where there was no git")
+        if info["uncommitted_changes"] is None:
+            print(f"{base} does not know of changes that no commit has; compared with its commit")
+        elif info["uncommitted_changes"]:
+            print(f"{base} was measured with changes that no commit has; compared with the commit below them")
     command = ["git", "-C", str(ROOT), "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -105,10 +105,11 @@ def markdown(content: Record) -> str:
         for record in records
         if "ratio_as_they_come" in record
     ]
+    commit = machine["commit"] or "unknown"
     parts = [
         ["# The kit beside other libraries"],
         *([["**A trial with small sizes: no figure here means anything.**"]] if content["small"] else []),
-        [f"{machine['identity']}, torch {machine['torch']}, {machine['started']}, commit {machine['commit']}."],
+        [f"{machine['identity']}, torch {machine['torch']}, {machine['started']}, commit {commit}."],
         [MEANINGS],
         table(("geometric mean", "kit / peers"), [(name, f"{mean:.3f}") for name, mean in means(records).items()]),
         [f"{len(records)} cells: " + ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in OUTCOMES) + "."],

@@ -163,7 +163,8 @@ def _facts(config: dict[str, Any], environment: dict[str, Any]) -> list[tuple[st
     def plain(value: object) -> str:
         return json.dumps(value) if isinstance(value, dict | list) else str(value)
 
-    merged = {**config["asked"], **config["resolved"], **environment}
+    code = {name: "unknown" for name in ("commit", "uncommitted_changes") if environment.get(name) is None}
+    merged = {**config["asked"], **config["resolved"], **environment, **code}
     return [(name.replace("_", " "), plain(value)) for name, value in merged.items() if value not in (None, "")]
 
 

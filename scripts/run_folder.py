@@ -222,10 +222,11 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
 def environment(device: torch.device) -> dict[str, Any]:
     """What the run depends on beside its configuration: code, versions, machine."""
     accelerator = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    commit, changed = revision()
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "commit": commit,
+        "uncommitted_changes": changed,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
@@ -238,8 +239,19 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
+def revision() -> tuple[str | None, bool | None]:
+    """The commit that this code is of, and whether it was changed since; None where nobody knows.
+
+    Code that was installed into somebody's checkout is not of their commit: git must know this file.
+    """
+    if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None, None
+    changes = _git("status", "--porcelain", "--untracked-files=no")
+    return _git("rev-parse", "HEAD"), None if changes is None else changes != ""
+
+
 def _git(*arguments: str) -> str | None:
-    """The output of a git command, or None outside a checkout."""
+    """The output of a git command in the folder of this file, or None where it fails."""
     command = ["git", "-C", str(Path(__file__).parent), *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -302,6 +302,8 @@ def test_the_page_shows_every_cell_and_the_picture_is_drawn(tmp_path: Path) -> N
     assert "| torch, compiled | 0.500 [0.400, 0.600] lost | timm, eager | 3.000 [2.000, 4.000] won |" in page
     assert "picks by itself" in page
     assert "picks by itself" not in markdown({**CONTENT, "cells": CONTENT["cells"][1:]}), "no table without a row"
+    assert "commit abc." in page
+    assert "commit unknown." in markdown({**CONTENT, "machine": CONTENT["machine"] | {"commit": None}})
     draw(CONTENT, tmp_path / "peers.png")
     assert (tmp_path / "peers.png").read_bytes().startswith(b"\x89PNG")
 

@@ -40,3 +40,5 @@ def test_the_page_leaves_out_what_takes_no_time() -> None:
     assert "| work | images/s | TFLOP/s | share of the peak | matrix products | the rest |" in page
     row = "| inference, 32 pixels, batch 128, bfloat16 | 256 | 0.35 | 0.800 [0.700, 0.900] | 75.0% | 25.0% |"
     assert row in page
+    assert "commit abc." in page
+    assert "commit unknown." in markdown({"machine": machine | {"commit": None}, "works": [work]})

@@ -128,7 +128,9 @@ def test_a_base_is_a_commit_or_a_file_that_names_one(
     assert compare.commit_of(str(path), CPU) == first
     assert capsys.readouterr().out == ""
     assert compare.commit_of(str(result_file(path, commit=first, uncommitted_changes=True)), CPU) == first
-    assert "changes that no commit has" in capsys.readouterr().out
+    assert "was measured with changes that no commit has" in capsys.readouterr().out
+    assert compare.commit_of(str(result_file(path, commit=first, uncommitted_changes=None)), CPU) == first
+    assert "does not know of changes" in capsys.readouterr().out
 
 
 def test_the_other_tree_has_its_own_components_and_these_benchmarks(repository: Path, tmp_path: Path) -> None:
@@ -145,6 +147,7 @@ def test_what_cannot_be_compared_is_refused_in_one_line(tmp_path: Path) -> None:
         ("nowhere", r"base \(nowhere\) must be a result file or a commit; git knows none"),
         (result_file(file, identity="a toaster"), r"must come from this machine \(.*\), not from a toaster"),
         (result_file(file.with_name("b.json"), commit="1234"), "at commit 1234, git knows none"),
+        (result_file(file.with_name("c.json"), commit=None), "must say of which commit it is"),
     ):
         with pytest.raises(InputError, match=message):
             compare.commit_of(str(base), CPU)

@@ -1,5 +1,6 @@
 """The report: drawn from the folder alone, one page without a network, figures that show what they say."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -61,6 +62,17 @@ def test_an_unfinished_folder_is_refused(finished: Path, tmp_path: Path, name: s
     (copy / name).unlink()
     with pytest.raises(InputError, match=re.escape(f"run folder ({copy}) must be that of a finished run; {name}")):
         write_report(copy)
+
+
+@pytest.mark.parametrize("known", [None, False, True])
+def test_the_page_says_also_that_nobody_knows_of_changes(finished: Path, tmp_path: Path, known: bool | None) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    about = json.loads((copy / "environment.json").read_text())
+    (copy / "environment.json").write_text(json.dumps(about | {"commit": None, "uncommitted_changes": known}))
+    page = write_report(copy).read_text("utf-8")
+    assert "<td>commit</td><td>unknown</td>" in page
+    assert f"<td>uncommitted changes</td><td>{'unknown' if known is None else known}</td>" in page
 
 
 def test_text_from_outside_cannot_become_markup(finished: Path, tmp_path: Path) -> None:

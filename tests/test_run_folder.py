@@ -3,11 +3,13 @@
 import errno
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 
+from scripts import run_folder
 from scripts.errors import InputError
 from scripts.files import write_whole
 from scripts.run_folder import RunFolder, environment, read_metrics
@@ -44,6 +46,65 @@ def test_the_environment_says_what_code_and_machine_made_the_run() -> None:
     assert re.fullmatch("[0-9a-f]{40}", found["commit"] or "0" * 40)
     assert found["torch"] == torch.__version__
     assert found["accelerator"] is None
+
+
+def git(folder: Path, *arguments: str) -> None:
+    subprocess.run(["git", "-C", folder, *arguments], capture_output=True, check=True)
+
+
+@pytest.fixture
+def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the code outside of every repository."""
+    code = tmp_path / "anywhere" / "scripts" / "run_folder.py"
+    code.parent.mkdir(parents=True)
+    code.write_text("code")
+    monkeypatch.setattr(run_folder, "__file__", str(code))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    return code
+
+
+def revision() -> tuple[str | None, bool | None]:
+    found = environment(torch.device("cpu"))
+    return found["commit"], found["uncommitted_changes"]
+
+
+def commit(folder: Path, *paths: str) -> None:
+    git(folder, "init", "--quiet")
+    git(folder, "add", *paths)
+    git(folder, "-c", "user.name=n", "-c", "user.email=e", "commit", "--quiet", "--message", "first")
+
+
+def test_in_a_checkout_commit_and_changes_are_known(copied: Path) -> None:
+    commit(copied.parent.parent, ".")
+    first, changed = revision()
+    assert re.fullmatch("[0-9a-f]{40}", first or "")
+    assert changed is False
+    copied.write_text("other code")
+    assert revision() == (first, True)
+
+
+@pytest.mark.usefixtures("copied")
+def test_outside_of_a_repository_commit_and_changes_are_unknown() -> None:
+    assert revision() == (None, None)
+
+
+def test_a_copy_in_the_repository_of_other_people_has_no_commit_of_its_own(copied: Path) -> None:
+    """Where it was installed into an environment that lies in there."""
+    (copied.parent.parent / "theirs.py").write_text("code")
+    commit(copied.parent.parent, "theirs.py")
+    assert revision() == (None, None)
+
+
+def test_without_git_commit_and_changes_are_unknown(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit(copied.parent.parent, ".")
+    monkeypatch.setenv("PATH", str(copied.parent))
+    assert revision() == (None, None)
+
+
+def test_where_git_refuses_to_look_for_changes_they_are_unknown(copied: Path) -> None:
+    commit(copied.parent.parent, ".")
+    (copied.parent.parent / ".git" / "index").write_text("damaged")
+    assert revision()[1] is None
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
