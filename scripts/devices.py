@@ -1,8 +1,9 @@
-"""Which device a run uses, and what it does with memory."""
+"""Which device a run uses, what time it is there, and what it does with memory."""
 
 import ctypes
 import resource
 import sys
+import time
 
 import torch
 
@@ -31,6 +32,13 @@ def choose_device(name: str, processes: Processes = ALONE) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"--device ({name}) must be auto or a device that is there, such as cpu") from error
     return device
+
+
+def clock(device: torch.device) -> float:
+    """Seconds, read once that device has done all that it was given: a GPU returns long before it has done the work."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+    return time.perf_counter()
 
 
 def peak_memory(device: torch.device) -> float:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from scripts.batches import Augment, Prepare, evaluation_batches, shuffled, training_batches
 from scripts.compiled import Compiled
 from scripts.data import Split
-from scripts.devices import peak_memory
+from scripts.devices import clock, peak_memory
 from scripts.errors import Diverged, InputError, Stopped
 from scripts.evaluation import Evaluation
 from scripts.processes import ALONE, Processes
@@ -102,7 +102,7 @@ class Trainer:
                     self.folder.log(f"Epoch {len(progress.rows) + 1}/{self.epochs}, learning rate {progress.lr:.6g}")
                 row = {"epoch": len(progress.rows) + 1, "lr": progress.lr, **self.train_epoch(progress, asked)}
                 row |= self._held_out_columns()
-                row["peak_memory_mib"] = peak_memory(self.train.labels.device)
+                row["peak_memory_mib"] = peak_memory(self.device)
                 accuracy = f"{self.held_out_name}_accuracy"
                 best = all(row[accuracy] > earlier[accuracy] for earlier in progress.rows)
                 progress = Progress(
@@ -118,7 +118,7 @@ class Trainer:
 
     def begin(self) -> Progress:
         """Nothing is done yet."""
-        scaler = torch.amp.GradScaler(self.train.labels.device.type, enabled=self.precision == "float16")
+        scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "float16")
         return Progress(torch.Generator().manual_seed(self.seed), self.schedulers(), scaler, [])
 
     def state(self, progress: Progress) -> dict[str, Any]:
@@ -140,7 +140,7 @@ class Trainer:
             "schedulers": [scheduler.state_dict() for scheduler in progress.schedulers],
             "scaler": progress.scaler.state_dict(),
             "generator": progress.generator.get_state(),
-            "rng": random_states(self.train.labels.device),
+            "rng": random_states(self.device),
             "log_size": self.folder.log_size,
             **{name: getattr(progress, name) for name in KEPT},
         }
@@ -163,7 +163,7 @@ class Trainer:
                 scheduler.load_state_dict(state)
             progress.scaler.load_state_dict(checkpoint["scaler"])
             progress.generator.set_state(checkpoint["generator"])
-            restore_random_states(checkpoint["rng"], self.train.labels.device)
+            restore_random_states(checkpoint["rng"], self.device)
             kept = {name: checkpoint[name] for name in KEPT}
         except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             wanted = "must hold a checkpoint of this run; it is that of another"
@@ -184,9 +184,9 @@ class Trainer:
 
     def _held_out_columns(self) -> dict[str, float]:
         """Evaluate the held-out images, and say so in the log."""
-        start = time.perf_counter()
+        start = clock(self.device)
         result, name = self.evaluate(self.held_out), self.held_out_name
-        seconds = time.perf_counter() - start
+        seconds = clock(self.device) - start
         row = {f"{name}_loss": result.loss, f"{name}_accuracy": result.accuracy, f"{name}_seconds": seconds}
         self.folder.log(result.line(name))
         if self.describe is not None and result.extra is not None:
@@ -194,6 +194,11 @@ class Trainer:
             row |= columns
             self.folder.log(remark)
         return row
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are, and all that is made of them."""
+        return self.train.labels.device
 
     @property
     def steps_an_epoch(self) -> int:
@@ -228,8 +233,8 @@ class Trainer:
         batches = training_batches(
             self.train, order, self.prepare, self.augment, progress.generator, self.processes.share
         )
-        started = time.perf_counter() - progress.seconds
-        saved, name = time.perf_counter(), f"{epoch}/{self.epochs}"
+        started = clock(self.device) - progress.seconds
+        saved, name = time.monotonic(), f"{epoch}/{self.epochs}"
         quiet = None if self.processes.first else True  # None: where there is no terminal
         with tqdm(batches, name, steps, initial=progress.step, leave=False, disable=quiet, unit="batch") as bar:
             for chosen, (images, labels) in zip(order, bar, strict=True):
@@ -238,14 +243,13 @@ class Trainer:
                 if not bar.disable and bar.n % 10 == 0:
                     loss, accuracy = progress.means
                     bar.set_postfix_str(f"loss {loss:.4f}, accuracy {accuracy:.2f}%")
-                now = time.perf_counter()
-                due = self.processes.first and now - saved > 60 * self.save_minutes
+                due = self.processes.first and time.monotonic() - saved > 60 * self.save_minutes
                 if progress.step < steps and (stop or due):
-                    progress.seconds, saved = now - started, now
+                    progress.seconds, saved = clock(self.device) - started, time.monotonic()
                     self.save(progress)
                     if stop:
                         self._stop(progress, asked)
-        seconds, (loss, accuracy) = time.perf_counter() - started, progress.means
+        seconds, (loss, accuracy) = clock(self.device) - started, progress.means
         self.folder.log(
             f"Train set: Average loss: {loss:.4f}, Accuracy: {progress.hits}/{progress.seen} "
             f"({accuracy:.2f}%), {seconds:.1f} s"
@@ -353,5 +357,5 @@ class Trainer:
         return [torch.optim.lr_scheduler.LambdaLR(optimizer, factor) for optimizer in self.optimizers]
 
     def _autocast(self) -> torch.autocast:
-        device = self.train.labels.device.type
+        device = self.device.type
         return torch.autocast(device, dtype=getattr(torch, self.precision), enabled=self.precision != "float32")

@@ -3,18 +3,23 @@
 import io
 import math
 import re
+import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from scripts import training
 from scripts.batches import Augment, Normalise
 from scripts.data import Split
+from scripts.errors import Stopped
 from scripts.evaluation import Evaluation
 from scripts.run_folder import RunFolder, read_metrics
 from scripts.schedules import constant, cosine, one_cycle
+from scripts.signals import Asked
 from scripts.training import Trainer
 from tests.strategies import generator
 
@@ -138,6 +143,50 @@ def test_training_loss_and_accuracy_are_means_over_the_images_not_the_batches(tm
     expected = frozen.evaluate(frozen.train)
     assert row["train_loss"] == pytest.approx(expected.loss, rel=1e-5)
     assert row["train_accuracy"] == pytest.approx(expected.accuracy)
+
+
+class Lazy:
+    """Time on a device that has not begun a step when the call returns, and does each in so many seconds."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, run: Trainer, seconds: float) -> None:
+        self.now, self.given, self.seconds = 1000.0, 0.0, seconds
+        run.model.register_forward_hook(self.give)
+        patch.setattr(time, "perf_counter", lambda: self.now)
+        patch.setattr(time, "monotonic", lambda: self.now)
+        patch.setattr(training, "clock", self.clock)
+
+    def give(self, *_: object) -> None:
+        self.given += self.seconds
+
+    def clock(self, device: torch.device) -> float:
+        assert device == torch.device("cpu")
+        self.now += self.given
+        self.given = 0.0
+        return self.now
+
+
+def test_times_are_read_once_the_device_has_done_its_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last pass of a batch, or of an evaluation, is waited for, and its time is told of what it belongs to."""
+    run = trainer(tmp_path / "run", steps=8, at_once=5)
+    Lazy(monkeypatch, run, seconds=2.0)
+    for row in run.fit():
+        assert row["train_seconds"] == 2.0 * 4 * 2, "each of 4 batches in two passes"
+        assert row["images_per_second"] == 30 / row["train_seconds"]
+        assert row["test_seconds"] == 2.0 * 3
+
+
+def test_a_checkpoint_within_an_epoch_knows_the_time_of_all_its_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trainer(tmp_path / "run", steps=4)
+    Lazy(monkeypatch, run, seconds=2.0)
+    progress = run.begin()
+    progress.shuffle = progress.generator.get_state()
+    asked = Asked()
+    asked.by = signal.SIGINT
+    with pytest.raises(Stopped):
+        run.train_epoch(progress, asked)
+    assert (progress.step, progress.seconds) == (1, 2.0)
 
 
 def test_checkpoints_hold_the_last_and_the_best_epoch_and_load_without_running_code(tmp_path: Path) -> None:
