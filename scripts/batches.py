@@ -6,12 +6,13 @@ uint8 (N, 3, H, W) -> shuffled -> uint8 (B, 3, H, W) -> mirrored, shifted, cropp
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as vision
 
 from scripts.data import Split
+from scripts.resampling import resampled
 
 Prepare = Callable[[Tensor], Tensor]  # from uint8 images to what a model takes
 ALL = slice(None)
@@ -26,16 +27,22 @@ class Normalise:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return (x / 255 - mean) / std as float32 in channels-last order, by one multiplication and one addition."""
-        std = torch.tensor(self.std, device=images.device).view(-1, 1, 1)
-        mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)
-        images = images.to(torch.float32, memory_format=torch.channels_last)
-        return torch.addcmul(-mean / std, images, 1 / (255 * std))
+        if images.device not in self._constants:
+            mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
+            self._constants[images.device] = sent(-mean / std, images.device), sent(1 / (255 * std), images.device)
+        shift, factor = self._constants[images.device]
+        return torch.addcmul(shift, images.to(torch.float32, memory_format=torch.channels_last), factor)
 
     def undo(self, images: Tensor) -> Tensor:
         """Return uint8 images."""
         std = torch.tensor(self.std, device=images.device).view(-1, 1, 1)
         mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)
         return ((images * std + mean) * 255).round().clamp(0, 255).byte()
+
+    @cached_property
+    def _constants(self) -> dict[torch.device, tuple[Tensor, Tensor]]:
+        """Copied to a device once, not in every batch."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class Augment:
         mirror: Mirror left to right with probability one half.
         shift: Largest shift in pixels, in each direction; what enters the frame is the reflection at its border.
         crop: Smallest share of the area that is kept of an image: a box of a random size, place and aspect ratio (3/4
-            to 4/3) is stretched to the size of the image, or to ``size``.
+            to 4/3) is stretched to the size of the image, or to ``size``; where that is smaller, it is antialiased.
         size: Side in pixels of what a crop becomes; None for the image's own.
     """
 
@@ -63,25 +70,36 @@ class Augment:
         Draws are made for all of them, whoever does the rest, so that they do not depend on the share.
         """
         count, channels, height, width = images.shape
-        images = images[share]
+        draws, images = self.draws(count, height, width, generator)[share], images[share]
+        if draws.shape[1] == 0:
+            return images
+        draws = sent(draws, images.device)
         if self.mirror:
-            coins = (torch.rand(count, generator=generator) < 0.5)[share].to(images.device)
+            coins, draws = draws[:, 0].bool(), draws[:, 1:]
             images = torch.where(coins.view(-1, 1, 1, 1), images.flip(-1), images)
         if self.shift:
-            limits = (-self.shift, self.shift + 1)
-            down, right = torch.randint(*limits, (2, count, 1), generator=generator)[:, share].to(images.device)
+            (down, right), draws = draws[:, :2].split(1, 1), draws[:, 2:]
             rows = _reflect(torch.arange(height, device=images.device) + down, height)  # (B, H)
             columns = _reflect(torch.arange(width, device=images.device) + right, width)  # (B, W)
             images = images.gather(2, rows[:, None, :, None].expand(-1, channels, -1, width))
             images = images.gather(3, columns[:, None, None, :].expand(-1, channels, height, -1))
         if self.crop is not None:
-            size = [height, width] if self.size is None else [self.size, self.size]
-            boxes = random_boxes(count, height, width, self.crop, generator)[share].tolist()
-            changed = images.new_empty(len(images), channels, *size)
-            for place, image, box in zip(changed, images, boxes, strict=True):
-                place.copy_(vision.resized_crop(image, *box, size=size))
-            images = changed
+            images = resampled(images, draws, (height, width) if self.size is None else (self.size, self.size))
         return images
+
+    def draws(self, count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+        """What is drawn for so many images, a row of whole numbers each: all that a device needs, in one tensor.
+
+        Whether it is mirrored; pixels down and to the right; top, left, height and width of its box.
+        """
+        drawn = [torch.empty(count, 0, dtype=torch.long)]
+        if self.mirror:
+            drawn.append((torch.rand(count, 1, generator=generator) < 0.5).long())
+        if self.shift:
+            drawn.append(torch.randint(-self.shift, self.shift + 1, (2, count), generator=generator).T)
+        if self.crop is not None:
+            drawn.append(random_boxes(count, height, width, self.crop, generator))
+        return torch.cat(drawn, 1)
 
 
 def random_boxes(count: int, height: int, width: int, least: float, generator: torch.Generator) -> Tensor:
@@ -100,9 +118,17 @@ def _reflect(index: Tensor, size: int) -> Tensor:
     return (size - 1) - ((size - 1) - index.abs()).abs()
 
 
+def sent(numbers: Tensor, device: torch.device) -> Tensor:
+    """Numbers from the CPU on a device; a GPU fetches them from pinned memory when it gets there, and nobody waits."""
+    return numbers.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else numbers.to(device)
+
+
 def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """uint8 images of another size, by bilinear interpolation, with antialiasing where they shrink."""
-    return images if images.shape[-2:] == size else vision.resize(images, list(size))
+    """uint8 images of another size, as crops are resampled; those of that size as they are."""
+    if images.shape[-2:] == size:
+        return images
+    frame = sent(torch.tensor([[0, 0, *images.shape[-2:]]]), images.device)
+    return resampled(images, frame.expand(len(images), -1), size)
 
 
 def channel_statistics(images: Tensor) -> Normalise:
@@ -121,7 +147,7 @@ def shuffled(split: Split, batch_size: int, generator: torch.Generator) -> tuple
 
     The generator lives on the CPU, so that every device sees the same batches.
     """
-    return torch.randperm(len(split), generator=generator).to(split.labels.device).split(batch_size)
+    return sent(torch.randperm(len(split), generator=generator), split.labels.device).split(batch_size)
 
 
 def training_batches(
