@@ -300,7 +300,7 @@ class Trainer:
         for optimizer in self.optimizers:
             progress.scaler.unscale_(optimizer)
         norm = nn.utils.get_total_norm([weight.grad for weight in self.model.parameters() if weight.grad is not None])
-        totals[2] = bool(asked)
+        totals[2].fill_(bool(asked))  # an assignment would copy it there, and wait
         # before the step, or it could not be skipped: the one time in a step that a GPU is waited for
         loss_sum, correct, stop, length = torch.stack([*self.processes.total(totals), norm]).tolist()
         if math.isfinite(loss_sum) and math.isfinite(length):

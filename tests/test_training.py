@@ -12,15 +12,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from scripts import training
+from scripts import train_stn, train_vit, training
 from scripts.batches import Augment, Normalise
 from scripts.data import Split
 from scripts.errors import Stopped
 from scripts.evaluation import Evaluation
+from scripts.models import STNClassifier, VisionTransformer
 from scripts.run_folder import RunFolder, read_metrics
 from scripts.schedules import constant, cosine, one_cycle
 from scripts.signals import Asked
 from scripts.training import Trainer
+from tests import fake_cuda
+from tests.marks import pretends_cuda
 from tests.strategies import generator
 
 pytestmark = pytest.mark.numerics
@@ -307,3 +310,23 @@ def test_a_run_may_end_within_an_epoch(tmp_path: Path) -> None:
     rows = run.fit()
     assert used == [8, 8, 8, 6, 8, 8]
     assert [row["epoch"] for row in rows] == [1, 2]
+
+
+@pretends_cuda
+@pytest.mark.parametrize(("name", "copies"), [("tutorial", 1), ("tuned", 2), ("lite", 2)])
+def test_a_step_waits_for_a_gpu_once(name: str, copies: int, tmp_path: Path) -> None:
+    """For loss, hits and the norm of the gradients, together; what goes there are the draws of its augmentation."""
+    recipe = {**train_stn.RECIPES, **train_vit.RECIPES}[name]
+    with fake_cuda.gpu() as traffic:
+        with torch.device("cuda:0"):
+            model = STNClassifier() if name in train_stn.RECIPES else VisionTransformer.from_preset("lite")
+            images, labels = torch.zeros(40, 3, 32, 32, dtype=torch.uint8), torch.zeros(40, dtype=torch.long)
+        run = trainer(tmp_path / "run", model=model, optimizers=recipe.optimizers(model, recipe.lr),
+                      augment=recipe.augment, train=Split(images, labels), steps=100, clip=1.0)  # fmt: skip
+        progress = run.begin()
+        for _ in range(2):  # the first epoch also has constants to copy
+            before = traffic.waits, traffic.copies
+            progress.step, progress.shuffle = 0, progress.generator.get_state()
+            run.train_epoch(progress, Asked())
+    assert traffic.waits - before[0] == 5
+    assert traffic.copies - before[1] == 1 + 5 * copies, "the order, and a batch's draws and results"
