@@ -28,19 +28,20 @@ def classification_findings(images: Tensor, logits: Tensor, labels: Tensor, clas
         ``wrong_*``: up to 100 misclassified images in random order (the same at every call), with truth, prediction
         and confidence, the probability of the prediction.
     """
+    logits, labels = logits.cpu(), labels.cpu()
     confidence, predicted = logits.softmax(1).max(1)
     count = len(classes)
     confusion = (labels * count + predicted).bincount(minlength=count * count).view(count, count)
-    wrong = (predicted != labels).nonzero().squeeze(1).cpu()
+    wrong = (predicted != labels).nonzero().squeeze(1)
     chosen = wrong[torch.randperm(len(wrong), generator=torch.Generator().manual_seed(0))[:WRONG_SHOWN]]
     return {
         "classes": list(classes),
-        "confusion": confusion.cpu(),
+        "confusion": confusion,
         "wrong_total": len(wrong),
-        "wrong_images": images[chosen].cpu(),
-        "wrong_labels": labels[chosen].cpu(),
-        "wrong_predictions": predicted[chosen].cpu(),
-        "wrong_confidences": confidence[chosen].float().cpu(),
+        "wrong_images": images[chosen.to(images.device)].cpu(),
+        "wrong_labels": labels[chosen],
+        "wrong_predictions": predicted[chosen],
+        "wrong_confidences": confidence[chosen].float(),
     }
 
 

@@ -21,7 +21,7 @@ def theta_statistics(theta: Tensor, height: int, width: int) -> dict[str, float]
         ``theta_shift_x`` and ``theta_shift_y``: in half widths and half heights of the image.
         ``theta_outside``: share of the sampled points that lie outside the frame.
     """
-    theta = theta.detach().double().cpu()
+    theta = theta.detach().cpu().double()
     (a, b, x), (c, d, y) = (row.unbind(1) for row in theta.unbind(1))
     direction = torch.polar(torch.ones_like(a), torch.atan2(c - b, a + d)).mean()
     values = {"theta_scale": (a * d - b * c).abs().sqrt(), "theta_shift_x": x, "theta_shift_y": y}

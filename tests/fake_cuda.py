@@ -77,18 +77,23 @@ class Traffic(TorchDispatchMode):
         kwargs = kwargs or {}
         if func in (aten.is_pinned.default, torch.ops.prim.device.default):
             return func(*args, **kwargs)
+        with self:  # in inference mode, operators arrive that are made of others
+            result = func.decompose(*args, **kwargs)
+        if result is not NotImplemented:
+            return result
         self.operators += not func.is_view
         if func is aten._pin_memory.default:
             self.pinned.append(args[0].clone())
             return self.pinned[-1]
         if func is aten._local_scalar_dense.default:
             self.waits += on_gpu(args[0])
-            return torch.ones((), dtype=args[0].dtype).numpy().item()
+            return 1.0 if args[0].is_floating_point() else 1
         if func is aten._fused_sgd_.default:  # steps in place, and torch has no fake one
             return None
-        if func is aten.nonzero.default:
+        if func in (aten.nonzero.default, aten.bincount.default):  # of sizes that nobody knows without the numbers
             self.waits += on_gpu(args[0])
-            return args[0].new_zeros((args[0].numel(), args[0].ndim), dtype=torch.long)
+            size = (args[0].numel(), args[0].ndim) if func is aten.nonzero.default else args[2]
+            return args[0].new_zeros(size, dtype=torch.long)
         result = func(*args, **kwargs)
         if func in (aten._to_copy.default, aten.copy_.default):
             source = args[1] if func is aten.copy_.default else args[0]

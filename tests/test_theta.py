@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scripts.theta import collapse_warning, sampled_corners, theta_remark, theta_statistics
+from tests import fake_cuda
+from tests.marks import pretends_cuda
 from tests.strategies import random_theta, seeds
 
 pytestmark = pytest.mark.numerics
@@ -85,3 +87,11 @@ def test_the_outline_is_the_image_of_the_output_corners(seed: int) -> None:
     bottom_right = theta @ torch.tensor([1.0, 1, 1]).double()
     torch.testing.assert_close(sampled_corners(theta)[:, 0], top_left)
     torch.testing.assert_close(sampled_corners(theta)[:, 2], bottom_right)
+
+
+@pretends_cuda
+def test_statistics_need_no_float64_on_the_device() -> None:
+    """Apple's GPUs have none."""
+    with fake_cuda.gpu() as traffic:
+        theta_statistics(torch.zeros(7, 2, 3, device="cuda:0"), 8, 8)
+    assert traffic.waits == 1, "theta is fetched once"

@@ -21,6 +21,7 @@ from scripts.models import STNClassifier, VisionTransformer
 from scripts.run_folder import RunFolder, read_metrics
 from scripts.schedules import constant, cosine, one_cycle
 from scripts.signals import Asked
+from scripts.theta import theta_statistics
 from scripts.training import Trainer
 from tests import fake_cuda
 from tests.marks import pretends_cuda
@@ -223,6 +224,15 @@ def test_evaluation_neither_trains_nor_drops(tmp_path: Path) -> None:
     assert not first.logits.requires_grad
 
 
+def test_a_run_may_begin_with_an_evaluation(tmp_path: Path) -> None:
+    """What is made in inference mode and kept, such as the constants of the normalisation, serves training too."""
+    model = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Flatten(), nn.Linear(32, 2))
+    optimizers = [torch.optim.SGD(model.parameters(), lr=0.05)]
+    run = trainer(tmp_path / "run", model=model, optimizers=optimizers, predict=lambda x: (model(x), None))
+    run.evaluate(run.held_out)
+    assert len(run.fit()) == 3
+
+
 def test_bfloat16_is_used_on_request_and_results_are_float32(tmp_path: Path) -> None:
     seen = []
 
@@ -310,6 +320,26 @@ def test_a_run_may_end_within_an_epoch(tmp_path: Path) -> None:
     rows = run.fit()
     assert used == [8, 8, 8, 6, 8, 8]
     assert [row["epoch"] for row in rows] == [1, 2]
+
+
+@pretends_cuda
+def test_an_evaluation_waits_for_a_gpu_as_often_whatever_it_has_to_evaluate(tmp_path: Path) -> None:
+    """Once all is asked of it; and needs no float64 there, which Apple's GPUs lack."""
+    counts = []
+    with fake_cuda.gpu() as traffic:
+        with torch.device("cuda:0"):
+            model = STNClassifier()
+        for count in (20, 60, 20):  # the first time also has constants to copy
+            with torch.device("cuda:0"):
+                split = Split(torch.zeros(count, 3, 32, 32, dtype=torch.uint8), torch.zeros(count, dtype=torch.long))
+            run = trainer(
+                tmp_path / str(len(counts)), model=model, predict=lambda x: model(x, return_theta=True), at_once=10,
+                describe=lambda theta: (theta_statistics(theta, 32, 32), ""), train=split, held_out=split,
+            )  # fmt: skip
+            before = traffic.waits
+            run._held_out_columns()
+            counts.append(traffic.waits - before)
+    assert counts[0] == counts[1] == counts[2] <= 8
 
 
 @pretends_cuda
