@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import shutil
+import subprocess
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -52,6 +53,17 @@ class Machine:
         if self.device.type == "cpu":
             return not BFLOAT16_ON_CPU.isdisjoint(self.instructions)
         return self.device.type == "cuda" and not self._older_than(BFLOAT16_ON_CUDA)
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """Floating-point types that it has instructions for: float32, and such of 16 bits as are worth a measurement."""
+        bfloat16 = ("bfloat16",) if self.fast_at_bfloat16 else ()
+        return ("float32", *bfloat16, *(("float16",) if self.device.type == "cuda" else ()))
+
+    @property
+    def accelerated(self) -> bool:
+        """Whether the processor only launches the work: small work then takes as long as its launch."""
+        return self.device.type != "cpu"
 
     @property
     def compiles(self) -> bool:
@@ -116,7 +128,7 @@ def this_machine(device: torch.device) -> Machine:
             device, about.name, frozenset({architecture}), about.multi_processor_count, about.total_memory,
             compiler=importlib.util.find_spec("triton") is not None,
         )  # fmt: skip
-    name = processor() if device.type in ("cpu", "mps") else device.type
+    name = {"cpu": processor(), "mps": f"{processor()} GPU"}.get(device.type, device.type)
     instructions = cpu_instructions() if device.type == "cpu" else frozenset[str]()
     return Machine(device, name, instructions, os.cpu_count() or 1, host_memory(), last_cache(), cpp_compiler())
 
@@ -143,7 +155,15 @@ def processor() -> str:
     """The name of the processor, as the system has it."""
     table = Path("/proc/cpuinfo")
     found = re.search(r"^model name\s*:\s*(.*)$", table.read_text("utf-8"), re.MULTILINE) if table.exists() else None
-    return found[1] if found else platform.processor() or platform.machine()
+    return found[1] if found else _named_by_macos() or platform.processor() or platform.machine()
+
+
+def _named_by_macos() -> str:
+    """Such as Apple M2, where Python knows no more than "arm"; nothing on another system."""
+    if sys.platform != "darwin":
+        return ""
+    command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
 def last_cache() -> int:

@@ -10,7 +10,7 @@ GIB = 2**30
 FAST_CPU = Machine(CPU, "AMD EPYC", frozenset({"avx2", "avx512_f", "avx512_bf16"}), 2, 24 * GIB, 32 * 2**20)
 PLAIN_CPU = Machine(CPU, "AMD EPYC", frozenset({"avx2"}), 2, 24 * GIB, 32 * 2**20)  # bfloat16 is emulated
 BARE_CPU = Machine(CPU, "Intel Atom", frozenset(), 1, 4 * GIB, compiler=False)  # one core, no g++
-APPLE = Machine(MPS, "Apple M2", frozenset(), 8, 16 * GIB)
+APPLE = Machine(MPS, "Apple M2 GPU", frozenset(), 8, 16 * GIB)
 T4 = Machine(CUDA, "Tesla T4", frozenset({"sm_75"}), 40, 15 * GIB)
 H100 = Machine(CUDA, "NVIDIA H100 80GB HBM3", frozenset({"sm_90"}), 132, 79 * GIB)
 MI300 = Machine(CUDA, "AMD Instinct MI300X", frozenset({"gfx942:sramecc+:xnack-"}), 304, 191 * GIB)

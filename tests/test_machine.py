@@ -26,6 +26,20 @@ def test_the_type_of_fast_products_is_that_of_the_runs() -> None:
     assert {str(each.dtype).removeprefix("torch.") == each.precision("auto") for each in EVERY} == {True}
 
 
+def test_types_are_those_that_have_instructions() -> None:
+    few, all_three = ("float32",), ("float32", "bfloat16", "float16")
+    assert chosen(lambda each: each.types) == {
+        "fast cpu": ("float32", "bfloat16"), "plain cpu": few, "bare cpu": few, "apple": few,
+        "t4": ("float32", "float16"), "h100": all_three, "mi300": all_three,
+    }  # fmt: skip
+
+
+def test_work_is_launched_on_whatever_is_no_cpu() -> None:
+    assert {name for name, accelerated in chosen(lambda each: each.accelerated).items() if accelerated} == {
+        "apple", "t4", "h100", "mi300"
+    }  # fmt: skip
+
+
 def test_what_is_asked_for_is_computed_in() -> None:
     assert {each.precision("bfloat16") for each in EVERY} == {"bfloat16"}
     assert T4.precision("float16") == "float16"
@@ -87,6 +101,22 @@ def test_a_gpu_is_described_by_its_architecture(hip: str | None, monkeypatch: py
     found = this_machine(CUDA)
     assert found.instructions == {"gfx942" if hip else "sm_90"}
     assert (found.cores, found.memory, found.fast_at_bfloat16) == (132, 80, True)
+
+
+def test_a_mac_is_named_by_its_chip(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(machine.Path, "exists", lambda path: False)
+    monkeypatch.setattr(machine.sys, "platform", "darwin")
+    monkeypatch.setattr(
+        machine.subprocess, "run", lambda command, **_: asked.append(command) or SimpleNamespace(stdout="Apple M2\n")
+    )
+    machine.processor.cache_clear()
+    try:
+        assert this_machine(CPU).name == "Apple M2"
+        assert this_machine(APPLE.device).name == "Apple M2 GPU", "another machine than its processor"
+    finally:
+        machine.processor.cache_clear()
+    assert asked == [["sysctl", "-n", "machdep.cpu.brand_string"]]
 
 
 def test_this_machine_is_described() -> None:
