@@ -5,7 +5,7 @@ import os
 from concurrent.futures import ProcessPoolExecutor
 from threading import Thread
 
-from scripts.devices import keep_freed_memory
+from benchmarks.devices import full_float32, keep_freed_memory
 
 
 def alone(*, keeping: bool) -> ProcessPoolExecutor:
@@ -27,5 +27,6 @@ def _begin(keeping: bool) -> None:
         os._exit(1)
 
     Thread(target=end_with_parent, daemon=True).start()
+    full_float32()
     if keeping:
         keep_freed_memory()

@@ -16,11 +16,14 @@ import torch
 
 from benchmarks.alone import alone
 from benchmarks.contenders import Group, Who, contenders, over_best, own_mode
+from benchmarks.oracle import Oracle, without_gradients
 from benchmarks.peers import KIT
-from benchmarks.timing import LEAST, Call, affordable, check, in_turn, repeats, sample
+from benchmarks.timing import LEAST, Call, affordable, in_turn, repeats, sample
 from scripts.machine import this_machine
 
-calls: dict[Who, Call] = {}  # in a process that measures: what it is asked for
+# in a process that measures: what it is asked for, and who judges it
+calls: dict[Who, Call] = {}
+oracle: list[Oracle] = []
 
 
 def as_they_come(
@@ -29,38 +32,45 @@ def as_they_come(
     """The kit in its own mode over the fastest of the others, in those modes of the group that have the same type."""
     own = own_mode(group.row, group.kind, this_machine(device))
     theirs = [mode for mode in group.modes if mode.dtype == own.dtype]
-    samples, a_round = {}, 0.0
+    samples, a_round, oracles = {}, 0.0, []
     with ExitStack() as stack:
         for library in libraries:
             process = stack.enter_context(alone(keeping=library == KIT))
             part = group._replace(modes=[own] if library == KIT else theirs)
             for who, once in process.submit(prepare, part, device, library).result().items():
-                samples[who] = partial(asked, process, who, repeats(once))
+                samples[who] = partial(asked, process, device, who, repeats(once))
                 a_round += max(LEAST, once)
+            oracles.append(partial(process.submit, judge))
         times = in_turn(samples, affordable(seconds, a_round, fewest=fewest))
+        for ask in oracles:
+            ask().result()
     best, against = over_best(times, own, [who for who in times if who[0] != KIT])
     return {"best_as_it_comes": f"{best[0]}, {best[1]}", "ratio_as_they_come": against}
 
 
-def asked(process: ProcessPoolExecutor, who: Who, count: int) -> float:
+def asked(process: ProcessPoolExecutor, device: torch.device, who: Who, count: int) -> float:
     """Seconds of a call in that process."""
-    return process.submit(timed, who, count).result()
+    return process.submit(timed, device, who, count).result()
 
 
 def prepare(group: Group, device: torch.device, library: str) -> dict[Who, float]:
     """Build one library's modules, check their outputs, and return the seconds of a call in each mode."""
     torch.manual_seed(0)
-    expected = None
     for who, each in contenders(group, device, alike=False):
-        if expected is None:  # the kit comes first
-            with torch.no_grad():
-                expected = each.module(each.x)
+        if not oracle:  # the kit comes first
+            oracle.append(Oracle(each.x, without_gradients(each.module)))
         if who[0] == library:
-            check(each.call(), expected, who[1].dtype)
             calls[who] = each.call
-    return {who: min(sample(call) for _ in range(2)) for who, call in calls.items()}
+    judge()
+    return {who: min(sample(call, device) for _ in range(2)) for who, call in calls.items()}
 
 
-def timed(who: Who, count: int) -> float:
+def judge() -> None:
+    """Refuse a wrong output of any call in this process."""
+    for (_, mode), call in calls.items():
+        oracle[0].check(call, mode.dtype)
+
+
+def timed(device: torch.device, who: Who, count: int) -> float:
     """Seconds of a call, as the mean of so many."""
-    return sample(calls[who], count)
+    return sample(calls[who], device, count)

@@ -12,14 +12,15 @@ import torch
 from benchmarks.alone import alone
 from benchmarks.as_they_come import as_they_come
 from benchmarks.contenders import Contender, Group, Mode, Who, all_modes, contenders, over_best, own_mode
+from benchmarks.devices import ready
 from benchmarks.machine import description
 from benchmarks.memory import kept_bytes, peak_bytes
+from benchmarks.oracle import Oracle, without_gradients
 from benchmarks.peer_table import cells, draw, markdown
 from benchmarks.peers import KIT, Row, rows
-from benchmarks.records import target, write
-from benchmarks.timing import LEAST, affordable, check, interleaved, quartiles, sample
+from benchmarks.records import finish, noted, target, write
+from benchmarks.timing import LEAST, affordable, interleaved, quartiles, sample
 from scripts.command_line import option, parse, positive, run, whole
-from scripts.devices import choose_device
 from scripts.errors import InputError
 from scripts.files import write_whole
 from scripts.machine import Machine, this_machine
@@ -60,18 +61,22 @@ class Measured(NamedTuple):
 
 
 def measure(group: Group, device: torch.device, seconds: float, fewest: int) -> Measured:
-    """Check all outputs, then time all calls in turn for so many seconds."""
+    """Check all outputs, time all calls in turn for so many seconds, and check once more."""
     torch.manual_seed(0)
     everyone = dict(contenders(group, device))
     ours = everyone[KIT, group.modes[0]]
-    with torch.no_grad():
-        expected = ours.module(ours.x)
-    for (_, mode), each in everyone.items():
-        check(each.call(), expected, mode.dtype)
+    oracle = Oracle(ours.x, without_gradients(ours.module))
+
+    def judge_all() -> None:
+        for (_, mode), each in everyone.items():
+            oracle.check(each.call, mode.dtype)
+
+    judge_all()
     # who is compared comes one after another: all libraries in one mode, then in the next
     calls = {who: everyone[who].call for who in sorted(everyone, key=lambda who: group.modes.index(who[1]))}
-    rounds = affordable(seconds, sum(max(LEAST, sample(call)) for call in calls.values()), fewest=fewest)
-    times = interleaved(calls, rounds)
+    a_round = sum(max(LEAST, sample(call, device)) for call in calls.values())
+    times = interleaved(calls, device, affordable(seconds, a_round, fewest=fewest))
+    judge_all()
     return Measured(times, {who: taken(each, group.kind) for who, each in everyone.items()})
 
 
@@ -116,8 +121,7 @@ def compared(times: Mapping[Who, Sequence[float]], mode: Mode) -> dict[str, Any]
 def taken(each: Contender, kind: str) -> int | None:
     """Bytes at the peak of a call on a GPU; on a CPU those that the forward pass keeps, if there is a backward pass."""
     if each.x.device.type == "cuda":
-        each.module.zero_grad()
-        return peak_bytes(each.call, each.x.device)
+        return peak_bytes(each.call, each.module, each.x)
     return kept_bytes(each.forward, each.module) if kind == "training" else None
 
 
@@ -127,7 +131,7 @@ def main(options: Options) -> None:
     Raises:
         InputError: If a name is not there.
     """
-    device = choose_device(options.device)
+    device = ready(options.device)
     out = target(options.out, options.smoke or bool(options.only or options.batch), device, "peers")
     everything = rows(small=options.smoke, batch=options.batch)
     machine = this_machine(device)
@@ -135,23 +139,26 @@ def main(options: Options) -> None:
     if not found:
         names = ", ".join(row.name for row in everything)
         raise InputError(f"--only ({options.only}) must be words of one cell's name, made of {names}")
-    content: dict[str, Any] = {"machine": description(device), "small": options.smoke, "cells": []}
+    content: dict[str, Any] = {"machine": description(device), "small": options.smoke, "cells": [], "errors": []}
+    write(out, content)
     for group in found:
         seconds, fewest = (0.0, 2) if options.smoke else (60 * options.minutes / len(found), 9)
-        measured = (measure if options.smoke else measure_alone)(group, device, seconds, fewest)
-        records = judge(group, machine, measured)
-        for record in records:
-            if "ratio_anywhere" in record:
-                record |= as_they_come(group, record["seconds"], device, seconds, fewest)
-        content["cells"] += records
+        with noted(content, f"{group.row.name}, {group.kind}"):
+            measured = (measure if options.smoke else measure_alone)(group, device, seconds, fewest)
+            records = judge(group, machine, measured)
+            for record in records:
+                if "ratio_anywhere" in record:
+                    record |= as_they_come(group, record["seconds"], device, seconds, fewest)
+            content["cells"] += records
+            for record in records:
+                print(" | ".join(cells(record)), flush=True)
         write(out, content)
-        for record in records:
-            print(" | ".join(cells(record)), flush=True)
     page = markdown(content)
     print(page)
-    if out is not None:
+    if out is not None and content["cells"]:
         write_whole(out.with_suffix(".md"), lambda file: file.write(page.encode()))
         draw(content, out.with_suffix(".png"))
+    finish(content)
 
 
 if __name__ == "__main__":

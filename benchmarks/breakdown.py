@@ -10,18 +10,32 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEventAvg
 from torch.profiler import profile
 
 from benchmarks import flops
+from benchmarks.devices import ready
 from benchmarks.machine import description, large_products
 from benchmarks.modes import step
+from benchmarks.oracle import Oracle, in_float64
 from benchmarks.peer_table import table
-from benchmarks.records import target, write
-from benchmarks.timing import Call, Interval, affordable, interleaved, median_interval, quartiles, sample, warm_up
+from benchmarks.records import finish, noted, target, write
+from benchmarks.timing import (
+    Call,
+    Interval,
+    affordable,
+    clock,
+    interleaved,
+    median_interval,
+    quartiles,
+    sample,
+    warm_up,
+)
+from benchmarks.workloads import nowhere_zero
 from scripts.command_line import option, parse, positive, run
 from scripts.compiled import for_inference
-from scripts.devices import choose_device, keep_freed_memory
+from scripts.errors import InputError
 from scripts.files import write_whole
 from scripts.machine import this_machine
 from scripts.models import PRESETS, VisionTransformer
@@ -29,15 +43,16 @@ from scripts.models import PRESETS, VisionTransformer
 WORKS = (("inference", 32, 128), ("inference", 224, 8), ("training", 32, 64), ("training", 224, 4))  # pixels, images
 PRODUCT = "product"
 PROFILED = 3  # calls
-# parts of the names of operations; what none has is "the rest"
+# parts of the names of operators, and the first group that has one: a Triton kernel is named after all that it fuses;
+# what none has is "the rest"
 GROUPS = {
+    "compiled loops": ("triton_", "CompiledFxGraph"),
+    "attention": ("bmm", "softmax", "scaled_dot_product", "_flash_", "_efficient_", "_cudnn_attention"),
     "matrix products": ("addmm", "aten::mm", "linear_pointwise", "mkl_linear", "convolution"),
-    "attention": ("bmm", "softmax", "scaled_dot_product"),
     "copies and casts": ("copy_", "aten::cat"),
     "GELU": ("gelu",),
     "norms": ("layer_norm",),
     "optimizer": ("adamw",),
-    "compiled loops": ("CompiledFxGraph",),
 }
 REST = "the rest"
 MEANING = """\
@@ -64,11 +79,22 @@ def group(name: str) -> str:
 
 
 def shares(events: Iterable[FunctionEventAvg], device: torch.device) -> dict[str, float]:
-    """Of the time of all operations, that of each group."""
+    """Of the time of all operators, that of each group.
+
+    A profile of a GPU tells the same time thrice: of kernels, of the operators that launched them, and of annotations
+    around both. Operators alone are counted: they are named alike on every device.
+
+    Raises:
+        InputError: If the profiler saw nothing of the device.
+    """
     spent = dict.fromkeys((*GROUPS, REST), 0.0)
     for event in events:
-        spent[group(event.key)] += event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
+        if event.device_type == DeviceType.CPU and not event.is_user_annotation:
+            on_gpu = device.type == "cuda"
+            spent[group(event.key)] += event.self_device_time_total if on_gpu else event.self_cpu_time_total
     total = sum(spent.values())
+    if not total:
+        raise InputError(f"--device ({device}) must be one whose time torch's profiler sees; it saw none")
     return {title: time / total for title, time in spent.items()}
 
 
@@ -87,17 +113,22 @@ def measure(kind: str, side: int, batch: int, device: torch.device, seconds: flo
     closed = flops.vision_transformer(
         batch, side, patch=sizes["patch_size"], dim=sizes["dim"], mlp_dim=sizes["mlp_dim"], depth=sizes["depth"]
     ).flops("step" if kind == "training" else "forward")
-    network = VisionTransformer(**sizes).to(device)
-    work = call(kind, network, torch.randn(batch, 3, side, side, device=device), dtype)
+    network = nowhere_zero(VisionTransformer(**sizes))
+    x = torch.randn(batch, 3, side, side, device=device)
+    oracle = Oracle(x, in_float64(network))
+    work = call(kind, network.to(device), x, dtype)
+    oracle.check(work, dtype)
     ways, product = large_products(device, dtype)
     for each in (work, *ways):
-        warm_up(each, calls=8)  # the first steps still ask the system for memory
-    calls = {kind: work, PRODUCT: min(ways, key=sample)}
-    times = interleaved(calls, affordable(seconds, sum(sample(each) for each in calls.values())))
+        warm_up(each, device, calls=8)  # the first steps still ask the system for memory
+    calls = {kind: work, PRODUCT: min(ways, key=lambda way: sample(way, device))}
+    times = interleaved(calls, device, affordable(seconds, sum(sample(each, device) for each in calls.values())))
+    oracle.check(work, dtype)
     paired = zip(times[kind], times[PRODUCT], strict=True)
     with profile() as profiled:
         for _ in range(PROFILED):
             work()
+        clock(device)
     return {
         "kind": kind, "side": side, "batch": batch, "precision": precision,
         "seconds": quartiles(times[kind]), "tflops": closed / quartiles(times[kind])[1] / 1e12,
@@ -136,20 +167,21 @@ def main(options: Options) -> None:
     Raises:
         InputError: If a name is not there.
     """
-    keep_freed_memory()
-    device = choose_device(options.device)
+    device = ready(options.device)
     out = target(options.out, options.smoke, device, "breakdown")
     seconds = 0.0 if options.smoke else 60 * options.minutes / len(WORKS)
     small = {"dim": 48, "num_heads": 2, "mlp_dim": 96, "depth": 2} if options.smoke else {}
-    content = {
-        "machine": description(device),
-        "works": [measure(*work, device, seconds, **small) for work in WORKS],
-    }
+    content: dict[str, Any] = {"machine": description(device), "works": [], "errors": []}
     write(out, content)
+    for kind, side, batch in WORKS:
+        with noted(content, f"{kind}, {side} pixels"):
+            content["works"].append(measure(kind, side, batch, device, seconds, **small))
+        write(out, content)
     page = markdown(content)
     print(page)
     if out is not None:
         write_whole(out.with_suffix(".md"), lambda file: file.write(page.encode()))
+    finish(content)
 
 
 if __name__ == "__main__":

@@ -26,14 +26,17 @@ from typing import Any
 
 import torch
 
-from benchmarks.cells import Cell, cells
+from benchmarks.cells import Cell, grid
+from benchmarks.devices import ready
+from benchmarks.machine import peaks
+from benchmarks.plan import obstacle, plan
 from benchmarks.timing import Interval, affordable, in_turn, ratio, repeats
 from scripts.command_line import argument, option, parse, positive, run
-from scripts.devices import choose_device
 from scripts.errors import InputError
 from scripts.machine import this_machine
 
 ROOT = Path(__file__).parent.parent
+PROCESSES = 2  # that hold a cell: this tree's and the other's
 SLOWER, UNCLEAR = 1.05, 1.2  # above which an interval lies, or reaches
 SAMPLE = 0.002  # seconds: shorter than the turn of another process on a busy processor, so that most are undisturbed
 
@@ -53,12 +56,17 @@ def main(options: Options) -> bool:
     Raises:
         InputError: If the base cannot be had, comes from another machine, or there is nothing to compare.
     """
-    device = choose_device("auto")
+    device = ready("auto")
     commit = commit_of(options.base, device)
-    grid = worthwhile(cells(this_machine(device)))
-    chosen = [cell for cell in grid if options.only in str(cell)]
-    if not chosen:
-        raise InputError(f"--only ({options.only}) must be part of a cell's name, as in {grid[0]}")
+    machine = this_machine(device)
+    everything = worthwhile(cell for cell in grid() if not obstacle(cell, machine, PROCESSES))
+    named = [cell for cell in everything if options.only in str(cell)]
+    if not named:
+        raise InputError(f"--only ({options.only}) must be part of a cell's name, as in {everything[0]}")
+    planned = plan(named, machine, peaks(device), copies=PROCESSES)
+    chosen = planned.cells
+    if planned.left_out:
+        print(f"cells left out: {planned.summary()}")
     with TemporaryDirectory() as folder:
         trees = {"now": ROOT, "base": Path(folder)}
         extract(commit, trees["base"])
@@ -86,6 +94,8 @@ def measured(trees: dict[str, Path], chosen: Sequence[Cell], seconds: float) -> 
             count = repeats(min(once.values()), SAMPLE)
             rounds = affordable(seconds, count * sum(once.values()))
             times = in_turn({name: partial(worker.time, cell, count) for name, worker in workers.items()}, rounds)
+            for worker in workers.values():
+                worker.time(cell, 0)
             interval = ratio(times["now"], times["base"])
             print(f"{cell!s:<62} {interval} {verdict(interval)}".rstrip(), flush=True)
             yield cell, interval
@@ -119,7 +129,7 @@ class Worker:
         self.process.communicate()  # nobody asks any more: it ends
 
     def time(self, cell: Cell, repeats: int = 1) -> float:
-        """Seconds of a call.
+        """Seconds of a call; without repeats its output is judged instead.
 
         Raises:
             InputError: If that tree cannot do it.

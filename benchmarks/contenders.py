@@ -48,14 +48,20 @@ Who = tuple[str, Mode]
 def own_mode(row: Row, kind: str, machine: Machine) -> Mode:
     """What the kit chooses by itself."""
     precision = "float32" if row.float32 else machine.precision("auto")
-    compiled = kind in row.compiled and (kind == "inference" or machine.device.type == "cpu")
+    compiled = kind in row.compiled and machine.compiles and (kind == "inference" or not machine.accelerated)
     return Mode(getattr(torch, precision), compiled)
 
 
 def all_modes(row: Row, machine: Machine) -> list[Mode]:
-    """Eager and compiled; on a CPU, where compiling takes longest, only whole models and in one type."""
-    eager = [Mode(torch.float32, compiled=False), Mode(torch.bfloat16, compiled=False)][: 1 if row.float32 else 2]
-    if machine.device.type == "cpu":
+    """float32 and the type of 16 bits that the machine is fast at, eager and compiled, where it has them.
+
+    On a CPU, where compiling takes longest, only whole models are compiled, and in one type.
+    """
+    types = machine.types[: 1 if row.float32 else 2]
+    eager = [Mode(getattr(torch, name), compiled=False) for name in types]
+    if not machine.compiles:
+        return eager
+    if not machine.accelerated:
         own = getattr(torch, machine.precision("auto"))
         return [*eager, Mode(own, compiled=True)] if row.whole else eager
     return [*eager, *(mode._replace(compiled=True) for mode in eager)]

@@ -12,9 +12,17 @@ Letters: B batch, N tokens, D width.
 """
 
 from dataclasses import astuple, dataclass
+from typing import NamedTuple
 
 POOLED, CELLS = 4 * 4, 5 * 5  # what LocalizationNet and the classifier of the STN leave of any image
 ADAMW = 7  # numbers a parameter: itself, gradient and two moments are read, all but the gradient are written
+
+
+class Bound(NamedTuple):
+    """The least time that work can take, and which of both the machine waits for."""
+
+    seconds: float
+    by: str
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,20 @@ class Work:
         """The same, moved in numbers of that size; parameters are stepped in float32."""
         numbers = self.moved if mode == "forward" else self.moved + self.moved_back
         return itemsize * numbers + (4 * ADAMW * self.parameters if mode == "step" else 0)
+
+    def bound(self, mode: str, itemsize: int, flops: float, bandwidth: float) -> Bound:
+        """The longer of computing all FLOPs at so many a second and moving all bytes at so many a second."""
+        computing, moving = self.flops(mode) / flops, self.bytes(mode, itemsize) / bandwidth
+        return Bound(computing, "compute") if computing >= moving else Bound(moving, "memory")
+
+    def held(self, mode: str, itemsize: int) -> int:
+        """About the bytes that lie in memory at the highest point of a call, weights and all.
+
+        A forward pass keeps about as many numbers for its backward pass as it moves; inference keeps nothing, and what
+        it holds for a moment is left out. Weights are float32, as are their gradients and AdamW's two moments.
+        """
+        copies = {"forward": 1, "backward": 2, "step": 4}[mode]
+        return 4 * copies * self.parameters + (0 if mode == "forward" else itemsize * self.moved)
 
 
 def product(flops: int, x: int, weight: int, y: int, *, bias: int, input_gradient: bool) -> Work:

@@ -9,8 +9,13 @@ from torch import Tensor, nn
 from benchmarks.timing import Call
 
 
-def peak_bytes(call: Call, device: torch.device) -> int:
-    """Bytes at the highest point of one call. The call is warm already."""
+def peak_bytes(call: Call, module: nn.Module, x: Tensor) -> int:
+    """Bytes at the highest point of one call, beyond those of before. The call is warm already.
+
+    Gradients of the call before are thrown away first. They count to this one, which makes such itself.
+    """
+    forget_gradients(module, x)
+    device = x.device
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         before = torch.cuda.memory_allocated(device)
@@ -22,6 +27,12 @@ def peak_bytes(call: Call, device: torch.device) -> int:
     events = [event for event in profile.kineto_results.events() if event.name() == "[memory]"]
     steps = (event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
     return max(itertools.accumulate(steps, initial=0))
+
+
+def forget_gradients(module: nn.Module, x: Tensor) -> None:
+    """Throw them away, those of the parameters and that of the input."""
+    module.zero_grad(set_to_none=True)
+    x.grad = None
 
 
 def kept_bytes(forward: Callable[[], Tensor], module: nn.Module) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from benchmarks.memory import forget_gradients
 from benchmarks.timing import Call
 
 
@@ -37,8 +38,7 @@ def backward(module: nn.Module, x: Tensor, dtype: torch.dtype) -> Call:
 
     def call() -> Tensor:
         nonlocal grad_output
-        module.zero_grad(set_to_none=True)
-        x.grad = None
+        forget_gradients(module, x)
         with autocast(x, dtype):
             y = module(x)
         if grad_output is None:

@@ -2,14 +2,16 @@
 
 import json
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from scripts.errors import InputError
+from scripts.errors import InputError, one_line
 from scripts.files import write_whole
 from scripts.machine import this_machine
 
@@ -28,6 +30,25 @@ def target(out: str | None, part: bool, device: torch.device, subject: str) -> P
     if not out.endswith(".json"):
         raise InputError(f"--out ({out}) must end in .json")
     return Path(out)
+
+
+@contextmanager
+def noted(content: dict[str, Any], name: str) -> Iterator[None]:
+    """An error ends what is measured inside, not what follows: it is printed, and kept under ``errors``."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        said = one_line(f"{type(error).__name__}: {error}")
+        content["errors"].append({"name": name, "error": said})
+        print(f"{name}: {said}", file=sys.stderr, flush=True)
+
+
+def finish(content: Mapping[str, Any]) -> None:
+    """Exit with code 1 if something could not be measured."""
+    if content["errors"]:
+        sys.exit(1)
 
 
 def write(path: Path | None, content: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.cells import BATCHES
-from benchmarks.flops import Work
+from benchmarks.flops import Bound, Work
 from benchmarks.workloads import ROWS
 from scripts.files import write_whole
 
@@ -29,18 +29,9 @@ class Machine(NamedTuple):
 H100 = Machine("H100 SXM", {"bfloat16": 989.4e12, "float32": 66.9e12}, 3.35e12)
 
 
-class Bound(NamedTuple):
-    """The least time that work can take, and which of both the machine waits for."""
-
-    seconds: float
-    by: str
-
-
 def bound(work: Work, mode: str, dtype: str, machine: Machine) -> Bound:
-    """The longer of computing all FLOPs at the peak and moving all bytes at full bandwidth."""
-    computing = work.flops(mode) / machine.flops[dtype]
-    moving = work.bytes(mode, ITEMSIZE[dtype]) / machine.bandwidth
-    return Bound(computing, "compute") if computing >= moving else Bound(moving, "memory")
+    """The least time on that machine."""
+    return work.bound(mode, ITEMSIZE[dtype], machine.flops[dtype], machine.bandwidth)
 
 
 def told(batch: int, least: Bound) -> str:

@@ -18,19 +18,20 @@ from scipy.stats import t as student
 from torch import nn
 
 from benchmarks import flops
+from benchmarks.devices import ready
 from benchmarks.machine import description
 from benchmarks.modes import MODES
-from benchmarks.records import target, write
+from benchmarks.oracle import Oracle, in_float64
+from benchmarks.records import finish, noted, target, write
 from benchmarks.timing import LEAST, affordable, interleaved, sample, warm_up
-from benchmarks.workloads import Fixed
+from benchmarks.workloads import Fixed, nowhere_zero
 from components import Attention, SpatialTransformer
 from scripts.command_line import option, parse, positive, run
-from scripts.devices import choose_device, keep_freed_memory
-from scripts.machine import this_machine
+from scripts.machine import Machine, this_machine
 from scripts.models import PRESETS, VisionTransformer
 
 TITLES = {"forward": "inference", "backward": "forward and backward"}  # of the modes
-COLOURS = ("#1f5fa8", "#c0392b")
+COLOURS = {"forward": "#1f5fa8", "backward": "#c0392b"}
 
 
 @dataclass
@@ -87,19 +88,29 @@ class Curve(NamedTuple):
     build: Callable[..., Piece]
 
 
-CURVES = (
-    Curve("ViT-Lite-7/4, 32 pixels", "batch", (1, 2, 4, 8, 16, 32, 64), partial(vit, side=32, preset="lite")),
-    Curve("Attention of width 768, 4 sequences", "tokens", (32, 64, 128, 256, 512, 1024), partial(attention, batch=4)),
-    Curve(
-        "ViT of width 768, 32 pixels, 16 images", "depth", (1, 2, 3, 4, 6, 8, 12),
-        partial(vit, batch=16, side=32, preset="b16"),
-    ),
-    Curve(
-        "3 blocks of ViT-B/16, one image", "side", (64, 96, 128, 192, 256, 384),
-        partial(vit, batch=1, preset="b16", depth=3),
-    ),
-    Curve("SpatialTransformer's warp, 16 images", "side", (32, 64, 128, 256, 512), partial(warp, batch=16)),
-)  # fmt: skip
+def curves(machine: Machine) -> tuple[Curve, ...]:
+    """All of them; where work is launched they are larger, as the small ones would show how long a launch takes."""
+    large = machine.accelerated
+    sequences, images, single, warped = (32, 1024, 64, 64) if large else (4, 16, 1, 16)
+    batches = (256, 512, 1024, 2048, 4096) if large else (1, 2, 4, 8, 16, 32, 64)
+    tokens = (256, 512, 1024, 2048, 4096) if large else (32, 64, 128, 256, 512, 1024)
+    sides = (256, 384, 512, 768, 1024) if large else (32, 64, 128, 256, 512)
+    return (
+        Curve("ViT-Lite-7/4, 32 pixels", "batch", batches, partial(vit, side=32, preset="lite")),
+        Curve(f"Attention of width 768, {counted(sequences, 'sequence')}", "tokens", tokens,
+              partial(attention, batch=sequences)),
+        Curve(f"ViT of width 768, 32 pixels, {counted(images, 'image')}", "depth", (1, 2, 3, 4, 6, 8, 12),
+              partial(vit, batch=images, side=32, preset="b16")),
+        Curve(f"3 blocks of ViT-B/16, {counted(single, 'image')}", "side", (64, 96, 128, 192, 256, 384),
+              partial(vit, batch=single, preset="b16", depth=3)),
+        Curve(f"SpatialTransformer's warp, {counted(warped, 'image')}", "side", sides,
+              partial(warp, batch=warped)),
+    )  # fmt: skip
+
+
+def counted(number: int, what: str) -> str:
+    """Such as 16 images."""
+    return f"one {what}" if number == 1 else f"{number} {what}s"
 
 
 class Fit(NamedTuple):
@@ -123,14 +134,19 @@ def fit(sizes: Sequence[int], seconds: Sequence[float]) -> Fit:
 
 def measure(curve: Curve, mode: str, dtype: torch.dtype, device: torch.device, seconds: float) -> dict[str, Any]:
     """Median times of all sizes, taken in turn, and the exponents of time and FLOPs."""
-    calls, work = {}, []
+    calls, oracles, work = {}, {}, []
     for size in curve.sizes:
         piece = curve.build(**{curve.axis: size})
         x = torch.randn(piece.shape, device=device, requires_grad=len(piece.shape) == 3)  # images need no gradient
+        oracles[size] = Oracle(x, in_float64(nowhere_zero(piece.module)))
         calls[size] = MODES[mode](piece.module.to(device), x, dtype)
         work.append(piece.work.flops(mode))
-        warm_up(calls[size])
-    times = interleaved(calls, affordable(seconds, sum(max(LEAST, sample(call)) for call in calls.values())))
+        oracles[size].check(calls[size], dtype)
+        warm_up(calls[size], device)
+    a_round = sum(max(LEAST, sample(call, device)) for call in calls.values())
+    times = interleaved(calls, device, affordable(seconds, a_round))
+    for size, oracle in oracles.items():
+        oracle.check(calls[size], dtype)
     medians = [statistics.median(times[size]) for size in curve.sizes]
     return {
         "name": curve.name, "axis": curve.axis, "mode": mode, "sizes": curve.sizes,
@@ -146,7 +162,8 @@ def draw(content: Mapping[str, Any], path: Path) -> None:
     figure = Figure(figsize=(5 * columns, 4.4 * -(-len(names) // columns)), facecolor="white", layout="constrained")
     for place, name in enumerate(names):
         axes = figure.add_subplot(-(-len(names) // columns), columns, place + 1)
-        for curve, colour in zip((each for each in content["curves"] if each["name"] == name), COLOURS, strict=True):
+        for curve in (each for each in content["curves"] if each["name"] == name):
+            colour = COLOURS[curve["mode"]]
             line, sizes = Fit(*curve["fit"]), curve["sizes"]
             axes.plot(sizes, [1000 * each for each in curve["seconds"]], "o", color=colour)
             fitted = [1000 * line.factor * size**line.exponent for size in sizes]
@@ -172,23 +189,28 @@ def main(options: Options) -> None:
     Raises:
         InputError: If a name is not there.
     """
-    keep_freed_memory()
-    device = choose_device(options.device)
+    device = ready(options.device)
     out = target(options.out, options.smoke, device, "scaling")
-    precision = this_machine(device).precision("auto")
-    seconds = 0.0 if options.smoke else 60 * options.minutes / (len(CURVES) * len(TITLES))
+    machine = this_machine(device)
+    precision = machine.precision("auto")
+    chosen = [curve._replace(sizes=curve.sizes[:3]) if options.smoke else curve for curve in curves(machine)]
+    seconds = 0.0 if options.smoke else 60 * options.minutes / (len(chosen) * len(TITLES))
     torch.manual_seed(0)
-    found = []
-    for curve in CURVES:
-        chosen = curve._replace(sizes=curve.sizes[:3]) if options.smoke else curve
-        for mode in TITLES:
-            found.append(measure(chosen, mode, getattr(torch, precision), device, seconds))
-            print(f"{curve.name}, {curve.axis}, {TITLES[mode]}: exponent {found[-1]['fit']}, ", end="")
-            print(f"of the FLOPs {found[-1]['flops_exponent']:.2f}", flush=True)
-    content = {"machine": description(device), "precision": precision, "curves": found}
+    content: dict[str, Any] = {
+        "machine": description(device), "precision": precision, "curves": [], "errors": [],
+    }  # fmt: skip
     write(out, content)
-    if out is not None:
+    for curve in chosen:
+        for mode in TITLES:
+            with noted(content, f"{curve.name}, {curve.axis}, {TITLES[mode]}"):
+                found = measure(curve, mode, getattr(torch, precision), device, seconds)
+                content["curves"].append(found)
+                print(f"{curve.name}, {curve.axis}, {TITLES[mode]}: exponent {found['fit']}, ", end="")
+                print(f"of the FLOPs {found['flops_exponent']:.2f}", flush=True)
+            write(out, content)
+    if out is not None and content["curves"]:
         draw(content, out.with_suffix(".png"))
+    finish(content)
 
 
 if __name__ == "__main__":

@@ -78,10 +78,10 @@ def test_augmenting_and_feeding(benchmark: BenchmarkFixture, device: torch.devic
     dtype = getattr(torch, this_machine(device).precision(recipe.precision))
     calls = {"feed": feed, "step": MODES["step"](network.to(device), x, dtype)}
     for call in calls.values():
-        warm_up(call)
+        warm_up(call, device)
     benchmark.pedantic(feed, rounds=1 if benchmark.disabled else 5)
     if not benchmark.disabled:
-        feeding, stepping = (statistics.median(times) for times in interleaved(calls, rounds=9).values())
+        feeding, stepping = (statistics.median(times) for times in interleaved(calls, device, rounds=9).values())
         benchmark.extra_info |= {
             "images_per_second": count / feeding,
             "images_per_second_of_the_model_alone": count / stepping,

@@ -2,7 +2,7 @@
 
 - The clock waits for the device: a GPU returns from a call long before it has done the work.
 - A call is warm before it is timed: the first ones compile, choose kernels and fill caches.
-- Its output is right before it is timed: a wrong answer is not fast.
+- Its output is right before and after it is timed, and follows the input: a wrong answer is not fast (oracle.py).
 - What is compared is timed in turn in every round, so that the machine's moods hit all of it. The order changes from
   round to round (two calls: a b, b a, b a, a b), so that neither place nor drift favours one.
 - Median and interquartile range are reported: one outlier spoils a mean.
@@ -35,10 +35,10 @@ class Interval(NamedTuple):
         return f"{self.median:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-def clock() -> float:
-    """Seconds, read once the accelerator has done all that it was given."""
-    if torch.accelerator.is_available():
-        torch.accelerator.synchronize()
+def clock(device: torch.device) -> float:
+    """Seconds, read once that device has done all that it was given; another one is not waited for."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
     return time.perf_counter()
 
 
@@ -53,23 +53,24 @@ def check(output: Tensor, expected: Tensor, dtype: torch.dtype = torch.float32) 
     if scale == 0:
         raise ValueError("check: expected must hold something else than zeros")
     near = TOLERANCES[dtype]
-    torch.testing.assert_close(output.to(expected) / scale, expected / scale, atol=near, rtol=near)
+    output = output.to(expected.device).to(expected.dtype)  # in that order: Apple's GPUs have no float64
+    torch.testing.assert_close(output / scale, expected / scale, atol=near, rtol=near)
 
 
-def warm_up(call: Call, *, calls: int = 3, seconds: float = 0.0) -> None:
+def warm_up(call: Call, device: torch.device, *, calls: int = 3, seconds: float = 0.0) -> None:
     """Call so often and so long: a GPU also needs time to raise its clocks."""
-    start, done = clock(), 0
-    while done < calls or clock() - start < seconds:
+    start, done = clock(device), 0
+    while done < calls or clock(device) - start < seconds:
         call()
         done += 1
 
 
-def sample(call: Call, repeats: int = 1) -> float:
+def sample(call: Call, device: torch.device, repeats: int = 1) -> float:
     """Seconds of one call, as the mean of so many in a row: the device is waited for once."""
-    start = clock()
+    start = clock(device)
     for _ in range(repeats):
         call()
-    return (clock() - start) / repeats
+    return (clock(device) - start) / repeats
 
 
 def repeats(seconds: float, least: float = LEAST) -> int:
@@ -98,10 +99,12 @@ def in_turn(samples: Mapping[str, Callable[[], float]], rounds: int) -> dict[str
     return times
 
 
-def interleaved(calls: Mapping[str, Call], rounds: int, *, least: float = LEAST) -> dict[str, list[float]]:
+def interleaved(
+    calls: Mapping[str, Call], device: torch.device, rounds: int, *, least: float = LEAST
+) -> dict[str, list[float]]:
     """Seconds of each call, round by round, all in turn in every round. The calls are warm already."""
-    counts = {name: repeats(min(sample(call) for _ in range(2)), least) for name, call in calls.items()}
-    return in_turn({name: partial(sample, call, counts[name]) for name, call in calls.items()}, rounds)
+    counts = {name: repeats(min(sample(call, device) for _ in range(2)), least) for name, call in calls.items()}
+    return in_turn({name: partial(sample, call, device, counts[name]) for name, call in calls.items()}, rounds)
 
 
 def median_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:

@@ -33,6 +33,14 @@ def channels_last(module: nn.Module) -> nn.Module:
     return module.to(memory_format=torch.channels_last)
 
 
+def nowhere_zero(module: nn.Module) -> nn.Module:
+    """Draw weights that start at zero: a head of zeros hides all that comes before it."""
+    for parameter in module.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.02)
+    return module
+
+
 @dataclass(frozen=True)
 class Row:
     """A component or model of one size.

@@ -56,7 +56,7 @@ class Machine:
 
     @property
     def types(self) -> tuple[str, ...]:
-        """Floating-point types that it has instructions for: float32, and such of 16 bits as are worth a measurement."""
+        """The types that it has instructions for: float32, and those of 16 bits, the better one first."""
         bfloat16 = ("bfloat16",) if self.fast_at_bfloat16 else ()
         return ("float32", *bfloat16, *(("float16",) if self.device.type == "cuda" else ()))
 

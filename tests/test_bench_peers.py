@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks import peers
 from benchmarks.alone import alone
 from benchmarks.as_they_come import as_they_come, prepare
+from benchmarks.as_they_come import judge as as_they_come_judge
 from benchmarks.bench_peers import (
     KINDS,
     PROCESSES,
@@ -36,8 +37,8 @@ from benchmarks.peers import KIT
 from benchmarks.records import target
 from benchmarks.timing import Call, check
 from scripts.errors import InputError
-from scripts.machine import Machine
-from tests.machines import CPU, FAST_CPU, H100, PLAIN_CPU
+from scripts.machine import Machine, this_machine
+from tests.machines import CPU, EVERY, FAST_CPU, H100, MACHINES, PLAIN_CPU, T4
 from tests.strategies import generator
 
 ROWS = {row.name: row for row in peers.rows(small=True)}
@@ -102,8 +103,24 @@ def test_the_kit_compiles_by_itself_what_its_runs_and_for_inference_do() -> None
         ("STN classifier, 32 pixels", "inference"),
     }  # fmt: skip
     assert not own_mode(ROWS["ViT-Lite-7/4, 32 pixels"], "training", H100).compiled
+
+
+@pytest.mark.parametrize("machine", EVERY, ids=MACHINES)
+def test_modes_are_those_that_the_machine_has(machine: Machine) -> None:
     for row in ROWS.values():
-        assert all(own_mode(row, kind, FAST_CPU) in all_modes(row, FAST_CPU) for kind in KINDS)
+        modes = all_modes(row, machine)
+        types = {str(mode.dtype).removeprefix("torch.") for mode in modes}
+        assert types == {*machine.types[: 1 if row.float32 else 2]}
+        assert any(mode.compiled for mode in modes) == (machine.compiles and (row.whole or machine.accelerated))
+        assert all(own_mode(row, kind, machine) in modes for kind in KINDS)
+
+
+def test_a_t4_is_compared_in_float16_and_nobody_in_a_type_that_is_emulated() -> None:
+    attention = ROWS["Attention, 5 tokens"]
+    assert {str(mode) for mode in all_modes(attention, T4)} == {
+        "float32, eager", "float16, eager", "float32, compiled", "float16, compiled",
+    }  # fmt: skip
+    assert [str(mode) for mode in all_modes(attention, PLAIN_CPU)] == ["float32, eager"]
 
 
 def test_images_and_kernels_of_everyone_lie_in_memory_as_in_the_kits_run() -> None:
@@ -177,6 +194,7 @@ def test_a_model_as_it_comes_is_compared_in_the_type_that_the_kit_picks(
 
 def test_a_process_has_one_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.as_they_come.calls", {})
+    monkeypatch.setattr("benchmarks.as_they_come.oracle", [])
     assert [*prepare(Group(ROWS["MLP, 5 tokens"], "inference", [EAGER]), CPU, "timm")] == [("timm", EAGER)]
 
 
@@ -242,6 +260,70 @@ def test_a_peer_with_another_output_is_refused() -> None:
 
     with pytest.raises(AssertionError, match="not close"):
         measure(Group(row._replace(build=build), "inference", [EAGER]), CPU, 0.0, 2)
+
+
+class Caching(nn.Module):
+    """A module that computes the first of its outputs alone."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module, self.kept = module, {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        key = self.training, torch.is_grad_enabled()
+        if key not in self.kept:
+            self.kept[key] = self.module(x)
+        return self.kept[key]
+
+
+@pytest.mark.parametrize("library", [KIT, "timm"])
+def test_who_returns_what_was_computed_before_is_refused(library: str) -> None:
+    row = ROWS["MLP, 5 tokens"]
+
+    def build() -> peers.Modules:
+        modules = row.build()
+        return modules | {library: Caching(modules[library])}
+
+    with pytest.raises(AssertionError, match=r"not close|must follow its input"):
+        measure(Group(row._replace(build=build), "inference", [EAGER]), CPU, 0.0, 2)
+
+
+def test_who_does_so_as_it_comes_is_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = ROWS["MLP, 5 tokens"]
+    monkeypatch.setattr("benchmarks.as_they_come.calls", {})
+    monkeypatch.setattr("benchmarks.as_they_come.oracle", [])
+
+    def build() -> peers.Modules:
+        modules = row.build()
+        return modules | {"timm": Caching(modules["timm"])}
+
+    with pytest.raises(AssertionError, match=r"not close|must follow its input"):
+        prepare(Group(row._replace(build=build), "inference", [EAGER]), CPU, "timm")
+
+
+def test_outputs_are_judged_after_timing_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that breaks while it is timed, alike and as it comes."""
+    row, broken = ROWS["MLP, 5 tokens"], []
+
+    class Breaking(Caching):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.module(x) + 7 * len(broken)
+
+    def build() -> peers.Modules:
+        modules = row.build()
+        return modules | {"timm": Breaking(modules["timm"])}
+
+    group = Group(row._replace(build=build), "inference", [EAGER])
+    monkeypatch.setattr("benchmarks.bench_peers.interleaved", lambda *_: broken.append(0))
+    with pytest.raises(AssertionError, match="not close"):
+        measure(group, CPU, 0.0, 2)
+    broken.clear()
+    monkeypatch.setattr("benchmarks.as_they_come.calls", {})
+    monkeypatch.setattr("benchmarks.as_they_come.oracle", [])
+    prepare(group, CPU, "timm")
+    broken.append(0)
+    with pytest.raises(AssertionError, match="not close"):
+        as_they_come_judge()
 
 
 def test_kept_bytes_are_those_of_the_input_and_of_what_lies_between() -> None:
@@ -316,6 +398,29 @@ def test_everything_is_written_and_a_trial_says_so(tmp_path: Path) -> None:
     assert out.with_suffix(".md").read_text("utf-8") == markdown(content)
     assert "no figure here means anything" in markdown(content)
     assert out.with_suffix(".png").is_file()
+
+
+def test_an_error_in_one_group_is_recorded_and_ends_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right, written = measure, []
+
+    def once_wrong(group: Group, *arguments: object) -> Measured:
+        written.append(json.loads(out.read_text("utf-8"))["cells"])
+        if group.kind == "inference":
+            raise AssertionError("not close\nat all")
+        return right(group, *arguments)
+
+    out = tmp_path / "peers.json"
+    monkeypatch.setattr("benchmarks.bench_peers.measure", once_wrong)
+    with pytest.raises(SystemExit, match="1"):
+        main(Options(only="mlp 5 float32", smoke=True, device="cpu", out=str(out)))
+    assert written == [[], []], "the file is there before anything is measured"
+    content = json.loads(out.read_text("utf-8"))
+    said = "AssertionError: not close\\nat all"
+    assert content["errors"] == [{"name": "MLP, 5 tokens, inference", "error": said}]
+    assert [cell["kind"] for cell in content["cells"]] == ["training"]
+    assert said in capsys.readouterr().err
 
 
 def test_a_result_is_named_after_its_machine_and_a_part_is_no_result() -> None:

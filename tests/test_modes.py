@@ -76,6 +76,9 @@ def test_a_step_moves_the_optimizer_and_leaves_the_weights(layer: Noted, monkeyp
     assert torch.equal(layer.weight, before)
 
 
+NOTHING = nn.Identity()
+
+
 def test_peak_memory_is_the_highest_point_of_a_call() -> None:
     x = torch.randn(1000, 250)  # a megabyte
 
@@ -85,14 +88,48 @@ def test_peak_memory_is_the_highest_point_of_a_call() -> None:
         del a
         return b * b  # and again two
 
-    assert memory.peak_bytes(call, CPU) == pytest.approx(2e6, rel=0.01)
+    assert memory.peak_bytes(call, NOTHING, x) == pytest.approx(2e6, rel=0.01)
+
+
+@pytest.mark.parametrize("mode", ["backward", "step"])
+def test_gradients_of_the_call_before_are_not_memory_that_was_there(mode: str) -> None:
+    layer, x = nn.Linear(500, 500), torch.randn(250, 500, requires_grad=True)  # a megabyte, half a megabyte
+    call = MODES[mode](layer, x, torch.float32)
+    call()
+    fresh = memory.peak_bytes(call, layer, x)
+    call()
+    assert memory.peak_bytes(call, layer, x) == fresh > 1.5e6, "its own gradients"
+
+
+class Allocator:
+    """A GPU's memory: what is held now, and the most that was."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, now: int) -> None:
+        self.now, self.peak, self.waited = now, 9999, []
+        monkeypatch.setattr(torch.cuda, "synchronize", self.waited.append)
+        monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: self.now)
+        monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: self.peak)
+        monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: self.set(peak=self.now))
+
+    def set(self, **values: int) -> None:
+        vars(self).update(values)
+
+
+class OnGpu:
+    """As much of a tensor as is looked at."""
+
+    def __init__(self) -> None:
+        self.device, self.grad = torch.device("cuda:1"), None
 
 
 def test_peak_memory_of_a_gpu_is_what_its_allocator_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    said, held = [], {"now": 100, "peak": 9999}
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: said.append("wait"))
-    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: held["now"])
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: held["peak"])
-    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: held.update(peak=held["now"]))
-    assert memory.peak_bytes(lambda: held.update(peak=350), torch.device("cuda:0")) == 250
-    assert said == ["wait"]
+    gpu, x = Allocator(monkeypatch, now=100), OnGpu()
+    assert memory.peak_bytes(lambda: gpu.set(peak=350), NOTHING, x) == 250
+    assert gpu.waited == [x.device]
+
+
+def test_gradients_on_a_gpu_are_thrown_away_before_its_memory_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu, x = Allocator(monkeypatch, now=140), OnGpu()  # 40 of them an old gradient
+    layer = nn.Identity()
+    monkeypatch.setattr(layer, "zero_grad", lambda set_to_none: gpu.set(now=gpu.now - 40))
+    assert memory.peak_bytes(lambda: gpu.set(peak=350), layer, x) == 250

@@ -9,17 +9,22 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
 from benchmarks import timing
 
 X = torch.ones(1)
 
 
+SECOND = torch.device("cuda:1")
+
+
 class Device:
-    """An accelerator that works for so long after a call has returned."""
+    """A second accelerator, which works for so long after a call has returned. The first one is the current one."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = self.free = 0.0
+        self.waited: list[torch.device | None] = []
         monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
         monkeypatch.setattr(torch.accelerator, "synchronize", self.wait)
         monkeypatch.setattr(time, "perf_counter", lambda: self.now)
@@ -29,20 +34,29 @@ class Device:
         self.free = max(self.free, self.now) + work
         return X
 
-    def wait(self) -> None:
-        self.now = max(self.now, self.free)
+    def wait(self, device: torch.device | None = None) -> None:
+        self.waited.append(device)
+        if device == SECOND:
+            self.now = max(self.now, self.free)
 
 
-def test_the_clock_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_clock_waits_for_the_device_that_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     device = Device(monkeypatch)
-    assert timing.sample(lambda: device.launch(0.25)) == pytest.approx(0.25, abs=1e-5)
-    assert timing.sample(lambda: device.launch(0.25), repeats=4) == pytest.approx(0.25, abs=1e-5)
+    assert timing.sample(lambda: device.launch(0.25), SECOND) == pytest.approx(0.25, abs=1e-5)
+    assert timing.sample(lambda: device.launch(0.25), SECOND, repeats=4) == pytest.approx(0.25, abs=1e-5)
+    assert device.waited == 4 * [SECOND]
+
+
+def test_a_processor_is_not_waited_for_and_lets_a_gpu_work_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device(monkeypatch)
+    timing.sample(lambda: device.launch(0.25), torch.device("cpu"))
+    assert device.waited == []
 
 
 def test_what_was_launched_before_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     device = Device(monkeypatch)
     device.launch(10.0)
-    assert timing.sample(lambda: device.launch(0.25)) == pytest.approx(0.25, abs=1e-5)
+    assert timing.sample(lambda: device.launch(0.25), SECOND) == pytest.approx(0.25, abs=1e-5)
 
 
 def test_short_calls_are_repeated_until_a_sample_lasts() -> None:
@@ -52,9 +66,9 @@ def test_short_calls_are_repeated_until_a_sample_lasts() -> None:
 
 def test_warming_up_lasts_as_many_calls_and_as_long_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     device, calls = Device(monkeypatch), []
-    timing.warm_up(lambda: calls.append(0) or device.launch(0.1), calls=3)
+    timing.warm_up(lambda: calls.append(0) or device.launch(0.1), SECOND, calls=3)
     assert len(calls) == 3
-    timing.warm_up(lambda: calls.append(0) or device.launch(0.1), calls=3, seconds=1.05)
+    timing.warm_up(lambda: calls.append(0) or device.launch(0.1), SECOND, calls=3, seconds=1.05)
     assert len(calls) == 3 + 11
 
 
@@ -66,6 +80,20 @@ def test_a_wrong_output_is_refused(wrong, dtype: torch.dtype) -> None:
     timing.check(expected.to(dtype), expected, dtype)
     with pytest.raises(AssertionError, match="not close"):
         timing.check(wrong(expected).to(dtype), expected, dtype)
+
+
+def tf32(x: torch.Tensor) -> torch.Tensor:
+    """With 10 bits of its 23, as a tensor core reads it."""
+    return ((x.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
+
+
+def test_a_convolution_in_tf32_is_refused() -> None:
+    draws = torch.Generator().manual_seed(0)
+    images, kernels = torch.randn(2, 3, 32, 32, generator=draws), torch.randn(64, 3, 16, 16, generator=draws)
+    expected = F.conv2d(images.double(), kernels.double(), stride=16)
+    timing.check(F.conv2d(images, kernels, stride=16), expected)
+    with pytest.raises(AssertionError, match="not close"):
+        timing.check(F.conv2d(tf32(images), tf32(kernels), stride=16), expected)
 
 
 def test_zeros_are_no_expectation() -> None:
@@ -91,7 +119,7 @@ def test_drift_hits_all_calls_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     def call(work: float):
         return lambda: device.launch(work * (1 + device.now / 50))
 
-    times = timing.interleaved({"a": call(0.12), "b": call(0.10)}, rounds=61)
+    times = timing.interleaved({"a": call(0.12), "b": call(0.10)}, SECOND, rounds=61)
     assert min(times["b"][-5:]) > max(times["a"][:5]), "one after another would have shown the opposite"
     assert timing.ratio(times["a"], times["b"]).median == pytest.approx(1.2, rel=0.01)
 
