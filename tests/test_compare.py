@@ -16,6 +16,7 @@ from benchmarks.modes import MODES
 from benchmarks.timing import Interval
 from scripts.errors import InputError
 from scripts.machine import this_machine
+from tests.test_architecture import imports
 
 CPU = torch.device("cpu")
 MLP = Cell("MLP-lite-32px", 1, "forward", "float32", compiled=False)
@@ -91,6 +92,52 @@ def test_a_cell_that_one_tree_cannot_do_is_named(tmp_path: Path, capfd: pytest.C
     with pytest.raises(InputError, match=r"MLP-lite-32px-batch1-forward-float32-eager must run in .*; it does not"):
         compare.compare({"now": tmp_path, "base": tmp_path}, [MLP], seconds=0.1)
     assert "Error" in capfd.readouterr().err, "the reason"
+
+
+CACHED = """
+
+def _cached(forward):
+    kept = []
+
+    def call(self, x):
+        if len(kept) < 20:
+            kept.append(forward(self, x))
+            return kept[-1]
+        return kept[-1]
+
+    return call
+
+
+MLP.forward = _cached(MLP.forward)
+"""
+
+
+@pytest.mark.long
+def test_a_tree_that_returns_what_it_computed_before_is_refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It begins to do so while it is timed."""
+    changed = tree(tmp_path / "now")
+    with (changed / "components" / "mlp.py").open("a") as file:
+        file.write(CACHED)
+    with compare.Worker(changed) as worker:
+        for _ in range(30):
+            assert worker.time(MLP) > 0
+        with pytest.raises(InputError, match=r"MLP-lite-32px-batch1-forward-float32-eager must run in .*; it does not"):
+            worker.time(MLP, 0)
+    assert "AssertionError" in capfd.readouterr().err, "the reason"
+
+
+def test_a_worker_needs_little_of_the_scripts_of_another_tree() -> None:
+    """The benchmarks are this tree's, the scripts those of any commit: who compares knows more than who is timed."""
+    known, todo = set(), ["benchmarks.worker"]
+    while todo:
+        known.add(name := todo.pop())
+        if name.startswith("benchmarks."):
+            found = imports(compare.ROOT / f"{name.replace('.', '/')}.py")
+            modules = {each for each in found if (compare.ROOT / f"{each.replace('.', '/')}.py").exists()}
+            todo += modules - known
+    assert {name for name in known if name.startswith("scripts.")} == {"scripts.devices", "scripts.models"}
 
 
 @pytest.fixture
