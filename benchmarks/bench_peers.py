@@ -143,16 +143,18 @@ def main(options: Options) -> None:
     write(out, content)
     for group in found:
         seconds, fewest = (0.0, 2) if options.smoke else (60 * options.minutes / len(found), 9)
+        records: list[dict[str, Any]] = []
         with noted(content, f"{group.row.name}, {group.kind}"):
             measured = (measure if options.smoke else measure_alone)(group, device, seconds, fewest)
             records = judge(group, machine, measured)
-            for record in records:
-                if "ratio_anywhere" in record:
-                    record |= as_they_come(group, record["seconds"], device, seconds, fewest)
-            content["cells"] += records
-            for record in records:
-                print(" | ".join(cells(record)), flush=True)
+        content["cells"] += records
         write(out, content)
+        for record in records:
+            if "ratio_anywhere" in record:
+                with noted(content, f"{group.row.name}, {group.kind}, as it comes"):
+                    record |= as_they_come(group, record["seconds"], device, seconds, fewest)
+                write(out, content)
+            print(" | ".join(cells(record)), flush=True)
     page = markdown(content)
     print(page)
     if out is not None and content["cells"]:
