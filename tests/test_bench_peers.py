@@ -37,7 +37,7 @@ from benchmarks.peers import KIT
 from benchmarks.records import target
 from benchmarks.timing import Call, check
 from scripts.errors import InputError
-from scripts.machine import Machine, this_machine
+from scripts.machine import Machine
 from tests.machines import CPU, EVERY, FAST_CPU, H100, MACHINES, PLAIN_CPU, T4
 from tests.strategies import generator
 

@@ -119,4 +119,4 @@ def test_the_page_leaves_out_what_takes_no_time() -> None:
     row = "| inference, 32 pixels, batch 128, bfloat16 | 256 | 0.35 | 0.800 [0.700, 0.900] | 75.0% | 25.0% |"
     assert row in page
     assert "commit abc." in page
-    assert "commit unknown." in markdown({"machine": machine | {"commit": None}, "works": [work]})
+    assert "commit unknown." in markdown({"machine": machine | {"commit": None}, "works": [WORK]})
