@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks import devices, machine
 from benchmarks.alone import alone
-from tests.machines import CPU, CUDA, EVERY, T4
+from tests.machines import CPU, CUDA, EVERY, MACHINES, T4
 
 
 class Processor:
@@ -72,7 +72,7 @@ def test_a_matrix_product_does_the_flops_it_is_counted_for() -> None:
         assert work == 2 * side**3
 
 
-@pytest.mark.parametrize("described", EVERY, ids=str)
+@pytest.mark.parametrize("described", EVERY, ids=MACHINES)
 def test_peaks_are_those_of_the_types_that_the_machine_is_fast_at(described, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "this_machine", lambda device: described)
     monkeypatch.setattr(machine, "matmul_peak", lambda device, dtype: 1.0)
