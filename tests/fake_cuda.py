@@ -9,6 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -19,7 +20,12 @@ from torch.autograd.graph import Node
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.machines import H100
+
 aten = torch.ops.aten
+ABOUT = SimpleNamespace(
+    name=H100.name, major=9, minor=0, multi_processor_count=H100.cores, total_memory=H100.memory
+)  # as torch says it
 
 
 def backward(output: Tensor) -> dict[Tensor, Tensor]:
@@ -119,7 +125,7 @@ def set_gradients(loss: Tensor, *_: object, **options: object) -> None:
 
 @contextmanager
 def gpu() -> Iterator[Traffic]:
-    """Tensors may be on a cuda:0, and its traffic is counted."""
+    """Tensors may be on a cuda:0, which is an H100, and its traffic is counted."""
 
     def tolist(tensor: Tensor) -> Any:
         """All numbers at once, as a real tensor gives them."""
@@ -132,6 +138,7 @@ def gpu() -> Iterator[Traffic]:
         mock.patch.object(FakeTensor, "tolist", tolist),
         mock.patch.object(Tensor, "backward", set_gradients),
         mock.patch.object(torch.accelerator, "synchronize"),
+        mock.patch.object(torch.cuda, "get_device_properties", return_value=ABOUT),
         fake,
         traffic,
     ):
