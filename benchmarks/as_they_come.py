@@ -21,9 +21,7 @@ from benchmarks.peers import KIT
 from benchmarks.timing import LEAST, Call, affordable, in_turn, repeats, sample
 from scripts.machine import this_machine
 
-# in a process that measures: what it is asked for, and who judges it
-calls: dict[Who, Call] = {}
-oracle: list[Oracle] = []
+calls: dict[Who, tuple[Call, Oracle]] = {}  # in a process that measures: what it is asked for, and who judges it
 
 
 def as_they_come(
@@ -32,7 +30,7 @@ def as_they_come(
     """The kit in its own mode over the fastest of the others, in those modes of the group that have the same type."""
     own = own_mode(group.row, group.kind, this_machine(device))
     theirs = [mode for mode in group.modes if mode.dtype == own.dtype]
-    samples, a_round, oracles = {}, 0.0, []
+    samples, a_round, processes = {}, 0.0, []
     with ExitStack() as stack:
         for library in libraries:
             process = stack.enter_context(alone(keeping=library == KIT))
@@ -40,10 +38,10 @@ def as_they_come(
             for who, once in process.submit(prepare, part, device, library).result().items():
                 samples[who] = partial(asked, process, device, who, repeats(once))
                 a_round += max(LEAST, once)
-            oracles.append(partial(process.submit, judge))
+            processes.append(process)
         times = in_turn(samples, affordable(seconds, a_round, fewest=fewest))
-        for ask in oracles:
-            ask().result()
+        for process in processes:
+            process.submit(judge).result()
     best, against = over_best(times, own, [who for who in times if who[0] != KIT])
     return {"best_as_it_comes": f"{best[0]}, {best[1]}", "ratio_as_they_come": against}
 
@@ -56,21 +54,21 @@ def asked(process: ProcessPoolExecutor, device: torch.device, who: Who, count: i
 def prepare(group: Group, device: torch.device, library: str) -> dict[Who, float]:
     """Build one library's modules, check their outputs, and return the seconds of a call in each mode."""
     torch.manual_seed(0)
+    oracle = None
     for who, each in contenders(group, device, alike=False):
-        if not oracle:  # the kit comes first
-            oracle.append(Oracle(each.x, without_gradients(each.module)))
+        oracle = oracle or Oracle(each.x, without_gradients(each.module))  # the kit comes first
         if who[0] == library:
-            calls[who] = each.call
+            calls[who] = each.call, oracle
     judge()
-    return {who: min(sample(call, device) for _ in range(2)) for who, call in calls.items()}
+    return {who: min(sample(call, device) for _ in range(2)) for who, (call, _) in calls.items()}
 
 
 def judge() -> None:
     """Refuse a wrong output of any call in this process."""
-    for (_, mode), call in calls.items():
-        oracle[0].check(call, mode.dtype)
+    for (_, mode), (call, oracle) in calls.items():
+        oracle.check(call, mode.dtype)
 
 
 def timed(device: torch.device, who: Who, count: int) -> float:
     """Seconds of a call, as the mean of so many."""
-    return sample(calls[who], device, count)
+    return sample(calls[who][0], device, count)

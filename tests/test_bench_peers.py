@@ -197,7 +197,6 @@ def test_a_model_as_it_comes_is_compared_in_the_type_that_the_kit_picks(
 
 def test_a_process_has_one_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.as_they_come.calls", {})
-    monkeypatch.setattr("benchmarks.as_they_come.oracle", [])
     assert [*prepare(Group(ROWS["MLP, 5 tokens"], "inference", [EAGER]), CPU, "timm")] == [("timm", EAGER)]
 
 
@@ -294,7 +293,6 @@ def test_who_returns_what_was_computed_before_is_refused(library: str) -> None:
 def test_who_does_so_as_it_comes_is_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
     row = ROWS["MLP, 5 tokens"]
     monkeypatch.setattr("benchmarks.as_they_come.calls", {})
-    monkeypatch.setattr("benchmarks.as_they_come.oracle", [])
 
     def build() -> peers.Modules:
         modules = row.build()
@@ -322,7 +320,6 @@ def test_outputs_are_judged_after_timing_too(monkeypatch: pytest.MonkeyPatch) ->
         measure(group, CPU, 0.0, 2)
     broken.clear()
     monkeypatch.setattr("benchmarks.as_they_come.calls", {})
-    monkeypatch.setattr("benchmarks.as_they_come.oracle", [])
     prepare(group, CPU, "timm")
     broken.append(0)
     with pytest.raises(AssertionError, match="not close"):
