@@ -32,7 +32,6 @@ from benchmarks.bench_peers import (
 )
 from benchmarks.contenders import Group, Mode, Who, all_modes, contenders, over_best, own_mode
 from benchmarks.memory import kept_bytes
-from benchmarks.oracle import Oracle
 from benchmarks.peer_table import draw, markdown, means, memory, outcome
 from benchmarks.peers import KIT
 from benchmarks.records import target
@@ -163,7 +162,6 @@ class Process(ThreadPoolExecutor):
     def __init__(self) -> None:
         super().__init__(1)
         self.calls: dict[Who, Call] = {}
-        self.oracle: list[Oracle] = []
 
     def submit(self, *given: Any) -> Future[Any]:
         """One at a time: nothing else runs meanwhile."""
@@ -172,7 +170,6 @@ class Process(ThreadPoolExecutor):
         def remembering() -> Any:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr("benchmarks.as_they_come.calls", self.calls)
-                patch.setattr("benchmarks.as_they_come.oracle", self.oracle)
                 return function(*arguments)
 
         return super().submit(remembering)
