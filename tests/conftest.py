@@ -10,6 +10,8 @@ import pytest
 import torch
 from hypothesis import Phase, settings
 
+from tests import torch_faults
+
 settings.register_profile("dev", max_examples=15, deadline=None, print_blob=True)
 settings.register_profile("ci", settings.get_profile("dev"), derandomize=True)
 settings.register_profile("thorough", settings.get_profile("dev"), max_examples=1000)
@@ -38,7 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Longest first, so that no process waits for one that another began last."""
+    """Longest first, so that no process waits for one that another began last; what torch does wrong must fail."""
+    torch_faults.expect(items)
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
