@@ -1,7 +1,6 @@
 """Which device a run uses, what time it is there, and what it does with memory."""
 
 import ctypes
-import resource
 import sys
 import time
 
@@ -9,6 +8,9 @@ import torch
 
 from scripts.errors import InputError
 from scripts.processes import ALONE, Processes
+
+if sys.platform != "win32":
+    import resource
 
 MMAP_MAX, TRIM_THRESHOLD = -4, -1  # numbers that glibc's malloc.h gives to two settings of its allocator
 
@@ -42,11 +44,16 @@ def clock(device: torch.device) -> float:
 
 
 def peak_memory(device: torch.device) -> float:
-    """The most memory in MiB at any time so far: of torch's tensors on a GPU, else of this whole process."""
+    """The most memory in MiB at any time so far: of torch's tensors on a GPU, else of this whole process.
+
+    0 on Windows, where Python does not say.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # there in bytes, elsewhere in KiB
+    if sys.platform != "win32":
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (2**20 if sys.platform == "darwin" else 2**10)  # there in bytes, elsewhere in KiB
+    return 0.0
 
 
 def keep_freed_memory() -> None:
@@ -55,7 +62,7 @@ def keep_freed_memory() -> None:
     By default it hands large blocks back to the system, which faults them in again page by page: in a training step of
     ViT-B/16 those were 100,000 page faults and a sixth of the time.
     """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if libc and hasattr(libc, "mallopt"):
         libc.mallopt(MMAP_MAX, 0)
         libc.mallopt(TRIM_THRESHOLD, -1)

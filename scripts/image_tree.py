@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from scripts.errors import InputError
 from scripts.files import read_torch, write_whole
+from scripts.machine import host_memory
 
 SPLITS = ("train", "test")
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
@@ -106,8 +107,8 @@ def _decode(root: Path, files: list[_File]) -> Tensor:
     """All images in the order of ``files``: uint8 (N, 3, H, W)."""
     with _opened(root / files[0].path) as image:
         width, height = image.size
-    needed, memory = 3 * width * height * len(files), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > memory:
+    needed, memory = 3 * width * height * len(files), host_memory()
+    if 0 < memory < needed:
         said = f"{len(files)} of {width}x{height} pixels are {needed:,} bytes, and the machine has {memory:,}"
         raise InputError(f"--data ({root}) must hold images that fit into memory; {said}")
 

@@ -88,7 +88,7 @@ def _notices(config: dict[str, Any], environment: dict[str, Any], rows: figures.
 
 
 def _numbers(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    peak = summary.get("peak_memory_mib")  # runs of earlier versions did not measure it
+    peak = summary.get("peak_memory_mib")  # not measured by earlier versions, nor on Windows
     return [
         ("test accuracy, last epoch", f"{summary['test_accuracy']:.2f} %"),
         ("test accuracy, best checkpoint", f"{summary['best_test_accuracy']:.2f} %"),
@@ -97,7 +97,7 @@ def _numbers(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("parameters", f"{summary['parameters']:,}"),
         ("seconds", f"{summary['seconds']:.0f}"),
         ("images a second in training", f"{summary['images_per_second']:,.0f}"),
-        ("peak memory in MiB", "not measured" if peak is None else f"{peak:,}"),
+        ("peak memory in MiB", f"{peak:,}" if peak else "not measured"),
     ]
 
 

@@ -5,7 +5,6 @@ then summary.json, findings.pt, the figures and report.html.
 """
 
 import csv
-import fcntl
 import hashlib
 import json
 import os
@@ -25,6 +24,11 @@ import torchvision
 from scripts.errors import InputError
 from scripts.files import read_json, read_torch, write_whole
 
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
 
 class RunFolder:
     """Writes the files of one run. Every file is whole at any instant, or ends with the last whole line.
@@ -34,10 +38,10 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT)
-        weakref.finalize(self, os.close, lock)
+        handle = os.open(path / ".lock", os.O_RDWR | os.O_CREAT)
+        weakref.finalize(self, os.close, handle)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(handle)
         except OSError as error:
             raise InputError(f"run folder ({path}) must belong to no other process; one is writing there") from error
 
@@ -181,6 +185,18 @@ class WatchedFolder(RunFolder):
 
     def keep(self, state: dict[str, Any]) -> None:
         """Leave it as it is."""
+
+
+def lock(handle: int) -> None:
+    """Let no other process lock this file until it is closed.
+
+    Raises:
+        OSError: If one has locked it.
+    """
+    if sys.platform == "win32":
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def digest(path: Path) -> str:

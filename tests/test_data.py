@@ -101,6 +101,8 @@ def test_images_that_do_not_fit_into_memory_are_refused_before_they_are_decoded(
     said = "30 of 32x32 pixels are 92,160 bytes, and the machine has 90,000"
     with pytest.raises(InputError, match=re.escape(f"({root}) must hold images that fit into memory; {said}")):
         data.load(str(root))
+    monkeypatch.delattr(os, "sysconf")  # Windows has none
+    assert len(data.load(str(root)).train.images) == 24
 
 
 @pytest.mark.parametrize("images", ["nothing", torch.zeros(30, 3, 32, 32), torch.zeros(7, 3, 4, 4, dtype=torch.uint8)])

@@ -4,6 +4,7 @@ import errno
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,44 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None
         write_whole(path, full_disk)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+WINDOWS = """
+import ctypes, subprocess, sys, types
+import torch, torchvision
+import scripts.files, scripts.processes
+from pathlib import Path
+
+held = []
+
+def locking(handle, mode, size):
+    if held:
+        raise PermissionError(13, "Permission denied")
+    held.append((mode, size))
+
+sys.modules |= {"fcntl": None, "resource": None, "msvcrt": types.SimpleNamespace(locking=locking, LK_NBLCK=2)}
+sys.platform, ctypes.CDLL = "win32", None
+from scripts.devices import keep_freed_memory, peak_memory
+from scripts.errors import InputError
+from scripts.run_folder import RunFolder
+
+keep_freed_memory()
+print(peak_memory(torch.device("cpu")))
+first = RunFolder.create(Path(sys.argv[1]))
+print(held)
+try:
+    RunFolder.reopen(first.path)
+except InputError as error:
+    print(error)
+"""
+
+
+def test_windows_has_no_such_modules_and_is_told_nothing_of_them(tmp_path: Path) -> None:
+    """It locks in its own way, and keeps to itself how much memory a process took."""
+    run = subprocess.run([sys.executable, "-c", WINDOWS, str(tmp_path / "run")], capture_output=True, text=True)
+    assert run.stderr == ""
+    assert run.stdout.splitlines() == [
+        "0.0",
+        "[(2, 1)]",
+        f"run folder ({tmp_path / 'run'}) must belong to no other process; one is writing there",
+    ]
