@@ -37,6 +37,22 @@ test-thorough: $(READY)  ## run the properties alone, with 1,000 examples each (
 test-random: $(READY)  ## run the suite in random order; ARGS=--randomly-seed=1 repeats one
 	$(BIN)/python -m pytest -n 2 --dist worksteal -p randomly $(ARGS)
 
+# the oldest of everything that the components and their tests need; TORCH=2.11 is another torch in its place
+OLDEST := .venv-$(or $(TORCH),oldest)
+BOUNDS  = $(shell grep -E '^(dependencies|contract) =' pyproject.toml | grep -oE '[a-z-]+>=[0-9.]+' | sed 's/>=/==/')
+TESTED  = $(patsubst components/%.py,tests/test_%.py,$(filter-out %/__init__.py,$(wildcard components/*.py)))
+
+test-oldest: BIN = $(OLDEST)/bin
+test-oldest: $(OLDEST)/ready  ## hold the contract with the oldest versions that pyproject.toml allows, or TORCH=2.11
+	$(SUITE) tests/test_contract.py $(TESTED) $(ARGS)
+
+$(OLDEST)/ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13) and "Python 3.10 to 3.12 is needed for versions as old as these; PYTHON=python3.12")'
+	rm -rf $(OLDEST)
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check $(if $(TORCH),$(patsubst torch==%,torch==$(TORCH),$(BOUNDS)),$(BOUNDS))
+	@touch $@
+
 test-gpu: $(READY)  ## hold the contract on a CUDA device, train, resume and use both models there, TF32 off
 	@$(BIN)/python -m pytest -q --device cuda tests/test_contract.py tests/test_gpu.py tests/test_compiled.py $(ARGS)
 
@@ -107,8 +123,8 @@ pictures: $(READY)  ## draw the pictures of the pages anew
 	$(BIN)/python -m scripts.pictures
 
 clean:  ## remove the virtual environment and caches; data/ and runs/ stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage build mutants *.egg-info
+	rm -rf $(VENV) .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage build mutants *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup test test-elsewhere test-thorough test-random test-gpu torture mutants coverage lint typecheck format \
+.PHONY: help setup test test-elsewhere test-thorough test-random test-oldest test-gpu torture mutants coverage lint typecheck format \
 	bench bench-smoke bench-peers bench-scaling bench-breakdown bench-compare train-stn train-vit contract tables pictures clean

@@ -58,10 +58,9 @@ def as_function(module: nn.Module, **options: object) -> tuple[Callable[..., Ten
 
 @contextmanager
 def torch_may_warn() -> Iterator[None]:
-    """Two warnings are torch's own business: vmap runs fused attention in a loop, forward mode compiles a script."""
+    """A warning that is torch's own business: vmap runs fused attention in a loop."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "There is a performance drop")
-        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
         yield
 
 
