@@ -56,6 +56,9 @@ $(OLDEST)/ready: pyproject.toml
 test-gpu: $(READY)  ## hold the contract on a CUDA device, train, resume and use both models there, TF32 off
 	@$(BIN)/python -m pytest -q --device cuda tests/test_contract.py tests/test_gpu.py tests/test_compiled.py $(ARGS)
 
+gpu-check:  ## find out in ten minutes what a GPU does, with the torch of PYTHON and no setup; OUT= DATA= WHEELS= ARGS=--rehearse
+	@$(PYTHON) -m benchmarks.gpu_check $(foreach flag,OUT DATA WHEELS,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z) '$($(flag))')) $(ARGS)
+
 torture: $(READY)  ## kill runs of both scripts 50 times, and compare their ends; ARGS="--kills 5 --seed 1" repeats some
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture $(ARGS)
 
@@ -126,5 +129,5 @@ clean:  ## remove the virtual environment and caches; data/ and runs/ stay
 	rm -rf $(VENV) .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage build mutants *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup test test-elsewhere test-thorough test-random test-oldest test-gpu torture mutants coverage lint typecheck format \
+.PHONY: help setup test test-elsewhere test-thorough test-random test-oldest test-gpu gpu-check torture mutants coverage lint typecheck format \
 	bench bench-smoke bench-peers bench-scaling bench-breakdown bench-compare train-stn train-vit contract tables pictures clean

@@ -14,7 +14,7 @@ from torch._inductor.decomposition import select_decomp_table
 from torch._inductor.fx_passes.joint_graph import joint_graph_passes
 
 from components import Attention
-from components.attention import longest_plain
+from components.attention import cpu_instructions, longest_plain
 from tests import reference
 from tests.strategies import batch_sizes, generator, head_counts, head_widths, random_mask, random_tokens, seeds
 from tests.strategies import token_counts as counts
@@ -413,6 +413,11 @@ def test_the_kernel_is_the_one_that_was_measured_to_be_fast(
     instructions: frozenset[str], dtype: torch.dtype, keys: int
 ) -> None:
     assert longest_plain(dtype, instructions) == keys
+
+
+def test_a_torch_that_does_not_know_its_cpu_takes_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert cpu_instructions.__wrapped__() == frozenset()
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -1,6 +1,7 @@
 """What a record says of its machine, and the peaks that figures are held against: measured in bounded time."""
 
 import itertools
+import json
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from benchmarks import devices, machine
 from benchmarks.alone import alone
+from benchmarks.describe import Options, main
+from scripts.machine import this_machine
 from tests.machines import CPU, CUDA, EVERY, MACHINES, T4
 
 
@@ -162,3 +165,14 @@ def test_the_way_to_the_device_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     assert machine.backend(CUDA) == "HIP 7.1"
     monkeypatch.setattr(machine.platform, "mac_ver", lambda: ("15.5", ("", "", ""), "arm64"))
     assert machine.backend(torch.device("mps")) == "MPS, macOS 15.5"
+
+
+def test_a_machine_describes_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(machine, "peaks", lambda device: {"copy": 2.0})
+    main(Options(device="cpu", out=str(tmp_path / "machine.json")))
+    said = json.loads(capsys.readouterr().out)
+    assert said == json.loads((tmp_path / "machine.json").read_text())
+    assert said["identity"] == this_machine(CPU).identity
+    assert said["peaks"] == {"copy": 2.0}
