@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from scripts.batches import Augment, Normalise, channel_statistics, resized
+from scripts.batches import channel_statistics, resized
 from scripts.command_line import as_flags, option, parse, positive, share, whole
 from scripts.data import Dataset, Split, load
 from scripts.devices import choose_device, keep_freed_memory
@@ -24,6 +24,7 @@ from scripts.processes import Processes
 from scripts.report import write_report
 from scripts.run_folder import RunFolder, WatchedFolder, environment, read_config
 from scripts.training import Predict, Trainer
+from scripts.transforms import Augment, Normalise
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scripts.batches import Augment, Normalise
 from scripts.command_line import option, parse, run
 from scripts.data import Dataset
 from scripts.errors import InputError
@@ -23,6 +22,7 @@ from scripts.models import SMALLEST, STNClassifier
 from scripts.optimizers import Muon
 from scripts.schedules import constant, one_cycle
 from scripts.theta import theta_remark, theta_statistics
+from scripts.transforms import Augment, Normalise
 
 
 @dataclass(frozen=True, kw_only=True)

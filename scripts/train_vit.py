@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from scripts.attention_maps import attention_rollout, last_layer_maps
-from scripts.batches import Augment, Normalise
 from scripts.checkpoints import load_weights
 from scripts.command_line import option, parse, run
 from scripts.data import Dataset
@@ -28,6 +27,7 @@ from scripts.machine import this_machine
 from scripts.models import PRESETS, VisionTransformer, few_patches_warning
 from scripts.optimizers import Muon
 from scripts.schedules import cosine, one_cycle
+from scripts.transforms import Augment, Normalise
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from scripts.batches import Augment, Prepare, evaluation_batches, shuffled, training_batches
+from scripts.batches import Prepare, evaluation_batches, shuffled, training_batches
 from scripts.compiled import Compiled
 from scripts.data import Split
 from scripts.devices import clock, peak_memory
@@ -26,6 +26,7 @@ from scripts.progress import KEPT, Progress
 from scripts.random_states import random_states, restore_random_states
 from scripts.run_folder import RunFolder
 from scripts.signals import Asked, deferred
+from scripts.transforms import Augment
 
 VERSION = 3  # of what a checkpoint and the rows in it hold
 MOST_SKIPPED = 10  # steps in a row; float16 needs a few until its scale has fallen far enough

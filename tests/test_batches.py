@@ -9,18 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scripts import train_stn, train_vit
-from scripts.batches import (
-    Augment,
-    Normalise,
-    channel_statistics,
-    evaluation_batches,
-    random_boxes,
-    resized,
-    shuffled,
-    training_batches,
-)
+from scripts.batches import channel_statistics, evaluation_batches, resized, shuffled, training_batches
 from scripts.data import Split
 from scripts.models import STNClassifier
+from scripts.transforms import Augment, Normalise, random_boxes
 from tests import fake_cuda
 from tests.marks import pretends_cuda
 from tests.strategies import generator, seeds

@@ -23,7 +23,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from scripts import experiment
-from scripts.batches import Augment
 from scripts.command_line import parse
 from scripts.data import Split
 from scripts.devices import choose_device
@@ -35,6 +34,7 @@ from scripts.run_folder import RunFolder, WatchedFolder, read_metrics
 from scripts.schedules import one_cycle
 from scripts.train_stn import Options, main
 from scripts.training import Trainer
+from scripts.transforms import Augment
 from tests.strategies import generator
 from tests.test_resume import without_times
 from tests.test_training import dots, trainer

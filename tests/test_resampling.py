@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms.v2 import functional as vision
 
-from scripts.batches import random_boxes
 from scripts.resampling import resampled
+from scripts.transforms import random_boxes
 from tests.strategies import generator, seeds
 
 sides = st.sampled_from((1, 2, 7, 32, 33))

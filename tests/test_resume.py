@@ -16,12 +16,12 @@ import pytest
 import torch
 from torch import nn
 
-from scripts.batches import Augment
 from scripts.errors import InputError, Stopped
 from scripts.optimizers import Muon
 from scripts.run_folder import RunFolder, read_metrics
 from scripts.schedules import one_cycle
 from scripts.training import Trainer
+from scripts.transforms import Augment
 from tests.test_training import trainer
 
 pytestmark = pytest.mark.numerics

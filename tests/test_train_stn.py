@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from scripts import command_line, data, experiment, run_folder
-from scripts.batches import Normalise
 from scripts.command_line import parse
 from scripts.data import load
 from scripts.files import write_whole
@@ -20,6 +19,7 @@ from scripts.models import STNClassifier
 from scripts.report import NEEDED as NEEDED_BY_THE_REPORT
 from scripts.run_folder import read_metrics
 from scripts.train_stn import RECIPES, Options, main
+from scripts.transforms import Normalise
 from tests.servers import refused
 from tests.trees import write_tree
 

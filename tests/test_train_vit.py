@@ -17,6 +17,7 @@ from scripts.machine import COMPILING_PAYS, Machine
 from scripts.models import PRESETS, VisionTransformer
 from scripts.run_folder import read_metrics
 from scripts.train_vit import RECIPES, Options, main
+from scripts.transforms import Normalise
 from tests.machines import FAST_CPU, H100, PLAIN_CPU
 from tests.strategies import generator
 from tests.trees import write_tree
@@ -196,7 +197,7 @@ def test_attention_is_that_of_the_images_shown() -> None:
     torch.manual_seed(0)
     network = VisionTransformer(3, image_size=32, **TINY).eval()
     images = torch.randint(0, 256, (12, 3, 32, 48), dtype=torch.uint8, generator=generator(0))
-    normalise = train_vit.Normalise((0.5,) * 3, (0.5,) * 3)
+    normalise = Normalise((0.5,) * 3, (0.5,) * 3)
     found = train_vit.where_it_looks(network, images, normalise, (2, 3))
     shown = images[evenly_spaced(12, train_vit.SHOWN)]
     assert torch.equal(found["attention_images"], shown)

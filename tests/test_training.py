@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from scripts import train_stn, train_vit, training
-from scripts.batches import Augment, Normalise
 from scripts.data import Split
 from scripts.errors import Stopped
 from scripts.evaluation import Evaluation
@@ -23,6 +22,7 @@ from scripts.schedules import constant, cosine, one_cycle
 from scripts.signals import Asked
 from scripts.theta import theta_statistics
 from scripts.training import Trainer
+from scripts.transforms import Augment, Normalise
 from tests import fake_cuda
 from tests.marks import pretends_cuda
 from tests.strategies import generator
