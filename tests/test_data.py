@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
-from scripts import data
+from scripts import cifar10_batches, data
 from scripts.errors import InputError
 from tests.servers import refused
 from tests.trees import CLASSES, write_tree
@@ -121,23 +121,20 @@ def small_archive(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Write an archive with the layout of CIFAR-10 and ten images a batch, and make its hashes the expected ones."""
     draw = np.random.default_rng(0)
     members, batches = {}, {}
-    for name, _ in CIFAR10.train_list + CIFAR10.test_list:
+    for name in (*cifar10_batches.TRAIN, *cifar10_batches.TEST):
         pixels = draw.integers(0, 256, (10, 3072), dtype=np.uint8)
         members[name] = pickle.dumps({"data": pixels, "labels": list(range(10))}, protocol=2)
-        batches[name] = [name, hashlib.md5(members[name]).hexdigest()]
-    meta = pickle.dumps({"label_names": [f"class{i}" for i in range(10)]}, protocol=2)
-    members["batches.meta"] = meta
+        batches[name] = hashlib.md5(members[name]).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
-    archive = folder / CIFAR10.filename
+    archive = folder / cifar10_batches.ARCHIVE
     with tarfile.open(archive, "w:gz") as tar:
         for name, content in members.items():
-            info = tarfile.TarInfo(f"{CIFAR10.base_folder}/{name}")
+            info = tarfile.TarInfo(f"{cifar10_batches.FOLDER}/{name}")
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
-    monkeypatch.setattr(CIFAR10, "train_list", [batches[name] for name, _ in CIFAR10.train_list])
-    monkeypatch.setattr(CIFAR10, "test_list", [batches[name] for name, _ in CIFAR10.test_list])
-    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": hashlib.md5(meta).hexdigest()})
-    monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
+    for split in ("TRAIN", "TEST"):
+        monkeypatch.setattr(cifar10_batches, split, {name: batches[name] for name in getattr(cifar10_batches, split)})
+    monkeypatch.setattr(cifar10_batches, "ARCHIVE_MD5", hashlib.md5(archive.read_bytes()).hexdigest())
     return archive
 
 
@@ -171,11 +168,18 @@ def test_a_damaged_batch_is_never_opened(tmp_path: Path, monkeypatch: pytest.Mon
     archive = small_archive(tmp_path / "data", monkeypatch)
     data.load("cifar10")
     archive.unlink()
-    batch = tmp_path / "data" / CIFAR10.base_folder / "data_batch_3"
+    batch = tmp_path / "data" / cifar10_batches.FOLDER / "data_batch_3"
     batch.write_bytes(b"cos\nsystem\n(S'touch executed'\ntR.")  # a pickle that runs a command
     with pytest.raises(InputError, match="must hold the batches of CIFAR-10 undamaged"):
         data.load("cifar10")
     assert not Path("executed").exists()
+
+
+def test_the_official_files_are_those_that_torchvision_knows() -> None:
+    assert list(cifar10_batches.TRAIN.items()) == [tuple(pair) for pair in CIFAR10.train_list]
+    assert list(cifar10_batches.TEST.items()) == [tuple(pair) for pair in CIFAR10.test_list]
+    archive = (cifar10_batches.ARCHIVE, cifar10_batches.ARCHIVE_MD5, cifar10_batches.FOLDER)
+    assert archive == (CIFAR10.filename, CIFAR10.tgz_md5, CIFAR10.base_folder)
 
 
 def test_cifar10_by_name_is_never_replaced_and_auto_is_with_a_notice() -> None:
