@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scripts.untraced import Untraced
+
 MOMENTUM = 0.95
 ITERATIONS = 5
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of x, x^3 and x^5: what lifts small singular values fastest
@@ -31,7 +33,7 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     return x
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(Untraced):
     """Muon for matrices and convolution kernels, which it sees as matrices (out channels, everything else).
 
     Args:
