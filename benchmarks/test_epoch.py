@@ -14,6 +14,7 @@ from scripts.machine import Machine, this_machine
 from scripts.models import STNClassifier
 from scripts.run_folder import RunFolder
 from scripts.signals import Asked
+from scripts.subject_stn import OPTIMIZERS
 from scripts.train_stn import RECIPES
 from scripts.training import Trainer
 
@@ -31,7 +32,8 @@ def stn_trainer(recipe_name: str, device: torch.device, folder: Path) -> Trainer
     images = torch.randint(0, 256, (IMAGES, 3, 32, 32), dtype=torch.uint8, device=device)
     split = Split(images, torch.randint(0, 10, (IMAGES,), device=device)).to(device)
     return Trainer(
-        model=network, predict=lambda x: (network(x), None), optimizers=recipe.optimizers(network, recipe.lr),
+        model=network, predict=lambda x: (network(x), None),
+        optimizers=OPTIMIZERS[recipe.optimizer](network, recipe.lr),
         schedule=recipe.schedule, train=split, held_out=split, held_out_name="test",
         prepare=recipe.normalise or channel_statistics(images), augment=recipe.augment, batch_size=recipe.batch_size,
         steps=400_000, precision="float32", seed=0, folder=RunFolder.create(folder), about={},

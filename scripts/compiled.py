@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch._inductor import config as inductor
 
 from scripts.machine import this_machine
 
@@ -41,6 +40,8 @@ def for_inference(network: nn.Module, dtype: torch.dtype | None = None) -> Calla
     Returns:
         From images to what the network returns, without gradients.
     """
+    from torch._inductor import config as inductor  # as much as torch itself, which runs that compile nothing need not
+
     device = next(network.parameters()).device
     dtype = dtype or this_machine(device).dtype
     compiled = torch.compile(network.eval())

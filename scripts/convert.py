@@ -6,12 +6,8 @@ python -m scripts.convert ViT-B_16.npz model.safetensors --family huggingface
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.checkpoints import read_weights, write_weights
 from scripts.command_line import argument, option, parse, run, whole
 from scripts.errors import InputError
-from scripts.models import PRESETS
-from scripts.weight_families import HEAD, sizes
-from scripts.weight_files import check_suffix
 from scripts.weight_names import FAMILIES
 
 
@@ -34,6 +30,12 @@ def main(options: Options) -> None:
     Raises:
         InputError: If something is at the target already, or the source cannot be read or written that way.
     """
+    # here, since these import torch, and the flags were to be read before
+    from scripts.checkpoints import read_weights, write_weights
+    from scripts.models import heads_of_width
+    from scripts.weight_families import HEAD, sizes
+    from scripts.weight_files import check_suffix
+
     source, target = Path(options.source), Path(options.target)
     check_suffix(target)
     if target.exists():
@@ -45,7 +47,9 @@ def main(options: Options) -> None:
         layer = ", ".join(pre_logits)
         raise InputError(f"{source} must have the head right behind the encoder; {layer} lie between: --no-head")
     shape = sizes(state)
-    heads = _num_heads(options, num_heads, shape["dim"]) if FAMILIES[options.family].flax else None
+    heads, dim = None, shape["dim"]
+    if FAMILIES[options.family].flax:
+        heads = _num_heads(options, num_heads, dim, heads_of_width(dim))
     write_weights(target, state, options.family, heads)
     print(f"{source}: {family}, " + ", ".join(f"{name} {value}" for name, value in shape.items()))
     for left_out in (*(pre_logits if options.no_head else ()), *pooler):
@@ -53,22 +57,17 @@ def main(options: Options) -> None:
     print(f"{target}: {options.family}" + (f", num_heads {heads}" if heads else ""))
 
 
-def _num_heads(options: Options, said: int | None, dim: int) -> int:
+def _num_heads(options: Options, said: int | None, dim: int, usual: int | None) -> int:
     """What the source says, or else the command line, or else the preset of that width: Flax has an axis of heads."""
     asked = options.num_heads
     if said and asked not in (None, said):
         raise InputError(f"--num-heads ({asked}) must be {said}, as {options.source} says, or not given")
-    heads = said or asked or heads_of_width(dim)
+    heads = said or asked or usual
     if not heads:
         raise InputError(f"--num-heads must be given: {options.source} does not say it, and no preset is {dim} wide")
     if dim % heads:
         raise InputError(f"--num-heads ({heads}) must divide {dim}, the width of {options.source}")
     return heads
-
-
-def heads_of_width(dim: int) -> int | None:
-    """The attention heads of the presets that are so wide."""
-    return next((preset["num_heads"] for preset in PRESETS.values() if preset["dim"] == dim), None)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from scripts.batches import channel_statistics, resized
-from scripts.command_line import as_flags, option, parse, positive, share, whole
+from scripts.command_line import as_flags, parse
 from scripts.data import Dataset, Split, load
 from scripts.devices import choose_device, keep_freed_memory
 from scripts.errors import Diverged, InputError, Stopped
@@ -21,77 +21,10 @@ from scripts.files import read_torch
 from scripts.findings import classification_findings, evenly_spaced
 from scripts.machine import Machine, this_machine
 from scripts.processes import Processes
-from scripts.report import write_report
+from scripts.recipes import Recipe, RunOptions
 from scripts.run_folder import RunFolder, WatchedFolder, environment, read_config
 from scripts.training import Predict, Trainer
-from scripts.transforms import Augment, Normalise
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """The flags of every run."""
-
-    recipe: str = option("", "how to train")
-    data: str = option("auto", "auto, cifar10, digits, or a folder {train,test}/<class>/*.{png,jpg}")
-    epochs: int | None = option(None, "passes over the training images (default: the recipe's)", type=whole(1))
-    steps: int | None = option(None, "length of the run in steps, instead of --epochs", type=whole(1))
-    seed: int = option(1, "for weights, order and augmentation", type=whole(0))
-    batch_size: int | None = option(None, "images a step (default: the recipe's)", type=whole(1))
-    at_once: int | None = option(
-        None, "most images in one forward pass: less memory, the same result (default: the recipe's)", type=whole(1)
-    )
-    lr: float | None = option(None, "highest learning rate (default: the recipe's)", type=positive)
-    device: str = option("auto", "auto, cpu, cuda, cuda:1, mps")
-    precision: str | None = option(
-        None, "of the forward pass; auto is bfloat16 where the device is fast at it, else float32 (default: the "
-        "recipe's)", choices=("auto", "float32", "bfloat16", "float16"),
-    )  # fmt: skip
-    compile: str = option(
-        "auto",
-        "compile the network for training; auto is yes where that was measured to pay",
-        choices=("auto", "yes", "no"),
-    )
-    validation: float | None = option(
-        None, "share of the training images held out to choose the best checkpoint (default: the test set chooses)",
-        type=share,
-    )  # fmt: skip
-    limit_train: int | None = option(None, "use at most so many training images", type=whole(1))
-    limit_test: int | None = option(None, "use at most so many test images", type=whole(1))
-    save_minutes: float = option(10.0, "time between checkpoints within an epoch, in minutes", type=positive)
-    resume: str | None = option(None, "run folder of a run that was ended early, to go on with; takes no other flag")
-    out: str | None = option(None, "run folder, new or empty (default: runs/<data>-<recipe>-seed<seed>-<time>)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How to train, beside the data and the seed.
-
-    Args:
-        lr: Highest learning rate.
-        batch_size: Images a step.
-        epochs: Length of the run in passes over the training images.
-        steps: Its length in steps, where that is what was published.
-        normalise: Fixed statistics; None for those of the training images.
-        augment: The mirror is left out where it changes the class.
-        schedule: As in ``Trainer``.
-        clip: As in ``Trainer``.
-        at_once: As in ``Trainer``.
-        precision: As in ``Machine.precision``.
-        compiled: Whether ``torch.compile`` makes the step faster, by measurement on a CPU; see ``Machine.compiled``.
-    """
-
-    lr: float
-    batch_size: int
-    epochs: int
-    steps: int | None = None
-    normalise: Normalise | None = None
-    augment: Augment
-    schedule: Callable[[float], float]
-    clip: float | None = None
-    at_once: int = 1000
-    precision: str = "auto"
-    compiled: bool = False
-
+from scripts.transforms import Normalise
 
 AnyOptions = TypeVar("AnyOptions", bound=RunOptions)
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
@@ -187,6 +120,8 @@ def conduct(
     folder.checkpoint("findings.pt", found | subject.findings(chosen, normalise))
     folder.json("summary.json", summary)  # last: with it a run is finished, and its report can be drawn
     folder.announce(dataset.notice)
+    from scripts.page import write_report  # figures and templates take a second, which the first step need not wait for
+
     print(f"Report: {write_report(folder.path)}")
     print(json.dumps(summary))
 

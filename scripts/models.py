@@ -81,6 +81,11 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+def heads_of_width(dim: int) -> int | None:
+    """The attention heads of the presets that are so wide."""
+    return next((preset["num_heads"] for preset in PRESETS.values() if preset["dim"] == dim), None)
+
+
 FEWEST_PATCHES = 16  # with fewer, a patch hides from attention most of what there is to see
 
 

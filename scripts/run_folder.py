@@ -14,12 +14,12 @@ import sys
 import weakref
 from collections.abc import Sequence
 from datetime import datetime, timezone
+from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import torch
-import torchvision
 
 from scripts.errors import InputError
 from scripts.files import read_json, read_torch, write_whole
@@ -245,7 +245,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "uncommitted_changes": changed,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torchvision": version("torchvision"),
         "numpy": np.__version__,
         "platform": platform.platform(),
         "device": str(device),

@@ -15,10 +15,11 @@ SIBLINGS = {  # component -> components it may import
     "block": {"attention", "mlp"},
     "encoder": {"block"},
 }
-ENTRIES = {"train_stn", "train_vit", "convert"}
-KNOWS_NO_TRAINING = {"data", "download", "image_tree", "batches", "report", "figures", "findings", "theta",
+ENTRIES = {"train_stn", "train_vit", "convert", "report"}
+KNOWS_NO_TRAINING = {"data", "download", "image_tree", "batches", "page", "figures", "findings", "theta",
                      "attention_maps", "archives", "evaluation", "processes", "checkpoints", "files",
-                     "weight_families", "weight_files", "weight_names"}  # fmt: skip
+                     "weight_families", "weight_files", "weight_names", "cifar10_batches", "transforms", "recipes",
+                     "recipes_stn", "recipes_vit"}  # fmt: skip
 
 
 def imports(path: Path) -> set[str]:

@@ -7,7 +7,8 @@ import torch
 
 from scripts.checkpoints import read_weights, write_weights
 from scripts.command_line import parse
-from scripts.convert import Options, heads_of_width, main
+from scripts.convert import Options, main
+from scripts.models import heads_of_width
 from scripts.weight_families import to_family
 from scripts.weight_files import read_arrays, write_arrays
 from scripts.weight_names import FAMILIES

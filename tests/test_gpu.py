@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from components import Attention, Encoder
-from scripts import experiment, train_stn, train_vit
+from scripts import page, train_stn, train_vit
 from scripts.command_line import parse
 from scripts.errors import Stopped
 from scripts.models import PRESETS, STNClassifier, VisionTransformer
@@ -91,7 +91,7 @@ def whole(
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setitem(PRESETS, "lite", SMALL)
-        patch.setattr(experiment, "write_report", lambda folder: folder / "report.html")
+        patch.setattr(page, "write_report", lambda folder: folder / "report.html")
         run = Run(entry, build, flags, root / "whole")
         run.start(**flags, out=str(run.folder))
         yield run

@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from scripts import experiment
+from scripts import page
 from scripts.command_line import parse
 from scripts.data import Split
 from scripts.devices import choose_device
@@ -370,7 +370,7 @@ def test_each_process_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) ->
 def test_torchrun_is_stopped_and_goes_on_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One message for the person who stopped it, and after the command in it the same end."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(experiment, "write_report", lambda folder: folder / "report.html")
+    monkeypatch.setattr(page, "write_report", lambda folder: folder / "report.html")
     write_tree(tmp_path / "photos")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     flags = ["--data", "photos", "--epochs", "6", "--batch-size", "5", "--precision", "float32", "--device", "cpu"]

@@ -12,7 +12,7 @@ from PIL import Image
 from scripts import figures
 from scripts.errors import InputError
 from scripts.findings import classification_findings, evenly_spaced
-from scripts.report import write_report
+from scripts.page import write_report
 from scripts.train_stn import main
 from tests.test_train_stn import options
 from tests.trees import write_tree

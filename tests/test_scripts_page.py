@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from scripts import convert, findings, models, report, theta, train_stn, train_vit
+from scripts import convert, findings, models, page, subject_stn, subject_vit, theta, train_stn, train_vit
 from scripts.command_line import parse
 
-SCRIPTS = Path(report.__file__).parent
+SCRIPTS = Path(page.__file__).parent
 PAGE = (SCRIPTS / "README.md").read_text("utf-8")
 
 
@@ -50,7 +50,7 @@ def test_the_run_folder_holds_what_the_page_lists() -> None:
     named = re.findall(r"`([\w.]+)`", " ".join(first_cells("The run folder")))
     figures = {f"{name}.png" for name in ("curves", "theta", "transformer", "attention", "confusion", "misclassified")}
     checkpoints = {"last.pt", "previous.pt", "best.pt", "checkpoints.json"}
-    assert set(named) == {*report.NEEDED, "report.html"} | checkpoints | figures
+    assert set(named) == {*page.NEEDED, "report.html"} | checkpoints | figures
     assert len(named) == len(set(named))
 
 
@@ -58,7 +58,7 @@ def test_the_recipe_table_is_that_of_the_recipes() -> None:
     rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in section("The recipes of train-stn").splitlines()]
     table = {row[0]: dict(zip(("tutorial", "tuned"), row[1:], strict=True)) for row in rows if len(row) == 3}
     for name, recipe in train_stn.RECIPES.items():
-        optimizers = recipe.optimizers(models.STNClassifier(), recipe.lr)
+        optimizers = subject_stn.OPTIMIZERS[recipe.optimizer](models.STNClassifier(), recipe.lr)
         numbers = {
             "learning rate": [group["lr"] for optimizer in optimizers for group in optimizer.param_groups],
             "batch size": [recipe.batch_size],
@@ -83,7 +83,8 @@ def test_the_table_of_vit_recipes_is_that_of_the_recipes() -> None:
         recipe, said = train_vit.RECIPES[name], {title: row[column] for title, row in table.items()}
         assert f"`{name}`" in names[1 + column]
         network = models.VisionTransformer.from_preset(recipe.preset, device="meta", **recipe.options)
-        rates = [group["lr"] for optimizer in recipe.optimizers(network, recipe.lr) for group in optimizer.param_groups]
+        optimizers = subject_vit.OPTIMIZERS[recipe.optimizer](network, recipe.lr)
+        rates = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
         for title, wanted in {
             "learning rate": sorted(set(rates), reverse=True),
             "batch size": [recipe.batch_size, recipe.at_once]
@@ -120,5 +121,5 @@ def test_the_limits_on_the_page_are_those_of_the_code() -> None:
     assert f"Up to {findings.TRANSFORMED_SHOWN} test images" in text
     assert f"Up to {findings.WRONG_SHOWN} drawn" in text
     assert PAGE.count(f"{models.SMALLEST} pixels a side") == 2
-    assert f"Up to {train_vit.SHOWN} test images" in text
+    assert f"Up to {subject_vit.SHOWN} test images" in text
     assert f"With fewer than {models.FEWEST_PATCHES} the log" in PAGE

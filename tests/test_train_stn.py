@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from scripts import command_line, data, experiment, run_folder
+from scripts import command_line, data, page, run_folder
 from scripts.command_line import parse
 from scripts.data import load
 from scripts.files import write_whole
 from scripts.models import STNClassifier
-from scripts.report import NEEDED as NEEDED_BY_THE_REPORT
+from scripts.page import NEEDED as NEEDED_BY_THE_REPORT
 from scripts.run_folder import read_metrics
 from scripts.train_stn import RECIPES, Options, main
 from scripts.transforms import Normalise
@@ -44,7 +44,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes a second, and here nobody looks."""
-    monkeypatch.setattr(experiment, "write_report", lambda folder: folder / "report.html")
+    monkeypatch.setattr(page, "write_report", lambda folder: folder / "report.html")
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -168,7 +168,7 @@ def test_a_run_that_is_terminated_goes_on_by_the_command_that_it_prints(
     command = re.fullmatch(stopped + r"; to go on: python -m scripts.train_stn (.*)\n", said)
     assert command, said
     main(parse(Options, "train_stn", command[1].split()))
-    monkeypatch.setattr(experiment, "write_report", lambda folder: folder)
+    monkeypatch.setattr(page, "write_report", lambda folder: folder)
     main(options(data="photos", epochs=40, out="whole"))
     one, other = (torch.load(tmp_path / name / "last.pt", weights_only=True)["model"] for name in ("run", "whole"))
     assert all(torch.equal(one[name], value) for name, value in other.items())

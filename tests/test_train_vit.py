@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from scripts import experiment, train_vit
+from scripts import experiment, page
 from scripts.checkpoints import read_weights, write_weights
 from scripts.command_line import parse
 from scripts.data import Dataset, Split
@@ -16,6 +16,7 @@ from scripts.findings import evenly_spaced
 from scripts.machine import COMPILING_PAYS, Machine
 from scripts.models import PRESETS, VisionTransformer
 from scripts.run_folder import read_metrics
+from scripts.subject_vit import OPTIMIZERS, SHOWN, where_it_looks
 from scripts.train_vit import RECIPES, Options, main
 from scripts.transforms import Normalise
 from tests.machines import FAST_CPU, H100, PLAIN_CPU
@@ -50,7 +51,7 @@ def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(experiment, "write_report", lambda folder: folder / "report.html")
+    monkeypatch.setattr(page, "write_report", lambda folder: folder / "report.html")
 
 
 def pretrained(path: Path, classes: int, **size: object) -> VisionTransformer:
@@ -131,7 +132,7 @@ def test_a_finished_run_is_a_start_for_the_next_with_its_head(tree: Path, tmp_pa
 def test_fine_tuning_is_the_published_recipe_to_the_letter() -> None:
     recipe, short = RECIPES["b16-finetune"], RECIPES["b16-finetune-500"]
     network = VisionTransformer.from_preset(recipe.preset, device="meta", **recipe.options)
-    (optimizer,) = recipe.optimizers(network, recipe.lr)
+    (optimizer,) = OPTIMIZERS[recipe.optimizer](network, recipe.lr)
     (group,) = optimizer.param_groups
     assert (type(optimizer).__name__, group["lr"], group["momentum"], group["weight_decay"]) == ("SGD", 0.03, 0.9, 0)
     assert not group["nesterov"]
@@ -148,7 +149,7 @@ def test_fine_tuning_is_the_published_recipe_to_the_letter() -> None:
 def test_every_parameter_has_one_optimizer_and_vectors_do_not_decay() -> None:
     network = VisionTransformer.from_preset("lite", device="meta")
     for recipe in RECIPES.values():
-        groups = [group for optimizer in recipe.optimizers(network, 1.0) for group in optimizer.param_groups]
+        groups = [group for optimizer in OPTIMIZERS[recipe.optimizer](network, 1.0) for group in optimizer.param_groups]
         given = [id(parameter) for group in groups for parameter in group["params"]]
         assert sorted(given) == sorted(id(parameter) for parameter in network.parameters())
         decayed = {id(parameter) for group in groups if group["weight_decay"] for parameter in group["params"]}
@@ -198,8 +199,8 @@ def test_attention_is_that_of_the_images_shown() -> None:
     network = VisionTransformer(3, image_size=32, **TINY).eval()
     images = torch.randint(0, 256, (12, 3, 32, 48), dtype=torch.uint8, generator=generator(0))
     normalise = Normalise((0.5,) * 3, (0.5,) * 3)
-    found = train_vit.where_it_looks(network, images, normalise, (2, 3))
-    shown = images[evenly_spaced(12, train_vit.SHOWN)]
+    found = where_it_looks(network, images, normalise, (2, 3))
+    shown = images[evenly_spaced(12, SHOWN)]
     assert torch.equal(found["attention_images"], shown)
     _, weights = network(normalise(shown), return_weights=True)
     torch.testing.assert_close(found["attention_last_layer"].flatten(2), weights[:, -1, :, 0, 1:])

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from scripts import train_stn, train_vit, training
+from scripts import subject_stn, subject_vit, train_stn, train_vit, training
 from scripts.data import Split
 from scripts.errors import Stopped
 from scripts.evaluation import Evaluation
@@ -351,7 +351,9 @@ def test_a_step_waits_for_a_gpu_once(name: str, copies: int, tmp_path: Path) -> 
         with torch.device("cuda:0"):
             model = STNClassifier() if name in train_stn.RECIPES else VisionTransformer.from_preset("lite")
             images, labels = torch.zeros(40, 3, 32, 32, dtype=torch.uint8), torch.zeros(40, dtype=torch.long)
-        run = trainer(tmp_path / "run", model=model, optimizers=recipe.optimizers(model, recipe.lr),
+        subject = subject_stn if name in train_stn.RECIPES else subject_vit
+        optimizers = subject.OPTIMIZERS[recipe.optimizer](model, recipe.lr)
+        run = trainer(tmp_path / "run", model=model, optimizers=optimizers,
                       augment=recipe.augment, train=Split(images, labels), steps=100, clip=1.0)  # fmt: skip
         progress = run.begin()
         for _ in range(2):  # the first epoch also has constants to copy

@@ -25,10 +25,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scripts import data, experiment, report, train_stn, train_vit
+from scripts import data, experiment, train_stn, train_vit
 from scripts.command_line import option, parse, run, whole
 from scripts.files import read_json
 from scripts.models import PRESETS
+from scripts.page import write_report
 from scripts.run_folder import read_metrics
 from tests.test_resume import log_without_times, without_times
 from tests.test_train_vit import TINY
@@ -135,7 +136,7 @@ def attempt(main: Callable[[], None], program: str, said: Path, kill: Kill) -> i
 def begin_or_go_on(program: str, folder: Path, said: Path, kill: Kill) -> int | None:
     """What a person does after a crash: begin once more if there is no run yet, else go on, else draw the report."""
     if (folder / "summary.json").exists():
-        return attempt(lambda: print(report.write_report(folder)), "report", said, kill)
+        return attempt(lambda: print(write_report(folder)), "report", said, kill)
     if not (folder / "config.json").exists():
         shutil.rmtree(folder, ignore_errors=True)
     given = ["--resume", str(folder)] if (folder / "config.json").exists() else [*FLAGS, "--out", str(folder)]
