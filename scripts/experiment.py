@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from scripts.batches import channel_statistics, resized
 from scripts.command_line import as_flags, parse
 from scripts.data import Dataset, Split, load
-from scripts.devices import choose_device, keep_freed_memory
+from scripts.devices import choose_device, keep_freed_memory, passed_over
 from scripts.errors import Diverged, InputError, Stopped
 from scripts.files import read_torch
 from scripts.findings import classification_findings, evenly_spaced
@@ -216,7 +216,7 @@ def prepare(
         folder.rewind(0, [])
         folder.announce(dataset.notice)
         folder.log(f"{dataset.description}: {len(train)} images to train on, {len(dataset.test)} to test")
-        for line in subject.remarks:
+        for line in (*passed_over(options.device, device), *subject.remarks):
             folder.log(line)
     network = subject.network
     trainer = Trainer(

@@ -27,18 +27,20 @@ class Processes:
         count: How many there are.
         rank: Which one this is, from 0.
         place: Which one of those on this machine, from 0.
+        here: How many there are on this machine.
     """
 
     count: int = 1
     rank: int = 0
     place: int = 0
+    here: int = 1
 
     @classmethod
     def started(cls) -> "Processes":
         """Those that torchrun started, else this one alone."""
         if not distributed.is_torchelastic_launched():
             return ALONE
-        return cls(*(int(os.environ[name]) for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK")))
+        return cls(*(int(os.environ[name]) for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE")))
 
     @contextmanager
     def connected(self, device: torch.device) -> Iterator[None]:

@@ -338,7 +338,8 @@ def test_without_torchrun_there_is_one_process_with_everything(monkeypatch: pyte
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert Processes.started() == Processes(4, 3, 1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert Processes.started() == Processes(4, 3, 1, 2)
 
 
 def test_a_device_that_processes_cannot_share_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
