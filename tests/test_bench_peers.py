@@ -18,11 +18,12 @@ from benchmarks import peers
 from benchmarks.alone import alone
 from benchmarks.as_they_come import as_they_come, prepare
 from benchmarks.as_they_come import judge as as_they_come_judge
-from benchmarks.bench_peers import (
+from benchmarks.contenders import Group, Mode, Who, all_modes, contenders, over_best, own_mode
+from benchmarks.measure_peers import (
     KINDS,
     PROCESSES,
     Measured,
-    Options,
+    PeerOptions,
     compared,
     groups,
     judge,
@@ -30,7 +31,6 @@ from benchmarks.bench_peers import (
     measure,
     measure_alone,
 )
-from benchmarks.contenders import Group, Mode, Who, all_modes, contenders, over_best, own_mode
 from benchmarks.memory import kept_bytes
 from benchmarks.peer_table import draw, markdown, means, memory, outcome
 from benchmarks.peers import KIT
@@ -134,7 +134,7 @@ def test_images_and_kernels_of_everyone_lie_in_memory_as_in_the_kits_run() -> No
 
 
 def test_rounds_of_several_processes_are_taken_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.bench_peers.alone", lambda *, keeping: ThreadPoolExecutor(1))
+    monkeypatch.setattr("benchmarks.measure_peers.alone", lambda *, keeping: ThreadPoolExecutor(1))
     group = Group(ROWS["MLP, 5 tokens"], "inference", [EAGER])
     measured = measure_alone(group, CPU, 0.0, 2)
     assert measured.seconds.keys() == measure(group, CPU, 0.0, 2).seconds.keys()
@@ -312,7 +312,7 @@ def test_outputs_are_judged_after_timing_too(monkeypatch: pytest.MonkeyPatch) ->
         return modules | {"timm": Breaking(modules["timm"])}
 
     group = Group(row._replace(build=build), "inference", [EAGER])
-    monkeypatch.setattr("benchmarks.bench_peers.interleaved", lambda *_: broken.append(0))
+    monkeypatch.setattr("benchmarks.measure_peers.interleaved", lambda *_: broken.append(0))
     with pytest.raises(AssertionError, match="not close"):
         measure(group, CPU, 0.0, 2)
     broken.clear()
@@ -389,7 +389,7 @@ def test_the_page_shows_every_cell_and_the_picture_is_drawn(tmp_path: Path) -> N
 
 def test_everything_is_written_and_a_trial_says_so(tmp_path: Path) -> None:
     out = tmp_path / "results" / "peers.json"
-    main(Options(only="mlp 5 inference float32", smoke=True, device="cpu", out=str(out)))
+    main(PeerOptions(only="mlp 5 inference float32", smoke=True, device="cpu", out=str(out)))
     content = json.loads(out.read_text("utf-8"))
     assert [(cell["row"], cell["mode"]) for cell in content["cells"]] == [("MLP, 5 tokens", "float32, eager")]
     assert out.with_suffix(".md").read_text("utf-8") == markdown(content)
@@ -409,9 +409,9 @@ def test_an_error_in_one_group_is_recorded_and_ends_no_other(
         return right(group, *arguments)
 
     out = tmp_path / "peers.json"
-    monkeypatch.setattr("benchmarks.bench_peers.measure", once_wrong)
+    monkeypatch.setattr("benchmarks.measure_peers.measure", once_wrong)
     with pytest.raises(SystemExit, match="1"):
-        main(Options(only="mlp 5 float32", smoke=True, device="cpu", out=str(out)))
+        main(PeerOptions(only="mlp 5 float32", smoke=True, device="cpu", out=str(out)))
     assert written == [[], []], "the file is there before anything is measured"
     content = json.loads(out.read_text("utf-8"))
     said = "AssertionError: not close\\nat all"
@@ -430,10 +430,10 @@ def test_a_result_is_named_after_its_machine_and_a_part_is_no_result() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (Options(only="no such"), r"--only \(no such\) must be words of one cell's name, .*MLP, 5 tokens"),
-        (Options(out="peers.txt"), r"--out \(peers.txt\) must end in .json"),
+        (PeerOptions(only="no such"), r"--only \(no such\) must be words of one cell's name, .*MLP, 5 tokens"),
+        (PeerOptions(out="peers.txt"), r"--out \(peers.txt\) must end in .json"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_measured(options: Options, message: str) -> None:
+def test_what_cannot_be_is_refused_before_anything_is_measured(options: PeerOptions, message: str) -> None:
     with pytest.raises(InputError, match=message):
         main(options)

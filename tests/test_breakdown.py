@@ -9,8 +9,8 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import profile
 
-from benchmarks import breakdown
-from benchmarks.breakdown import GROUPS, REST, group, markdown, shares
+from benchmarks import measure_breakdown as breakdown
+from benchmarks.measure_breakdown import GROUPS, REST, group, markdown, shares
 from benchmarks.timing import Call
 from scripts.errors import InputError
 
@@ -99,7 +99,7 @@ def test_every_work_is_kept_as_it_comes_and_an_error_is_too(tmp_path: Path, monk
     out = tmp_path / "breakdown.json"
     monkeypatch.setattr(breakdown, "measure", measured)
     with pytest.raises(SystemExit, match="1"):
-        breakdown.main(breakdown.Options(device="cpu", smoke=True, out=str(out)))
+        breakdown.main(breakdown.BreakdownOptions(device="cpu", smoke=True, out=str(out)))
     assert seen == [0, 1, 1, 2]
     errors = json.loads(out.read_text("utf-8"))["errors"]
     assert [error["error"] for error in errors] == 2 * ["RuntimeError: out of memory"]

@@ -10,7 +10,7 @@ from shutil import copytree, ignore_patterns
 import pytest
 import torch
 
-from benchmarks import compare
+from benchmarks import measure_trees as compare
 from benchmarks.cells import Cell
 from benchmarks.modes import MODES
 from benchmarks.timing import Interval

@@ -13,7 +13,7 @@ from tests.trees import write_tree
 ROOT = Path(__file__).parent.parent
 ENTRIES = sorted(
     f"{path.parent.name}.{path.stem}"
-    for folder in ("scripts",)
+    for folder in ("scripts", "benchmarks")
     for path in (ROOT / folder).glob("*.py")
     if "__main__" in (text := path.read_text("utf-8")) and "parse(" in text
 )
@@ -54,6 +54,7 @@ def last_line(program: str, *arguments: str, folder: Path = ROOT) -> str:
 
 def test_the_entries_are_found() -> None:
     assert {f"scripts.{name}" for name in ("train_stn", "train_vit", "convert", "report")} <= {*ENTRIES}
+    assert {f"benchmarks.{name}" for name in ("bench_peers", "scaling", "breakdown", "compare")} <= {*ENTRIES}
 
 
 @pytest.mark.parametrize("entry", ENTRIES)

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import conftest
 from benchmarks.cells import Cell
-from benchmarks.compare import read_machine
+from benchmarks.measure_trees import read_machine
 from benchmarks.plan import Plan
 from benchmarks.test_epoch import within
 from scripts.machine import this_machine

@@ -10,9 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import roofline, scaling
+from benchmarks import measure_scaling as scaling
+from benchmarks import roofline
+from benchmarks.measure_scaling import TITLES, curves, draw, fit, measure
 from benchmarks.modes import MODES
-from benchmarks.scaling import TITLES, curves, draw, fit, measure
 from benchmarks.timing import Call
 from tests.machines import CPU, EVERY, H100, PLAIN_CPU
 
@@ -78,7 +79,7 @@ def test_every_curve_is_kept_as_it_comes_and_an_error_is_too(tmp_path: Path, mon
     out = tmp_path / "scaling.json"
     monkeypatch.setattr(scaling, "measure", measured)
     with pytest.raises(SystemExit, match="1"):
-        scaling.main(scaling.Options(device="cpu", smoke=True, out=str(out)))
+        scaling.main(scaling.ScalingOptions(device="cpu", smoke=True, out=str(out)))
     content = json.loads(out.read_text("utf-8"))
     assert seen == [0, 0, 0, 0, 0, 0, 0, 1, 2, 3]
     assert [error["error"] for error in content["errors"]] == 6 * ["RuntimeError: out of memory"]
