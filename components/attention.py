@@ -64,7 +64,7 @@ def longest_plain_here(dtype: torch.dtype) -> int:
 @cache
 def cpu_instructions() -> frozenset[str]:
     """The instruction sets of this CPU, by torch's names for them; none that are known before torch 2.11."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return frozenset(name for name, there in capabilities.items() if there is True)
 
 
