@@ -55,10 +55,13 @@ def longest_plain(dtype: torch.dtype, instructions: Set[str]) -> int:
     return 16 if dtype == torch.float32 and "avx2" in instructions and "avx512_f" not in instructions else 0
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def longest_plain_here(dtype: torch.dtype) -> int:
     """The same on this CPU."""
     return longest_plain(dtype, cpu_instructions())
+
+
+# torch.compiler.assume_constant_result, without the import of the compiler, which takes as long as that of torch
+longest_plain_here._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @cache
