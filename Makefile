@@ -24,12 +24,10 @@ test: $(READY)  ## run the test suite (two minutes on two cores)
 
 # for x86: what torch, oneDNN and MKL may use of it
 AVX2 = ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
-PLAIN = ATEN_CPU_CAPABILITY=default
 
-test-elsewhere: $(READY)  ## run the suite as other CPUs would: AVX2 alone, no vectors, two threads; ARGS="-m numerics"
+test-elsewhere: $(READY)  ## run the suite as other CPUs would: AVX2 alone; no vectors and two threads; ARGS="-m numerics"
 	$(AVX2) $(SUITE) $(ARGS)
-	$(PLAIN) $(SUITE) $(ARGS)
-	$(SUITE) --threads 2 $(ARGS)
+	ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest -q --threads 2 $(ARGS)
 
 test-thorough: $(READY)  ## run the properties alone, with 1,000 examples each (under twenty minutes on two cores)
 	$(SUITE) -m hypothesis --hypothesis-profile=thorough $(ARGS)

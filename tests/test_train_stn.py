@@ -141,10 +141,11 @@ def test_every_flag_reaches_the_configuration(tree: Path, tmp_path: Path) -> Non
 
 
 def start(tmp_path: Path, *arguments: str) -> "subprocess.Popen[str]":
+    """In as many threads as here: more of them add up in another order."""
     return subprocess.Popen(
         [sys.executable, "-m", "scripts.train_stn", "--device", "cpu", *arguments], cwd=tmp_path, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
 
