@@ -71,14 +71,18 @@ def run(folder: Path, processes: Processes, **changes: object) -> Trainer:
 
 
 def fitted_stn(folder: Path, processes: Processes) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
-    """What train-stn trains, for 6 steps of 10, 10 and 1 images."""
+    """What train-stn trains, for 6 steps of 10, 10 and 1 images.
+
+    In float64: in float32 a sample that rounds across a pixel's centre has another slope, in one run of twelve.
+    """
     torch.manual_seed(0)
-    model = STNClassifier(dropout=0.0)
+    model = STNClassifier(dropout=0.0).double()
     images = torch.randint(0, 256, (21, 3, 32, 32), generator=generator(3), dtype=torch.uint8)
     split = Split(images, torch.arange(21) % 10)
     made = run(
         folder, processes, model=model, predict=lambda x: (model(x), None), train=split, held_out=split, batch_size=10,
         optimizers=[torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)], steps=6,
+        prepare=lambda pixels: pixels.double() / 127.5 - 1,
     )  # fmt: skip
     return made.fit(), model.state_dict()
 
@@ -374,7 +378,9 @@ def test_torchrun_is_stopped_and_goes_on_alone(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(page, "write_report", lambda folder: folder / "report.html")
     write_tree(tmp_path / "photos")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    flags = ["--data", "photos", "--epochs", "6", "--batch-size", "5", "--precision", "float32", "--device", "cpu"]
+    # small steps: at the rate of the recipe sums in another order are a hundredth of the loss apart, in one run of ten
+    flags = ["--data", "photos", "--epochs", "6", "--batch-size", "5", "--precision", "float32", "--device", "cpu",
+             "--lr", "0.002"]  # fmt: skip
     with subprocess.Popen(
         [*torchrun, "-m", "scripts.train_stn", *flags, "--out", "run"], cwd=tmp_path, text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
@@ -396,5 +402,5 @@ def test_torchrun_is_stopped_and_goes_on_alone(tmp_path: Path, monkeypatch: pyte
     main(parse(Options, "train_stn", [*flags, "--out", "whole"]))
     shared, whole = (read_metrics(tmp_path / name) for name in ("run", "whole"))
     assert len(shared) == len(whole) == 6
-    for one, other in zip(shared, whole, strict=True):  # Muon magnifies small errors in bfloat16
-        assert one["train_loss"] == pytest.approx(other["train_loss"], rel=0.01)
+    for one, other in zip(shared, whole, strict=True):  # from epoch to epoch it falls by a hundredth
+        assert one["train_loss"] == pytest.approx(other["train_loss"], rel=0.001)
