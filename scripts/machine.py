@@ -134,8 +134,12 @@ def this_machine(device: torch.device) -> Machine:
 
 
 def cpu_instructions() -> frozenset[str]:
-    """The instruction sets of the processor that torch may use: environment variables can hold it back."""
-    found = {name for name, value in torch.cpu.get_capabilities().items() if value is True and name in NOTED}
+    """The instruction sets of the processor that torch may use: environment variables can hold it back.
+
+    None before torch 2.11, which does not know them: it takes the safe way, in float32.
+    """
+    known: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    found = {name for name, value in known.items() if value is True and name in NOTED}
     allowed = (torch.backends.cpu.get_cpu_capability(), os.environ.get("ONEDNN_MAX_CPU_ISA", ""))
     if any(level.upper() in ("DEFAULT", "SSE41", "AVX", "AVX2", "AVX2_VNNI") for level in allowed):
         found = {name for name in found if not name.startswith(("avx512", "amx"))}

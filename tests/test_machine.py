@@ -77,10 +77,16 @@ def test_two_machines_of_one_name_are_told_apart() -> None:
     assert "threads" not in H100.identity
 
 
+def test_of_a_cpu_that_torch_does_not_know_nothing_is_hoped_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)  # new in torch 2.11
+    assert machine.cpu_instructions() == frozenset()
+    assert not machine.this_machine(torch.device("cpu")).fast_at_bfloat16
+
+
 @pytest.mark.parametrize("variable", ["aten", "onednn"])
 def test_instructions_that_torch_must_not_use_are_not_there(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     there = {"avx2": True, "avx512_f": True, "avx512_bf16": True, "amx_bf16": False, "sve_max_length": 256}
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: there)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: there, raising=False)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     assert machine.cpu_instructions() == {"avx2", "avx512_f", "avx512_bf16"}

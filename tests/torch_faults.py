@@ -49,7 +49,7 @@ FAULTS = (
         "torch.export turns max_pool2d after a convolution into a guard that refuses odd sides",
     ),
     Fault(
-        "test_attention.py::test_compiling_does_not_bring_the_slow_kernel_back", "2.8", "2.10",
+        "test_attention.py::test_compiling_does_not_bring_the_slow_kernel_back", "2.8", "2.12",
         "Inductor takes q * scale @ k.mT for fused attention, which is slow in bfloat16 on a CPU",
     ),
     Fault(
