@@ -38,6 +38,7 @@ class Results:
         self.benchmarks: list[Any] = []
         self.errors: list[dict[str, str]] = []
         self.machine: dict[str, Any] = {}
+        self.began = 0.0  # the first cell
         self.commit: dict[str, Any] = {}
 
     @pytest.hookimpl(trylast=True)
@@ -57,6 +58,17 @@ class Results:
             self.machine |= machine.description(self.device) | {"peaks": self.peaks}
             self.commit = config.hook.pytest_benchmark_generate_commit_info(config=config)
             self.write()
+
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Begin no further cell once the time for all of them is spent."""
+        cell = item.callspec.params.get("cell") if hasattr(item, "callspec") else None
+        if cell is None or item.config.option.benchmark_disable:
+            return
+        now = clock(self.device)
+        self.began = self.began or now
+        if reason := self.plan.overdue(now - self.began, this_machine(self.device)):
+            self.plan.left_out[cell] = reason
+            pytest.skip(reason)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:

@@ -11,6 +11,7 @@ from benchmarks.cells import DTYPES, Cell
 from scripts.machine import Machine
 
 ALL_SECONDS, ALL_SECONDS_ON_GPU = 660, 2700  # for all cells; the data path and an epoch take a minute or two more
+LATEST = 1.15  # times as long, and no further cell is begun: a machine that others share may be slower than it was
 LEAST_SECONDS = 0.8  # of a cell: half a second of timing, the rest for building it
 CALLS = 20  # as long as a call at the machine's peaks: some 15 are made, and they do not reach the peaks
 COMPILING, COMPILING_ON_GPU = 25.0, 10.0  # seconds
@@ -24,6 +25,12 @@ class Plan(NamedTuple):
     cells: list[Cell]
     seconds: float
     left_out: dict[Cell, str]
+
+    def overdue(self, spent: float, machine: Machine) -> str:
+        """Why no cell is begun any more once so many seconds are spent; nothing while there is time."""
+        if spent <= LATEST * time_for_all(machine):
+            return ""
+        return f"out of time: the machine was slower than its peaks had said, and {spent:.0f} s were spent"
 
     def summary(self) -> str:
         """How many are left out, by reason."""
@@ -44,12 +51,16 @@ def plan(cells: Sequence[Cell], machine: Machine, peaks: Mapping[str, float], *,
     calling = {cell: seconds_of_calls(cell, peaks) for cell in cells if cell not in left_out}
     compiling = COMPILING_ON_GPU if machine.accelerated else COMPILING
     seconds = {cell: spent + compiling * cell.compiled for cell, spent in calling.items()}
-    there_is = ALL_SECONDS_ON_GPU if machine.accelerated else ALL_SECONDS
     for cell in sorted(calling, key=calling.__getitem__, reverse=True):
-        if sum(seconds.values()) <= there_is:
+        if sum(seconds.values()) <= time_for_all(machine):
             break
         left_out[cell] = f"too slow on this machine: an estimated {seconds.pop(cell):.0f} s"
     return Plan([*seconds], sum(seconds.values()), {cell: left_out[cell] for cell in cells if cell in left_out})
+
+
+def time_for_all(machine: Machine) -> float:
+    """Seconds."""
+    return ALL_SECONDS_ON_GPU if machine.accelerated else ALL_SECONDS
 
 
 def obstacle(cell: Cell, machine: Machine, copies: int = 1) -> str:

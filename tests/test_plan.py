@@ -97,6 +97,14 @@ def test_a_selection_has_all_the_time_for_itself() -> None:
     assert plan(dear, PLAIN_CPU, peaks(PLAIN_CPU)).cells == dear
 
 
+def test_no_cell_is_begun_once_the_time_is_spent() -> None:
+    found = plan(GRID, PLAIN_CPU, peaks(PLAIN_CPU))
+    assert found.overdue(1.1 * ALL_SECONDS, PLAIN_CPU) == ""
+    said = "out of time: the machine was slower than its peaks had said, and 792 s were spent"
+    assert found.overdue(1.2 * ALL_SECONDS, PLAIN_CPU) == said
+    assert found.overdue(1.2 * ALL_SECONDS, H100) == ""
+
+
 def test_small_work_costs_more_than_its_flops() -> None:
     tiny = Cell("MLP-lite-32px", 1, "forward", "float32", compiled=False)
     assert seconds_of_calls(tiny, peaks(H100)) == seconds_of_calls(tiny, peaks(FAST_CPU)) > 0.5

@@ -121,6 +121,20 @@ def test_the_terminal_says_how_many_cells_are_left_out_and_where_the_results_are
     assert lines == ["cells left out: 2 too slow on this machine, 1 too large", "results: bench.json"]
 
 
+def test_a_cell_that_is_too_late_is_left_out_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter((5.0, 6.0, 5000.0))
+    monkeypatch.setattr(conftest, "clock", lambda device: next(seconds))
+    found, config = results(None), SimpleNamespace(option=SimpleNamespace(benchmark_disable=False))
+    cell = Cell("MLP-lite-32px", 1, "forward", "float32", False)
+    item = SimpleNamespace(config=config, callspec=SimpleNamespace(params={"cell": cell}))
+    found.pytest_runtest_setup(item)
+    found.pytest_runtest_setup(item)
+    assert not found.plan.left_out
+    with pytest.raises(pytest.skip.Exception, match="out of time"):
+        found.pytest_runtest_setup(item)
+    assert found.plan.left_out[cell].endswith("4995 s were spent")
+
+
 def test_limits_are_a_cpus_and_on_a_gpu_figures_are_told() -> None:
     for machine in EVERY:
         assert within(1.05, 1.1, machine)
