@@ -17,7 +17,7 @@ import torch
 from benchmarks import machine
 from benchmarks.devices import ready
 from benchmarks.plan import Plan, as_records, plan
-from benchmarks.timing import clock
+from scripts.devices import clock
 from scripts.files import write_whole
 from scripts.machine import this_machine
 

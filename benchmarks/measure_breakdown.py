@@ -22,7 +22,6 @@ from benchmarks.timing import (
     Call,
     Interval,
     affordable,
-    clock,
     interleaved,
     median_interval,
     quartiles,
@@ -31,6 +30,7 @@ from benchmarks.timing import (
 )
 from benchmarks.workloads import nowhere_zero
 from scripts.compiled import for_inference
+from scripts.devices import clock
 from scripts.errors import InputError
 from scripts.files import write_whole
 from scripts.machine import this_machine

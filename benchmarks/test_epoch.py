@@ -7,9 +7,9 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch.nn import functional as F
 
-from benchmarks.timing import clock
 from scripts.batches import channel_statistics, shuffled, training_batches
 from scripts.data import Split
+from scripts.devices import clock
 from scripts.machine import Machine, this_machine
 from scripts.models import STNClassifier
 from scripts.run_folder import RunFolder

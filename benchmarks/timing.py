@@ -11,13 +11,14 @@
 import itertools
 import math
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from scripts.devices import clock
 
 Call = Callable[[], Tensor]  # does the work once and returns an output by which it can be judged
 LEAST = 0.005  # seconds that a sample lasts at least: shorter calls are repeated within it
@@ -33,13 +34,6 @@ class Interval(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.median:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-
-def clock(device: torch.device) -> float:
-    """Seconds, read once that device has done all that it was given; another one is not waited for."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
-    return time.perf_counter()
 
 
 def check(output: Tensor, expected: Tensor, dtype: torch.dtype = torch.float32) -> None:
