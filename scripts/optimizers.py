@@ -70,21 +70,17 @@ class Muon(Untraced):
         directions = [*torch._foreach_lerp(gradients, momenta, MOMENTUM)]  # Nesterov's: ahead of the momentum
 
         # matrices of one shape are orthogonalised together; tall ones lie on their side
+        tall = [weight.shape[0] > weight[0].numel() for weight in weights]
         stacks = defaultdict(list)
         for place, direction in enumerate(directions):
             matrix = direction.flatten(1)
-            stacks[min(matrix.shape), max(matrix.shape)].append(place)
+            directions[place] = matrix.mT if tall[place] else matrix
+            stacks[directions[place].shape].append(place)
         for places in stacks.values():
-            lying = [_lying(directions[place].flatten(1)).to(self.dtype) for place in places]
-            for place, matrix in zip(places, orthogonalised(torch.stack(lying)), strict=True):
-                rows, columns = weights[place].shape[0], weights[place][0].numel()
-                upright = matrix.mT if rows > columns else matrix
-                longer = max(1.0, rows / columns) ** 0.5
-                directions[place] = (upright * longer).to(weights[place].dtype).reshape(weights[place].shape)
+            together = torch.stack([directions[place] for place in places]).to(self.dtype)
+            for place, matrix in zip(places, orthogonalised(together).to(weights[places[0]].dtype), strict=True):
+                directions[place] = (matrix.mT if tall[place] else matrix).reshape(weights[place].shape)
+        steps = [-lr * max(1.0, weight.shape[0] / weight[0].numel()) ** 0.5 for weight in weights]
+        torch._foreach_mul_(directions, steps)
         torch._foreach_mul_(weights, 1 - lr * weight_decay)
-        torch._foreach_add_(weights, directions, alpha=-lr)
-
-
-def _lying(matrix: Tensor) -> Tensor:
-    """The matrix, transposed if it has more rows than columns."""
-    return matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix
+        torch._foreach_add_(weights, directions)
