@@ -1,11 +1,12 @@
+# SPDX-License-Identifier: MIT
 """Small standalone vision modules: one file, one class."""
 
-from components.attention import Attention
-from components.block import Block
-from components.encoder import Encoder
-from components.localization_net import LocalizationNet
-from components.mlp import MLP
-from components.patch_embeddings import PatchEmbeddings
-from components.spatial_transformer import SpatialTransformer
+from .attention import Attention
+from .block import Block
+from .encoder import Encoder
+from .localization_net import LocalizationNet
+from .mlp import MLP
+from .patch_embeddings import PatchEmbeddings
+from .spatial_transformer import SpatialTransformer
 
 __all__ = ["MLP", "Attention", "Block", "Encoder", "LocalizationNet", "PatchEmbeddings", "SpatialTransformer"]

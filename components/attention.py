@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Let every token take from every other what it needs.
 
     Attention(x) = proj(concat over heads of softmax(q k^T / sqrt(D / heads) + mask) v),  q, k, v = split(qkv(x))

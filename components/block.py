@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """One layer of a transformer: look around, then think, each as a correction to what is there.
 
     y = x + Attention(norm1(x)),  Block(x) = y + MLP(norm2(y))
@@ -16,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from components.attention import Attention
-from components.mlp import MLP
+from .attention import Attention
+from .mlp import MLP
 
 
 class Block(nn.Module):

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A transformer encoder: a stack of blocks and a last normalisation.
 
     Encoder(x) = norm(block_L(... block_2(block_1(x))))
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from components.block import Block
+from .block import Block
 
 
 class Encoder(nn.Module):

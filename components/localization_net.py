@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Predict the parameters of a spatial transform from the image itself.
 
     theta = fc2(relu(fc1(pool_4x4(relu(max_2x2(conv2(relu(max_2x2(conv1(x))))))))))

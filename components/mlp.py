@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Think about each token on its own.
 
     MLP(x) = fc2(gelu(fc1(x))),  gelu(a) = a (1 + erf(a / sqrt(2))) / 2

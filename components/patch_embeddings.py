@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Turn an image into a sequence of tokens.
 
     PatchEmbeddings(x) = dropout(concat(class token, W patch_1 + b, ..., W patch_N + b) + positions)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Resample an image where a localization network says.
 
     output(y, x) = input sampled bilinearly at theta @ (x, y, 1)

@@ -26,7 +26,7 @@ def change(room: str, old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> No
     module = import_module(getattr(components, room).__module__)
     source = Path(module.__file__).read_text("utf-8")
     assert source.count(old) == 1, f"{old!r} must occur once in {module.__file__}"
-    changed = {"__name__": module.__name__}
+    changed = {"__name__": module.__name__, "__package__": module.__package__}
     exec(compile(source.replace(old, new), module.__file__, "exec"), changed)
 
     def transplant(target: object, parts: dict[str, object]) -> None:
