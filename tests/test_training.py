@@ -349,7 +349,7 @@ def test_a_step_waits_for_a_gpu_once(name: str, copies: int, tmp_path: Path) -> 
     recipe = {**train_stn.RECIPES, **train_vit.RECIPES}[name]
     with fake_cuda.gpu() as traffic:
         with torch.device("cuda:0"):
-            model = STNClassifier() if name in train_stn.RECIPES else VisionTransformer.from_preset("lite")
+            model = STNClassifier() if name in train_stn.RECIPES else VisionTransformer.from_preset("lite", depth=2)
             images, labels = torch.zeros(40, 3, 32, 32, dtype=torch.uint8), torch.zeros(40, dtype=torch.long)
         subject = subject_stn if name in train_stn.RECIPES else subject_vit
         optimizers = subject.OPTIMIZERS[recipe.optimizer](model, recipe.lr)
