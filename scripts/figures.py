@@ -30,7 +30,10 @@ def _tidy(axes: Axes, title: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    left, right = axes.get_xlim()
+    if right - left < 1:  # one epoch: no other whole number is near
+        axes.set_xlim(left - 0.5, right + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _sheet(rows: int, columns: int, side: float, title: float = 0.0) -> np.ndarray:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from scripts import figures
@@ -126,3 +127,22 @@ def test_the_confusion_matrix_counts_truth_by_row() -> None:
 def test_examples_are_spread_over_the_set() -> None:
     assert evenly_spaced(10_000, 5).tolist() == [0, 2500, 5000, 7499, 9999]
     assert evenly_spaced(3, 24).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("draw", [lambda rows, file: figures.curves(rows, "test", file), figures.theta_curves])
+@pytest.mark.parametrize("epochs", [1, 2, 3, 50])
+def test_epochs_are_whole_numbers_on_an_axis(
+    draw, epochs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, file: drawn.append(self) or save(self, file))
+    names = [f"{split}_{kind}" for split in ("train", "test") for kind in ("loss", "accuracy")]
+    names += [f"theta_{part}_{kind}" for part in ("scale", "angle", "shift_x", "shift_y") for kind in ("mean", "std")]
+    rows = [dict.fromkeys((*names, "lr", "theta_outside"), 0.5) | {"epoch": 1.0 + i} for i in range(epochs)]
+    draw(rows, tmp_path / "figure.png")
+    for axes in drawn[0].axes:
+        left, right = axes.get_xlim()
+        ticks = [tick for tick in axes.get_xticks() if left <= tick <= right]
+        assert ticks
+        assert all(tick == int(tick) for tick in ticks)
