@@ -1,5 +1,6 @@
 """Conditions that some tests have."""
 
+import importlib.util
 import platform
 
 import pytest
@@ -14,4 +15,10 @@ pretends_cuda = pytest.mark.skipif(
 inductor_compiles_bfloat16 = pytest.mark.skipif(
     torch.backends.cpu.get_cpu_capability() == "DEFAULT" and platform.machine() in ("x86_64", "AMD64"),
     reason="torch's own fault: the C++ that Inductor writes for bfloat16 does not compile without vector instructions",
+)
+
+# pip's wheels for Linux: others have no compiler for Triton
+BUILD = (torch.version.cuda is not None, importlib.util.find_spec("triton") is not None, torch.__version__[:5])
+builds_kernels = pytest.mark.skipif(
+    BUILD != (True, True, "2.14."), reason="needs private parts of torch 2.14, built with CUDA, and Triton"
 )
