@@ -64,7 +64,7 @@ def write_report(folder: Path) -> Path:
             selection=_selection(config, summary),
             figures=drawn,
             log=_last_epochs((folder / "train.log").read_text("utf-8")),
-            facts=_facts(config, environment),
+            facts=facts(config, environment),
         )
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # a file was changed
         wanted = "must be that of a finished run; what its files hold cannot be drawn"
@@ -155,7 +155,9 @@ def _last_epochs(log: str) -> str:
     return log[starts[-LAST_EPOCHS:][0] :].rstrip()
 
 
-def _facts(config: dict[str, Any], environment: dict[str, Any]) -> list[tuple[str, str]]:
+def facts(config: dict[str, Any], environment: dict[str, Any]) -> list[tuple[str, str]]:
+    """What was asked, what that came to, and what it ran on: a name and a value each."""
+
     def plain(value: object) -> str:
         return json.dumps(value) if isinstance(value, dict | list) else str(value)
 

@@ -218,14 +218,18 @@ def weights_of_vit_b16() -> dict[str, Tensor]:
     return model.state_dict()
 
 
-@pytest.fixture(scope="module", params=[32, 224])
+@pytest.fixture(scope="module", params=[(32, 12), (224, 2)], ids=["32 pixels", "224 pixels, two blocks"])
 def vit_b16(request: pytest.FixtureRequest, weights_of_vit_b16: dict[str, Tensor]) -> dict[torch.dtype, Case]:
-    """ViT-B/16 with ten classes and the same weights in both types, and what it computes of one image."""
-    side, cases = request.param, {}
+    """ViT-B/16 with ten classes and the same weights in both types, and what it computes of one image.
+
+    All twelve blocks at 32 pixels, where they are quick, and two of them where there are 197 tokens.
+    """
+    (side, depth), cases = request.param, {}
     positions = weights_of_vit_b16["embeddings.pos_embed"][:, : 1 + (side // 16) ** 2]
     for dtype in BOUND:
-        model = VisionTransformer.from_preset("b16", image_size=side, device="meta").eval()
-        state = weights_of_vit_b16 | {"embeddings.pos_embed": positions}
+        model = VisionTransformer.from_preset("b16", image_size=side, depth=depth, device="meta").eval()
+        names = model.state_dict().keys()
+        state = {name: weights_of_vit_b16[name] for name in names} | {"embeddings.pos_embed": positions}
         model.load_state_dict({name: value.to(dtype) for name, value in state.items()}, assign=True)
         x = random_images(0, 1, 3, side, side, dtype=torch.float32).to(dtype)
         cases[dtype] = Case(model, x, seen_by_the_kit(model, x))
