@@ -17,7 +17,8 @@ $(READY): pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
-SUITE = $(BIN)/python -m pytest -q -n 2 --dist worksteal
+# two processes on two cores: what they start has one thread too
+SUITE = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 # kernels for GPUs that are not there take half a minute to build, and depend on torch alone: `make test-elsewhere`
 KERNELS = tests/test_kernels.py
@@ -29,7 +30,7 @@ test: $(READY)  ## run the test suite (two minutes on two cores)
 AVX2 = ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
 
 test-elsewhere: $(READY)  ## run the suite as other CPUs would, and build kernels for two GPUs; ARGS="-m numerics" for less
-	$(AVX2) $(SUITE) --ignore $(KERNELS) $(ARGS)
+	env $(AVX2) $(SUITE) --ignore $(KERNELS) $(ARGS)
 	ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest -q --threads 2 --ignore $(KERNELS) $(ARGS)
 	$(BIN)/python -m pytest -q $(KERNELS)
 
