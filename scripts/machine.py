@@ -93,7 +93,7 @@ class Machine:
     @property
     def dtype(self) -> torch.dtype:
         """The type in which products are fast, and precise enough to train with."""
-        return torch.bfloat16 if self.fast_at_bfloat16 else torch.float32
+        return getattr(torch, self.precision("auto"))
 
     def compiled(self, asked: str, pays_on_cpu: bool, steps: int) -> bool:
         """Whether a run is compiled; ``auto`` is yes where that was measured to pay.
