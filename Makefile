@@ -21,7 +21,7 @@ $(READY): pyproject.toml
 SUITE = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 # kernels for GPUs that are not there take half a minute to build, and depend on torch alone: `make test-elsewhere`
-KERNELS = tests/test_kernels.py
+KERNELS = tests/components/test_kernels.py
 
 test: $(READY)  ## run the test suite (two minutes on two cores)
 	$(SUITE) --ignore $(KERNELS) $(ARGS)
@@ -43,11 +43,11 @@ test-random: $(READY)  ## run the suite in random order; ARGS=--randomly-seed=1 
 # the oldest of everything that the components and their tests need; TORCH=2.11 is another torch in its place
 OLDEST := .venv-$(or $(TORCH),oldest)
 BOUNDS  = $(shell grep -E '^(dependencies|contract) =' pyproject.toml | grep -oE '[a-z-]+>=[0-9.]+' | sed 's/>=/==/')
-TESTED  = $(patsubst components/%.py,tests/test_%.py,$(filter-out %/__init__.py,$(wildcard components/*.py)))
+TESTED  = $(patsubst components/%.py,tests/components/test_%.py,$(filter-out %/__init__.py,$(wildcard components/*.py)))
 
 test-oldest: BIN = $(OLDEST)/bin
 test-oldest: $(OLDEST)/ready  ## hold the contract with the oldest versions that pyproject.toml allows, or TORCH=2.11
-	$(SUITE) tests/test_contract.py $(TESTED) $(ARGS)
+	$(SUITE) tests/contract/test_contract.py $(TESTED) $(ARGS)
 
 $(OLDEST)/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13) and "Python 3.10 to 3.12 is needed for versions as old as these; PYTHON=python3.12")'
@@ -57,16 +57,16 @@ $(OLDEST)/ready: pyproject.toml
 	@touch $@
 
 test-gpu: $(READY)  ## hold the contract on a CUDA device, train, resume and use both models there, TF32 off
-	@$(BIN)/python -m pytest -q --device cuda tests/test_contract.py tests/test_gpu.py tests/test_compiled.py $(ARGS)
+	@$(BIN)/python -m pytest -q --device cuda tests/contract/test_contract.py tests/scripts/test_gpu.py tests/scripts/training/test_compiled.py $(ARGS)
 
 gpu-check:  ## find out in ten minutes what a GPU does, with the torch of PYTHON and no setup; OUT= DATA= WHEELS= ARGS=--rehearse
 	@$(PYTHON) -m benchmarks.gpu_check $(foreach flag,OUT DATA WHEELS,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z) '$($(flag))')) $(ARGS)
 
 torture: $(READY)  ## kill runs of both scripts 50 times, and compare their ends; ARGS="--kills 5 --seed 1" repeats some
-	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.scripts.torture $(ARGS)
 
 mutants: $(READY)  ## change components/ in a thousand places, one at a time: the suite must notice (half an hour)
-	$(BIN)/python -m tests.survivors
+	$(BIN)/python -m tests.mutation.survivors
 
 coverage: $(READY)  ## measure lines and branches: all of components/, at least 90 % of scripts/
 	$(SUITE) --cov --cov-report= $(ARGS)
@@ -120,13 +120,13 @@ train-vit: $(READY)  ## train a Vision Transformer; the same, and WEIGHTS=
 	@$(RUN) -m scripts.train_vit $(FLAGS) $(if $(WEIGHTS),--weights '$(WEIGHTS)') $(ARGS)
 
 contract: $(READY)  ## write the table component x contract in tests/README.md anew
-	$(BIN)/python -m tests.table
+	$(BIN)/python -m tests.contract.table
 
 tables: $(READY)  ## write the result tables in README.md anew from scripts/results/
-	$(BIN)/python -m scripts.tables
+	$(BIN)/python -m scripts.pages.tables
 
 pictures: $(READY)  ## draw the pictures of the pages anew
-	$(BIN)/python -m scripts.pictures
+	$(BIN)/python -m scripts.pages.pictures
 
 clean:  ## remove the virtual environment and caches; data/ and runs/ stay
 	rm -rf $(VENV) .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage build mutants *.egg-info

@@ -4,7 +4,7 @@ python -m benchmarks.bench_peers --only "b/16 training"
 """
 
 from benchmarks.options import PeerOptions
-from scripts.command_line import parse, run
+from scripts.system.command_line import parse, run
 
 
 def main(options: PeerOptions) -> None:

@@ -4,7 +4,7 @@ python -m benchmarks.breakdown
 """
 
 from benchmarks.options import BreakdownOptions
-from scripts.command_line import parse, run
+from scripts.system.command_line import parse, run
 
 
 def main(options: BreakdownOptions) -> None:

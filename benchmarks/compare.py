@@ -7,7 +7,7 @@ make bench-compare BASE=main~3                            # any commit
 import sys
 
 from benchmarks.options import CompareOptions
-from scripts.command_line import parse, run
+from scripts.system.command_line import parse, run
 
 
 def main(options: CompareOptions) -> None:

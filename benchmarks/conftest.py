@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import machine
-from benchmarks.devices import ready
-from benchmarks.plan import Plan, as_records, plan
-from scripts.devices import clock
-from scripts.files import write_whole
-from scripts.machine import this_machine
+from benchmarks.grid.plan import Plan, as_records, plan
+from benchmarks.measure import machine
+from benchmarks.measure.devices import ready
+from scripts.system.devices import clock
+from scripts.system.files import write_whole
+from scripts.system.machine import this_machine
 
 
 class Results:

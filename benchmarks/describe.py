@@ -6,7 +6,7 @@ python -m benchmarks.describe
 import json
 from dataclasses import dataclass
 
-from scripts.command_line import option, parse, run
+from scripts.system.command_line import option, parse, run
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ def main(options: Options) -> None:
         InputError: If a name is not there.
     """
     # here, since these import torch, and the flags were to be read before
-    from benchmarks.devices import ready
-    from benchmarks.machine import description, peaks
-    from benchmarks.records import target, write
+    from benchmarks.measure.devices import ready
+    from benchmarks.measure.machine import description, peaks
+    from benchmarks.measure.records import target, write
 
     device = ready(options.device)
     content = description(device) | {"peaks": peaks(device)}

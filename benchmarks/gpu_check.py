@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
-from scripts.command_line import option, parse, positive, run
-from scripts.errors import InputError
+from scripts.system.command_line import option, parse, positive, run
+from scripts.system.errors import InputError
 
 ROOT = Path(__file__).parent.parent
 PASSED, FAILED, CUT_OFF, LEFT_OUT, RUNNING = "passed", "failed", "cut off", "left out", "running"
@@ -87,10 +87,10 @@ def steps(out: Path, data: str) -> list[Step]:
              ("-m", "benchmarks.describe", "--out", str(out / "machine.json")),
              ("-m", "benchmarks.describe", "--device", "cpu", "--out", str(out / "machine.json")), ("numpy",)),
         Step("contract", "do the components keep every promise there?", 170,
-             (*PYTEST, "tests/test_contract.py", "--device", "cuda"),
-             (*PYTEST, "tests/test_contract.py", "-k", "MLP and not compiles"), tested),
+             (*PYTEST, "tests/contract/test_contract.py", "--device", "cuda"),
+             (*PYTEST, "tests/contract/test_contract.py", "-k", "MLP and not compiles"), tested),
         Step("runs", "do both models train, resume and predict there?", 90,
-             (*PYTEST, "tests/test_gpu.py", "--device", "cuda"), (*PYTEST, "tests/test_gpu.py"),
+             (*PYTEST, "tests/scripts/test_gpu.py", "--device", "cuda"), (*PYTEST, "tests/scripts/test_gpu.py"),
              (*tested, *trained)),
         Step("train-stn", "how fast is a whole run of the spatial transformer?", 60,
              (*stn, "--device", "cuda", "--epochs", "5"), (*stn, *few, "--epochs", "1"), trained),

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from scripts.command_line import argument, option, positive, whole
+from scripts.system.command_line import argument, option, positive, whole
 
 
 @dataclass(frozen=True)

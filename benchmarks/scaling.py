@@ -4,7 +4,7 @@ python -m benchmarks.scaling
 """
 
 from benchmarks.options import ScalingOptions
-from scripts.command_line import parse, run
+from scripts.system.command_line import parse, run
 
 
 def main(options: ScalingOptions) -> None:

@@ -13,13 +13,14 @@ from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
-from benchmarks.modes import MODES
-from benchmarks.timing import interleaved, warm_up
-from scripts.batches import channel_statistics, resized, shuffled, training_batches
-from scripts.data import Split
-from scripts.image_tree import SPLITS, read_image_tree
-from scripts.machine import this_machine
-from scripts.models import STNClassifier, VisionTransformer
+from benchmarks.measure.modes import MODES
+from benchmarks.measure.timing import interleaved, warm_up
+from scripts.data.batches import channel_statistics, resized, shuffled, training_batches
+from scripts.data.datasets import Split
+from scripts.data.image_tree import SPLITS, read_image_tree
+from scripts.models.stn import STNClassifier
+from scripts.models.vit import VisionTransformer
+from scripts.system.machine import this_machine
 from scripts.train_stn import RECIPES as STN_RECIPES
 from scripts.train_vit import RECIPES as VIT_RECIPES
 

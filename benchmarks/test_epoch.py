@@ -7,16 +7,16 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch.nn import functional as F
 
-from scripts.batches import channel_statistics, shuffled, training_batches
-from scripts.data import Split
-from scripts.devices import clock
-from scripts.machine import Machine, this_machine
-from scripts.models import STNClassifier
-from scripts.run_folder import RunFolder
-from scripts.signals import Asked
-from scripts.subject_stn import OPTIMIZERS
+from scripts.data.batches import channel_statistics, shuffled, training_batches
+from scripts.data.datasets import Split
+from scripts.models.stn import STNClassifier
+from scripts.run.folder import RunFolder
+from scripts.subjects.stn import OPTIMIZERS
+from scripts.system.devices import clock
+from scripts.system.machine import Machine, this_machine
+from scripts.system.signals import Asked
 from scripts.train_stn import RECIPES
-from scripts.training import Trainer
+from scripts.training.trainer import Trainer
 
 LIMIT = 1.1
 CHECKPOINT_LIMIT = 0.01  # of an epoch of CIFAR-10

@@ -7,11 +7,11 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.cells import DTYPES, Cell, grid, prepared
-from benchmarks.memory import peak_bytes
-from benchmarks.oracle import FEW
-from benchmarks.timing import affordable, repeats, sample, warm_up
-from benchmarks.workloads import ROWS
+from benchmarks.grid.cells import DTYPES, Cell, grid, prepared
+from benchmarks.grid.workloads import ROWS
+from benchmarks.measure.memory import peak_bytes
+from benchmarks.measure.oracle import FEW
+from benchmarks.measure.timing import affordable, repeats, sample, warm_up
 
 SECONDS = 0.5  # of timing, for each cell
 

@@ -6,9 +6,9 @@ python -m scripts.convert ViT-B_16.npz model.safetensors --family huggingface
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.command_line import argument, option, parse, run, whole
-from scripts.errors import InputError
-from scripts.weight_names import FAMILIES
+from scripts.system.command_line import argument, option, parse, run, whole
+from scripts.system.errors import InputError
+from scripts.weights.names import FAMILIES
 
 
 @dataclass
@@ -31,10 +31,10 @@ def main(options: Options) -> None:
         InputError: If something is at the target already, or the source cannot be read or written that way.
     """
     # here, since these import torch, and the flags were to be read before
-    from scripts.checkpoints import read_weights, write_weights
-    from scripts.models import heads_of_width
-    from scripts.weight_families import HEAD, sizes
-    from scripts.weight_files import check_suffix
+    from scripts.models.vit import heads_of_width
+    from scripts.weights.families import HEAD, sizes
+    from scripts.weights.files import check_suffix
+    from scripts.weights.pretrained import read_weights, write_weights
 
     source, target = Path(options.source), Path(options.target)
     check_suffix(target)

@@ -3,56 +3,29 @@
 import dataclasses
 import json
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
 
-from scripts.batches import channel_statistics, resized
-from scripts.command_line import as_flags, parse
-from scripts.data import Dataset, Split, load
-from scripts.devices import choose_device, keep_freed_memory, passed_over
-from scripts.errors import Diverged, InputError, Stopped
-from scripts.files import read_torch
-from scripts.findings import classification_findings, evenly_spaced
-from scripts.machine import Machine, this_machine
-from scripts.processes import Processes
-from scripts.recipes import Recipe, RunOptions
-from scripts.run_folder import RunFolder, WatchedFolder, environment, read_config
-from scripts.training import Predict, Trainer
-from scripts.transforms import Normalise
+from scripts.data.batches import channel_statistics, resized
+from scripts.data.datasets import Dataset, Split, load
+from scripts.recipes.recipe import Recipe, RunOptions
+from scripts.run.findings import classification_findings, evenly_spaced
+from scripts.run.folder import RunFolder, WatchedFolder, environment, read_config
+from scripts.subjects.subject import Subject
+from scripts.system.command_line import as_flags, parse
+from scripts.system.devices import choose_device, keep_freed_memory, passed_over
+from scripts.system.errors import Diverged, InputError, Stopped
+from scripts.system.files import read_torch
+from scripts.system.machine import Machine, this_machine
+from scripts.system.processes import Processes
+from scripts.training.trainer import Trainer
 
 AnyOptions = TypeVar("AnyOptions", bound=RunOptions)
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Subject:
-    """What an entry trains, and what it has to say of it.
-
-    Args:
-        network: In evaluation images (B, 3, h, w) -> logits.
-        optimizers: Over its parameters.
-        size: Height and width of the images that it takes; others are resized.
-        settings: What else the recipe came to, for config.json and the checkpoints: plain values alone.
-        remarks: Lines for the log before training starts.
-        predict: As in ``Trainer``, where the network reports more than logits.
-        describe: As in ``Trainer``.
-        findings: What the report shows of the network, from uint8 test images of that size and their normalisation.
-    """
-
-    network: nn.Module
-    optimizers: Sequence[torch.optim.Optimizer]
-    size: tuple[int, int]
-    settings: dict[str, Any]
-    remarks: Sequence[str] = ()
-    predict: Predict | None = None
-    describe: Callable[[Tensor], tuple[dict[str, float], str]] | None = None
-    findings: Callable[[Tensor, Normalise], dict[str, Any]]
 
 
 def conduct(
@@ -120,7 +93,9 @@ def conduct(
     folder.checkpoint("findings.pt", found | subject.findings(chosen, normalise))
     folder.json("summary.json", summary)  # last: with it a run is finished, and its report can be drawn
     folder.announce(dataset.notice)
-    from scripts.page import write_report  # figures and templates take a second, which the first step need not wait for
+    from scripts.run.page import (
+        write_report,  # figures and templates take a second, which the first step need not wait for
+    )
 
     print(f"Report: {write_report(folder.path)}")
     print(json.dumps(summary))

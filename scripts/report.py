@@ -6,7 +6,7 @@ python -m scripts.report runs/<folder>
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.command_line import argument, parse, run
+from scripts.system.command_line import argument, parse, run
 
 
 @dataclass
@@ -18,7 +18,7 @@ class Options:
 
 def main(options: Options) -> None:
     """Draw the report of that folder."""
-    from scripts.page import write_report  # it imports torch and matplotlib, and the flags were to be read before
+    from scripts.run.page import write_report  # it imports torch and matplotlib, and the flags were to be read before
 
     print(write_report(Path(options.folder)))
 

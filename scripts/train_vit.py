@@ -7,15 +7,15 @@
 What to expect on CIFAR-10 stands in README.md, made from the run files in scripts/results/.
 """
 
-from scripts.command_line import parse, run
-from scripts.recipes_vit import RECIPES, Options
+from scripts.recipes.vit import RECIPES, Options
+from scripts.system.command_line import parse, run
 
 
 def main(options: Options) -> None:
     """Data -> network -> loop -> run folder -> report."""
     # here, since these import torch, and the flags were to be read before
     from scripts.experiment import conduct
-    from scripts.subject_vit import subject
+    from scripts.subjects.vit import subject
 
     conduct(options, RECIPES, subject)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import Phase, settings
 
-from tests import torch_faults
+from tests.support import torch_faults
 
 settings.register_profile("dev", max_examples=15, deadline=None, print_blob=True)
 settings.register_profile("ci", settings.get_profile("dev"), derandomize=True)
@@ -62,11 +62,11 @@ def device(pytestconfig: pytest.Config) -> torch.device:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """After a run of the whole contract: what covers each of its cells, and what was skipped here and why."""
-    from tests import table
-    from tests.contract import contract_tests
+    from tests.contract import table
+    from tests.contract.items import contract_tests
 
     reports = [report for key in ("passed", "failed", "skipped") for report in terminalreporter.stats.get(key, ())]
-    contract = [report for report in reports if "tests/test_contract.py::" in report.nodeid]
+    contract = [report for report in reports if "tests/contract/test_contract.py::" in report.nodeid]
     if not set(contract_tests()) <= {re.split(r"::|\[", report.nodeid)[1] for report in contract}:
         return
     terminalreporter.section("component x contract")

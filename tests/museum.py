@@ -12,17 +12,17 @@ import pytest
 import torch
 from einops import EinopsError
 
-from tests import (
+from tests.components import (
     test_attention,
     test_block,
-    test_contract,
     test_encoder,
     test_localization_net,
     test_mlp,
     test_patch_embeddings,
     test_spatial_transformer,
 )
-from tests.cases import CASES, Refusal
+from tests.contract import test_contract
+from tests.contract.cases import CASES, Refusal
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,15 @@ import ast
 import json
 import subprocess
 import sys
+from collections import Counter
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from shutil import copy
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.support.sources import ROOT, dotted, imports, modules
+
 SIBLINGS = {  # component -> components it may import
     "localization_net": set(),
     "spatial_transformer": set(),
@@ -19,11 +22,21 @@ SIBLINGS = {  # component -> components it may import
     "block": {"attention", "mlp"},
     "encoder": {"block"},
 }
-ENTRIES = {"train_stn", "train_vit", "convert", "report"}
-KNOWS_NO_TRAINING = {"data", "download", "image_tree", "batches", "page", "figures", "findings", "theta",
-                     "attention_maps", "archives", "evaluation", "processes", "checkpoints", "files",
-                     "weight_families", "weight_files", "weight_names", "cifar10_batches", "transforms", "recipes",
-                     "recipes_stn", "recipes_vit"}  # fmt: skip
+KNOWS = {  # room of scripts -> rooms that it may import; all know the components, and the entries know everything
+    "system": set(),
+    "data": {"system"},
+    "models": set(),
+    "weights": {"system", "models"},
+    "run": {"system", "models"},
+    "training": {"system", "data", "run"},
+    "recipes": {"system", "data"},
+    "subjects": {"system", "data", "models", "weights", "run", "training", "recipes"},
+    "pages": {"system", "data", "models", "run"},
+}
+FLOORS = {"components": set(), "scripts": {"components"}, "benchmarks": {"components", "scripts"},
+          "tests": {"components", "scripts", "benchmarks"}}  # fmt: skip
+MOST_FILES = {"scripts": 10}  # directly in that folder
+MOST_FILES_IN_A_ROOM = 14
 CALLS = {  # of what was copied: how it is built and what it is given
     "localization_net": ("LocalizationNet(3, 6)", (2, 3, 32, 32)),
     "spatial_transformer": ("SpatialTransformer(nn.Sequential(nn.Flatten(), nn.Linear(192, 6)))", (2, 3, 8, 8)),
@@ -45,22 +58,6 @@ for name, (build, shape) in json.loads(sys.argv[1]).items():
     shapes[name] = [list(output.shape), module.__file__]
 print(json.dumps(shapes))
 """
-
-
-def imports(path: Path) -> set[str]:
-    """Dotted names of everything a file imports, at its top or inside a function."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        if isinstance(node, ast.ImportFrom):
-            module = f"{path.parent.name}.{node.module}" if node.level else node.module
-            found |= {module} | {f"{module}.{alias.name}" for alias in node.names}
-    return found
-
-
-def modules(folder: str) -> list[Path]:
-    return sorted(path for path in (ROOT / folder).glob("*.py") if path.stem != "__init__")
 
 
 def packages(names: set[str]) -> set[str]:
@@ -93,21 +90,55 @@ def test_a_component_names_its_children_by_their_place_beside_it_and_its_license
     assert "import components" not in source
 
 
-@pytest.mark.parametrize("path", modules("scripts"), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", modules("scripts"), ids=dotted)
 def test_scripts_name_what_they_import_in_full(path: Path) -> None:
     assert not any(
         isinstance(node, ast.ImportFrom) and node.level for node in ast.walk(ast.parse(path.read_text("utf-8")))
     )
 
 
-@pytest.mark.parametrize("path", modules("scripts"), ids=lambda path: path.stem)
-def test_scripts_know_components_and_never_an_entry(path: Path) -> None:
-    names = imports(path)
-    assert not packages(names) & {"tests", "benchmarks"}
-    known = {name.split(".")[1] for name in names if name.startswith("scripts.")}
-    assert not known & (ENTRIES - {path.stem})
-    if path.stem in KNOWS_NO_TRAINING:
-        assert "training" not in known
+@pytest.mark.parametrize("floor", FLOORS)
+def test_imports_run_down_only(floor: str) -> None:
+    for path in modules(floor):
+        assert packages(imports(path)) & FLOORS.keys() <= FLOORS[floor] | {floor}, path
+
+
+def room(path: Path) -> str:
+    """The folder of scripts that a file lies in; empty for the entries."""
+    return "/".join(path.relative_to(ROOT / "scripts").parts[:-1])
+
+
+def test_every_room_of_the_scripts_is_in_the_rules_and_the_other_way_round() -> None:
+    assert {room(path) for path in modules("scripts")} == {*KNOWS, ""}
+
+
+@pytest.mark.parametrize("path", [path for path in modules("scripts") if room(path)], ids=dotted)
+def test_a_room_knows_the_rooms_below_it_and_no_entry(path: Path) -> None:
+    known = {name.split(".")[1] for name in imports(path) if name.startswith("scripts.")}
+    assert known <= KNOWS[room(path)] | {room(path)}
+
+
+def cycle(graph: dict[str, set[str]]) -> list[str]:
+    """Modules that import each other in a circle; none where there is no such circle."""
+    try:
+        [*TopologicalSorter(graph).static_order()]
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_no_module_imports_itself_on_a_way_round() -> None:
+    files = [path for floor in FLOORS for path in modules(floor)]
+    names = {dotted(path) for path in files}
+    assert cycle({dotted(path): imports(path) & names for path in files}) == []
+    assert cycle({"a": {"b"}, "b": {"c"}, "c": {"a"}}) != []
+
+
+@pytest.mark.parametrize("floor", ["scripts", "benchmarks", "tests"])
+def test_no_folder_is_crowded(floor: str) -> None:
+    counts = Counter(path.parent for path in (ROOT / floor).rglob("*.py"))
+    assert counts[ROOT / floor] <= MOST_FILES.get(floor, MOST_FILES_IN_A_ROOM)
+    assert max(counts.values()) <= MOST_FILES_IN_A_ROOM
 
 
 def test_every_component_is_exported_under_its_class_name() -> None:

@@ -13,7 +13,7 @@ import hypothesis
 import pytest
 
 import components
-from tests.cases import CASES
+from tests.contract.cases import CASES
 from tests.museum import MUSEUM, Exhibit
 
 HUNG = [(room, exhibit) for room, exhibits in MUSEUM.items() for exhibit in exhibits]

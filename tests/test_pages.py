@@ -6,16 +6,36 @@ from pathlib import Path
 
 import pytest
 
-from scripts import tables
+from scripts.pages import tables
+from scripts.pages.markdown import rewritten
+from scripts.pages.trees import tree
+from tests.support.sources import ROOT
 
-ROOT = Path(__file__).parent.parent
 PAGES = sorted(path for path in ROOT.glob("**/*.md") if not {".venv", ".pytest_cache", "mutants"} & {*path.parts})
+BEGIN = "<!-- a, made by `make tables` -->"
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
-def test_the_result_tables_are_those_of_the_result_files() -> None:
-    page = tables.README.read_text("utf-8")
-    assert page == tables.with_tables(page), "run `make tables`"
+def test_lists_of_files_and_tables_of_results_are_those_of_the_files() -> None:
+    assert tables.pages() == {page: page.read_text("utf-8") for page in tables.pages()}, "run `make tables`"
+
+
+def test_a_list_of_files_has_every_module_of_every_room(tmp_path: Path) -> None:
+    (tmp_path / "room").mkdir()
+    (tmp_path / "entry.py").write_text('"""What people type.\n\nMore of it."""')
+    (tmp_path / "room" / "__init__.py").write_text('"""What is in it."""')
+    (tmp_path / "room" / "part.py").write_text('"""One part."""')
+    assert tree(tmp_path).splitlines() == [
+        "- [entry.py](entry.py): What people type.",
+        "- **[room/](room/)**: What is in it.",
+        "  - [part.py](room/part.py): One part.",
+    ]
+
+
+@pytest.mark.parametrize("page", ["", f"{BEGIN}\n", 2 * f"{BEGIN}\n<!-- end of a -->"])
+def test_a_page_without_the_marks_is_refused(page: str) -> None:
+    with pytest.raises(ValueError, match="<!-- a, made by"):
+        rewritten(page, "a", "new")
 
 
 @pytest.mark.parametrize("entry", tables.TABLES)
@@ -58,6 +78,6 @@ def test_every_make_target_exists(page: Path) -> None:
 
 @each_page
 def test_no_line_is_too_long_to_read(page: Path) -> None:
-    text = page.read_text("utf-8")
+    text = re.sub(r"<!-- the files, made by.*?<!-- end of the files -->", "", page.read_text("utf-8"), flags=re.DOTALL)
     long = [line for line in text.splitlines() if len(line) > 125 and not line.startswith("|") and "http" not in line]
     assert long == []

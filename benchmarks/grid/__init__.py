@@ -1,0 +1,1 @@
+"""The cells of `make bench`, and which of them a machine runs."""

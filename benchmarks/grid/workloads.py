@@ -1,0 +1,110 @@
+"""What is timed: every component and both models, in the sizes that people use."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.measure import flops
+from benchmarks.measure.flops import Work
+from components import MLP, Attention, Block, Encoder, LocalizationNet, PatchEmbeddings, SpatialTransformer
+from scripts.models.stn import STNClassifier
+from scripts.models.vit import PRESETS, VisionTransformer
+
+VITS = {"b16-32px": ("b16", 32), "b16-224px": ("b16", 224), "lite-32px": ("lite", 32)}  # name -> preset, pixels
+STNS = {f"{side}px": side for side in (32, 64, 224)}
+
+
+class Fixed(nn.Module):
+    """A localization module without a cost: theta is a parameter."""
+
+    def __init__(self, batch: int) -> None:
+        super().__init__()
+        self.theta = nn.Parameter(torch.eye(2, 3) + 0.1 * torch.randn(batch, 2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.theta[: x.shape[0]]
+
+
+def channels_last(module: nn.Module) -> nn.Module:
+    """In the order of memory that its run uses."""
+    return module.to(memory_format=torch.channels_last)
+
+
+def nowhere_zero(module: nn.Module) -> nn.Module:
+    """Draw weights that start at zero: a head of zeros hides all that comes before it."""
+    for parameter in module.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.02)
+    return module
+
+
+@dataclass(frozen=True)
+class Row:
+    """A component or model of one size.
+
+    Args:
+        build: Makes it for so many images.
+        shape: Of one image, or of its tokens, which need a gradient.
+        work: What it has to do for so many images.
+    """
+
+    build: Callable[[int], nn.Module]
+    shape: tuple[int, ...]
+    work: Callable[[int], Work]
+
+
+def rows() -> dict[str, Row]:
+    """All of them by name."""
+    found: dict[str, Row] = {}
+    for name, side in STNS.items():
+        image = (3, side, side)
+        found |= {
+            f"LocalizationNet-{name}": Row(
+                lambda _: LocalizationNet(), image, partial(flops.localization_net, side=side)
+            ),
+            f"SpatialTransformer-{name}": Row(
+                lambda batch: SpatialTransformer(Fixed(batch)), image, partial(flops.warp, side=side)
+            ),
+            f"STNClassifier-{name}": Row(
+                lambda _: STNClassifier(dropout=0.0), image, partial(flops.stn_classifier, side=side)
+            ),
+        }
+    for name, (preset, side) in VITS.items():
+        found |= {f"{kind}-{name}": row for kind, row in vision_transformer_rows(preset, side).items()}
+    return found
+
+
+def vision_transformer_rows(preset: str, side: int) -> dict[str, Row]:
+    """The network and its parts, at one size."""
+    patch, dim, heads, mlp_dim, depth = (
+        PRESETS[preset][key] for key in ("patch_size", "dim", "num_heads", "mlp_dim", "depth")
+    )
+    image, tokens = (3, side, side), (1 + (side // patch) ** 2, dim)
+    wide: dict[str, Any] = {"tokens": tokens[0], "dim": dim}
+    deep: dict[str, Any] = wide | {"mlp_dim": mlp_dim, "depth": depth}
+    whole: dict[str, Any] = {"side": side, "patch": patch, "dim": dim, "mlp_dim": mlp_dim, "depth": depth}
+    return {
+        "PatchEmbeddings": Row(
+            lambda _: PatchEmbeddings(side, patch, dim=dim),
+            image, partial(flops.patch_embeddings, side=side, patch=patch, dim=dim),
+        ),
+        "Attention": Row(lambda _: Attention(dim, heads), tokens, partial(flops.attention, **wide)),
+        "MLP": Row(lambda _: MLP(dim, mlp_dim), tokens, partial(flops.mlp, **wide, mlp_dim=mlp_dim)),
+        "Block": Row(
+            lambda _: Block(dim, heads, mlp_dim=mlp_dim), tokens, partial(flops.block, **wide, mlp_dim=mlp_dim)
+        ),
+        "Encoder": Row(
+            lambda _: Encoder(dim, depth, num_heads=heads, mlp_dim=mlp_dim), tokens, partial(flops.encoder, **deep)
+        ),
+        "VisionTransformer": Row(
+            lambda _: VisionTransformer.from_preset(preset, image_size=side, dropout=0.0),
+            image, partial(flops.vision_transformer, **whole),
+        ),
+    }  # fmt: skip
+
+
+ROWS = rows()

@@ -1,0 +1,50 @@
+"""How much memory work takes beside its weights."""
+
+import itertools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.measure.timing import Call
+
+
+def peak_bytes(call: Call, module: nn.Module, x: Tensor) -> int:
+    """Bytes at the highest point of one call, beyond those of before. The call is warm already.
+
+    Gradients of the call before are thrown away first. They count to this one, which makes such itself.
+    """
+    forget_gradients(module, x)
+    device = x.device
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        call()
+        return torch.cuda.max_memory_allocated(device) - before
+    with torch.autograd.profiler.profile(profile_memory=True) as profile:
+        call()
+    events = [event for event in profile.kineto_results.events() if event.name() == "[memory]"]
+    steps = (event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
+    return max(itertools.accumulate(steps, initial=0))
+
+
+def forget_gradients(module: nn.Module, x: Tensor) -> None:
+    """Throw them away, those of the parameters and that of the input."""
+    module.zero_grad(set_to_none=True)
+    x.grad = None
+
+
+def kept_bytes(forward: Callable[[], Tensor], module: nn.Module) -> int:
+    """What a forward pass keeps for its backward pass, beside the parameters: the same on every device."""
+    storages: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        output = forward()
+    own = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
+    del output  # only now: while it lives, no place is used twice
+    return sum(size for place, size in storages.items() if place not in own)

@@ -1,0 +1,1 @@
+"""Other libraries' modules beside the kit's."""

@@ -1,0 +1,292 @@
+"""The same work by other libraries: same sizes, same weights, same inputs.
+
+A row is one piece of work and everyone who does it, the kit first. Where a peer does more than the others do, that part
+is taken out of it, and said beside it. jeonsworld's ViT-pytorch is on no package index, so it is not here.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import timm
+import torch
+import torchvision
+import transformers
+from einops import rearrange
+from kornia.geometry.transform import warp_affine
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.vision_transformer import EncoderBlock
+from transformers.models.vit.modeling_vit import ViTEmbeddings
+from transformers.utils.logging import disable_progress_bar
+from vit_pytorch import vit as vit_pytorch
+
+from benchmarks.grid.workloads import Fixed
+from benchmarks.peers import modules as wrapped
+from benchmarks.peers.modules import CLASSES, NORM
+from benchmarks.peers.weights import drawn, loaded, renamed, with_our_parts
+from components import MLP, Attention, Block, Encoder, LocalizationNet, PatchEmbeddings, SpatialTransformer
+from scripts.models.stn import STNClassifier
+from scripts.models.vit import PRESETS, VisionTransformer
+from scripts.train_vit import RECIPES
+from scripts.weights.families import to_family
+
+KIT = "kit"
+ASKED = frozenset({"inference"})
+# our names, and those of others: of a block, and of the tutorial's localization
+TORCH = {"attn.qkv.": "self_attn.in_proj_", "attn.proj.": "self_attn.out_proj.", "mlp.fc": "linear"}
+TORCHVISION = {
+    "norm": "ln_", "attn.qkv.": "self_attention.in_proj_", "attn.proj.": "self_attention.out_proj.",
+    "mlp.fc1.": "mlp.0.", "mlp.fc2.": "mlp.3.",
+}  # fmt: skip
+VIT_PYTORCH = {
+    "norm1.": "0.norm.", "attn.qkv.": "0.to_qkv.", "attn.proj.": "0.to_out.0.",
+    "norm2.": "1.net.0.", "mlp.fc1.": "1.net.1.", "mlp.fc2.": "1.net.4.",
+}  # fmt: skip
+TUTORIAL_LOCALIZATION = {"conv1.": "0.", "conv2.": "3.", "fc1.": "7.", "fc2.": "9."}
+
+Modules = dict[str, nn.Module]  # library -> its module, the kit's first
+
+
+class Row(NamedTuple):
+    """One piece of work.
+
+    Args:
+        name: What it is, and of what size.
+        build: Everyone who does it, with the same weights.
+        shape: Of one sample.
+        inference: Samples at once.
+        training: Samples at once in a training step.
+        whole: Whether an optimizer belongs to it; the training step of a component ends with its backward pass.
+        float32: Whether only that type is compared: autocast rounds the peers' grids to bfloat16, wrong by pixels.
+        compiled: What the kit compiles by itself: inference by ``for_inference``, training by its recipe on a CPU.
+        channels_last: Whether images and kernels lie that way in memory, as in the kit's own run.
+    """
+
+    name: str
+    build: Callable[[], Modules]
+    shape: tuple[int, ...]
+    inference: int
+    training: int
+    whole: bool = False
+    float32: bool = False
+    compiled: frozenset[str] = frozenset()
+    channels_last: bool = False
+
+
+def rows(*, small: bool = False, batch: int | None = None) -> list[Row]:
+    """All of them, with so many samples at once if it is said; ``small`` ones do the same with next to nothing."""
+    narrow = {"dim": 24, "num_heads": 2, "mlp_dim": 48}
+    width = narrow if small else {key: PRESETS["b16"][key] for key in narrow}
+    sizes = narrow | {"depth": 2} if small else {}
+    batch = batch or (4 if small else None)
+    few, many = (32, batch or 128, batch or 64), (224, batch or 8, batch or 4)  # pixels, images in inference, training
+    found = []
+    models = (("ViT-B/16", "b16", few), ("ViT-B/16", "b16-finetune", many), ("ViT-Lite-7/4", "lite", few))
+    for title, recipe, (side, *batches) in models:
+        model = partial(vision_transformers, RECIPES[recipe].preset, side, **sizes)
+        compiled = ASKED | ({"training"} if RECIPES[recipe].compiled else set())
+        found.append(Row(f"{title}, {side} pixels", model, (3, side, side), *batches, whole=True, compiled=compiled))
+    for side, *batches in (few, many):
+        tokens = 1 + (side // 16) ** 2
+        works = {"Attention": attentions, "MLP": mlps, "Block": blocks, "Encoder of 4": encoders}
+        for title, build in works.items():
+            component = partial(build, **width)
+            found.append(Row(f"{title}, {tokens} tokens", component, (tokens, width["dim"]), *batches))
+        embeddings = partial(patch_embeddings, side, width["dim"])
+        found.append(Row(f"PatchEmbeddings, {side} pixels", embeddings, (3, side, side), *batches))
+    for side, most in ((32, 256), (64, 256), (224, 64)):
+        images = batch or most
+        warp = partial(warps, images, side)
+        found.append(
+            Row(f"SpatialTransformer's warp, {side} pixels", warp, (3, side, side), images, images, float32=True)
+        )
+    convolutions = ((3, 32, 32), batch or 256, batch or 256)
+    found.append(Row("LocalizationNet, 32 pixels", localization_nets, *convolutions, channels_last=True))
+    found.append(
+        Row("STN classifier, 32 pixels", stn_classifiers, *convolutions, whole=True, compiled=ASKED, channels_last=True)
+    )
+    return found
+
+
+def vision_transformers(preset: str, side: int, **options: int) -> Modules:
+    """Classifiers; vit-pytorch's without the two norms around its patches, which no other has."""
+    size = PRESETS[preset] | options | {"dropout": 0.0, "image_size": side}
+    patch, dim, depth, heads, mlp_dim = (size[key] for key in ("patch_size", "dim", "depth", "num_heads", "mlp_dim"))
+    ours = drawn(VisionTransformer(CLASSES, **size))
+    state = ours.state_dict()
+    config = transformers.ViTConfig(
+        image_size=side, patch_size=patch, hidden_size=dim, num_hidden_layers=depth, num_attention_heads=heads,
+        intermediate_size=mlp_dim, num_labels=CLASSES, layer_norm_eps=1e-6, attn_implementation="sdpa",
+    )  # fmt: skip
+    disable_progress_bar()  # of loading weights
+    hugging_face = transformers.ViTForImageClassification.from_pretrained(
+        None, config=config, state_dict=to_family(state, "huggingface", None)
+    )
+
+    def torchvisions() -> nn.Module:
+        return torchvision.models.VisionTransformer(side, patch, depth, heads, dim, mlp_dim, num_classes=CLASSES)
+
+    def timms() -> nn.Module:
+        return timm.models.VisionTransformer(
+            side,
+            patch,
+            embed_dim=dim,
+            depth=depth,
+            num_heads=heads,
+            mlp_ratio=mlp_dim / dim,
+            num_classes=CLASSES,
+        )
+
+    def vit_pytorchs() -> nn.Module:
+        peer = vit_pytorch.ViT(
+            image_size=side, patch_size=patch, num_classes=CLASSES, dim=dim, depth=depth, heads=heads, mlp_dim=mlp_dim,
+            dim_head=dim // heads,
+        )  # fmt: skip
+        peer.to_patch_embedding[1] = peer.to_patch_embedding[3] = nn.Identity()
+        return with_our_parts(peer)
+
+    names = VIT_PYTORCH | {
+        "encoder.": "transformer.", "blocks.": "layers.", "head.": "mlp_head.", "embeddings.cls_token": "cls_token",
+        "embeddings.pos_embed": "pos_embedding", "embeddings.proj.": "to_patch_embedding.2.",
+    }  # fmt: skip
+    theirs = renamed(state, names)
+    theirs |= {name: theirs[name][0] for name in ("cls_token", "pos_embedding")}
+    patches = "to_patch_embedding.2.weight"
+    theirs[patches] = rearrange(theirs[patches], "dim c p1 p2 -> dim (p1 p2 c)")
+    return {
+        KIT: ours,
+        "torchvision": loaded(torchvisions, to_family(state, "torchvision", None)),
+        "timm": loaded(timms, to_family(state, "timm", None)),
+        "vit-pytorch": loaded(vit_pytorchs, theirs),
+        "transformers": wrapped.Logits(hugging_face),
+    }
+
+
+def attentions(dim: int, num_heads: int, mlp_dim: int) -> Modules:
+    """Self-attention; vit-pytorch's without the norm in front of it, which no other has inside."""
+    ours = drawn(Attention(dim, num_heads))
+    state = ours.state_dict()
+
+    def vit_pytorchs() -> nn.Module:
+        peer = vit_pytorch.Attention(dim, heads=num_heads, dim_head=dim // num_heads)
+        peer.norm = nn.Identity()
+        return with_our_parts(peer)
+
+    in_torch = renamed(state, {"qkv.": "in_proj_", "proj.": "out_proj."})
+    return {
+        KIT: ours,
+        "torch": wrapped.SelfAttention(
+            loaded(lambda: nn.MultiheadAttention(dim, num_heads, batch_first=True), in_torch)
+        ),
+        "timm": loaded(lambda: timm.layers.Attention(dim, num_heads, qkv_bias=True), state),
+        "vit-pytorch": loaded(vit_pytorchs, renamed(state, {"qkv.": "to_qkv.", "proj.": "to_out.0."})),
+    }
+
+
+def mlps(dim: int, num_heads: int, mlp_dim: int) -> Modules:
+    """Two linear layers and a GELU; vit-pytorch's without the norm in front of them."""
+    ours = drawn(MLP(dim, mlp_dim))
+    state = ours.state_dict()
+
+    def torchvisions() -> nn.Module:
+        return torchvision.ops.MLP(dim, [mlp_dim, dim], activation_layer=nn.GELU)
+
+    def vit_pytorchs() -> nn.Module:
+        peer = vit_pytorch.FeedForward(dim, mlp_dim)
+        peer.net[0] = nn.Identity()
+        return peer
+
+    return {
+        KIT: ours,
+        "torchvision": loaded(torchvisions, renamed(state, {"fc1.": "0.", "fc2.": "3."})),
+        "timm": loaded(lambda: timm.layers.Mlp(dim, mlp_dim), state),
+        "vit-pytorch": loaded(vit_pytorchs, renamed(state, {"fc1.": "net.1.", "fc2.": "net.4."})),
+    }
+
+
+def blocks(dim: int, num_heads: int, mlp_dim: int) -> Modules:
+    """Attention and MLP, each after a norm and beside a residual path."""
+    ours = drawn(Block(dim, num_heads, mlp_dim=mlp_dim))
+    state = ours.state_dict()
+    return {
+        KIT: ours,
+        "torch": loaded(lambda: wrapped.torch_block(dim, num_heads, mlp_dim), renamed(state, TORCH)),
+        "torchvision": loaded(lambda: EncoderBlock(num_heads, dim, mlp_dim, 0.0, 0.0), renamed(state, TORCHVISION)),
+        "timm": loaded(
+            lambda: timm.models.vision_transformer.Block(
+                dim, num_heads, mlp_ratio=mlp_dim / dim, qkv_bias=True, norm_layer=NORM
+            ),
+            state,
+        ),
+    }
+
+
+def encoders(dim: int, num_heads: int, mlp_dim: int) -> Modules:
+    """Four blocks and a norm."""
+    depth = 4
+    ours = drawn(Encoder(dim, depth, num_heads=num_heads, mlp_dim=mlp_dim))
+    state = ours.state_dict()
+
+    def torchs() -> nn.Module:
+        block = wrapped.torch_block(dim, num_heads, mlp_dim)
+        return nn.TransformerEncoder(block, depth, norm=NORM(dim), enable_nested_tensor=False)
+
+    def vit_pytorchs() -> nn.Module:
+        return with_our_parts(vit_pytorch.Transformer(dim, depth, num_heads, dim // num_heads, mlp_dim))
+
+    return {
+        KIT: ours,
+        "torch": loaded(torchs, renamed(state, TORCH | {"blocks.": "layers."})),
+        "vit-pytorch": loaded(vit_pytorchs, renamed(state, VIT_PYTORCH | {"blocks.": "layers."})),
+    }
+
+
+def patch_embeddings(side: int, dim: int) -> Modules:
+    """Patches as tokens behind a class token, with positions; timm has a module for the first step alone."""
+    ours = drawn(PatchEmbeddings(side, 16, dim=dim))
+    state = ours.state_dict()
+    config = transformers.ViTConfig(image_size=side, patch_size=16, hidden_size=dim)
+    in_transformers = {"pos_embed": "position_embeddings", "proj.": "patch_embeddings.projection."}
+    return {
+        KIT: ours,
+        "timm": loaded(lambda: wrapped.TimmEmbeddings(side, dim), renamed(state, {"proj.": "patches.proj."})),
+        "transformers": loaded(lambda: ViTEmbeddings(config), renamed(state, in_transformers)),
+    }
+
+
+def warps(batch: int, side: int) -> Modules:
+    """An affine warp by parameters; kornia's are in pixels and map the image to the output, the inverse."""
+    ours = SpatialTransformer(Fixed(batch))
+    theta = ours.localization.theta.detach()
+    pixels = torch.tensor([[2 / side, 0, 1 / side - 1], [0, 2 / side, 1 / side - 1], [0, 0, 1]])  # centres, in [-1, 1]
+    square = torch.cat([theta, torch.tensor([0.0, 0.0, 1.0]).expand(batch, 1, 3)], 1)
+    matrix = (pixels.inverse() @ square @ pixels).inverse()[:, :2]
+
+    def tutorials(x: Tensor, theta: Tensor) -> Tensor:
+        return F.grid_sample(x, F.affine_grid(theta, list(x.shape), align_corners=False), align_corners=False)
+
+    def kornias(x: Tensor, matrix: Tensor) -> Tensor:
+        return warp_affine(x, matrix, (side, side), align_corners=False)
+
+    return {
+        KIT: ours,
+        "torch": wrapped.Warp(tutorials, theta),
+        "kornia": wrapped.Warp(kornias, matrix),
+    }
+
+
+def localization_nets() -> Modules:
+    """The tutorial's two branches of layers in one."""
+    ours = drawn(LocalizationNet())
+    return {
+        KIT: ours,
+        "torch": loaded(wrapped.tutorial_localization, renamed(ours.state_dict(), TUTORIAL_LOCALIZATION)),
+    }
+
+
+def stn_classifiers() -> Modules:
+    """The tutorial's network for three channels, without its dropout: everyone draws other numbers."""
+    ours = drawn(STNClassifier(dropout=0.0))
+    names = {f"transformer.localization.{name}": f"localization.{new}" for name, new in TUTORIAL_LOCALIZATION.items()}
+    return {KIT: ours, "torch": loaded(wrapped.TutorialNetwork, renamed(ours.state_dict(), names))}

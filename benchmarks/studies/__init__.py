@@ -1,0 +1,1 @@
+"""What the other commands measure: peers, scaling, breakdown, and two trees in turn."""

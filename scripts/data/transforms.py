@@ -1,0 +1,134 @@
+"""What is done to images before a network sees them, as plain numbers that a recipe can hold.
+
+Recipes are read before torch is there, because flags name them: it is imported where images are changed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+ALL = slice(None)
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """From uint8 to zero mean and unit variance a channel; mean and std are those of images in [0, 1]."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return (x / 255 - mean) / std as float32 in channels-last order, by one multiplication and one addition."""
+        import torch
+
+        if images.device not in self._constants:
+            mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
+            self._constants[images.device] = sent(-mean / std, images.device), sent(1 / (255 * std), images.device)
+        shift, factor = self._constants[images.device]
+        return torch.addcmul(shift, images.to(torch.float32, memory_format=torch.channels_last), factor)
+
+    def undo(self, images: Tensor) -> Tensor:
+        """Return uint8 images."""
+        import torch
+
+        std = torch.tensor(self.std, device=images.device).view(-1, 1, 1)
+        mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)
+        return ((images * std + mean) * 255).round().clamp(0, 255).byte()
+
+    @cached_property
+    def _constants(self) -> dict[torch.device, tuple[Tensor, Tensor]]:
+        """Copied to a device once, not in every batch."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random changes to training images, drawn for every image on its own.
+
+    torchvision's transforms.v2 draw once for a whole batch: every image of it would be mirrored, or none.
+
+    Args:
+        mirror: Mirror left to right with probability one half.
+        shift: Largest shift in pixels, in each direction; what enters the frame is the reflection at its border.
+        crop: Smallest share of the area that is kept of an image: a box of a random size, place and aspect ratio (3/4
+            to 4/3) is stretched to the size of the image, or to ``size``; where that is smaller, it is antialiased.
+        size: Side in pixels of what a crop becomes; None for the image's own.
+    """
+
+    mirror: bool = False
+    shift: int = 0
+    crop: float | None = None
+    size: int | None = None
+
+    def __call__(self, images: Tensor, generator: torch.Generator, share: slice = ALL) -> Tensor:
+        """Return that share of the images, changed, in the same shape; the generator lives on the CPU.
+
+        Draws are made for all of them, whoever does the rest, so that they do not depend on the share.
+        """
+        import torch
+
+        from scripts.data.resampling import resampled
+
+        count, channels, height, width = images.shape
+        draws, images = self.draws(count, height, width, generator)[share], images[share]
+        if draws.shape[1] == 0:
+            return images
+        draws = sent(draws, images.device)
+        if self.mirror:
+            coins, draws = draws[:, 0].bool(), draws[:, 1:]
+            images = torch.where(coins.view(-1, 1, 1, 1), images.flip(-1), images)
+        if self.shift:
+            (down, right), draws = draws[:, :2].split(1, 1), draws[:, 2:]
+            rows = _reflect(torch.arange(height, device=images.device) + down, height)  # (B, H)
+            columns = _reflect(torch.arange(width, device=images.device) + right, width)  # (B, W)
+            images = images.gather(2, rows[:, None, :, None].expand(-1, channels, -1, width))
+            images = images.gather(3, columns[:, None, None, :].expand(-1, channels, height, -1))
+        if self.crop is not None:
+            images = resampled(images, draws, (height, width) if self.size is None else (self.size, self.size))
+        return images
+
+    def draws(self, count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+        """What is drawn for so many images, a row of whole numbers each: all that a device needs, in one tensor.
+
+        Whether it is mirrored; pixels down and to the right; top, left, height and width of its box.
+        """
+        import torch
+
+        drawn = [torch.empty(count, 0, dtype=torch.long)]
+        if self.mirror:
+            drawn.append((torch.rand(count, 1, generator=generator) < 0.5).long())
+        if self.shift:
+            drawn.append(torch.randint(-self.shift, self.shift + 1, (2, count), generator=generator).T)
+        if self.crop is not None:
+            drawn.append(random_boxes(count, height, width, self.crop, generator))
+        return torch.cat(drawn, 1)
+
+
+def random_boxes(count: int, height: int, width: int, least: float, generator: torch.Generator) -> Tensor:
+    """Top, left, height, width (count, 4) of boxes inside the frame: ``least`` to all of its area, where that fits."""
+    import torch
+
+    area = height * width * (least + (1 - least) * torch.rand(count, generator=generator))
+    ratio = (math.log(4 / 3) * (2 * torch.rand(count, generator=generator) - 1)).exp()  # width / height
+    sides = torch.stack([(area / ratio).sqrt(), (area * ratio).sqrt()], 1)
+    frame = torch.tensor([height, width])
+    sides = sides.round().clamp(min=1).minimum(frame)
+    corners = (torch.rand(count, 2, generator=generator) * (frame - sides + 1)).floor()
+    return torch.cat([corners, sides], 1).long()
+
+
+def _reflect(index: Tensor, size: int) -> Tensor:
+    """Fold an index that left 0 .. size - 1 back at the border pixel it crossed."""
+    return (size - 1) - ((size - 1) - index.abs()).abs()
+
+
+def sent(numbers: Tensor, device: torch.device) -> Tensor:
+    """Numbers from the CPU on a device; a GPU fetches them from pinned memory when it gets there, and nobody waits."""
+    return numbers.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else numbers.to(device)

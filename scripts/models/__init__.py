@@ -1,0 +1,1 @@
+"""The networks that the runs train, put together from the components."""

@@ -1,0 +1,130 @@
+"""The Vision Transformer, put together from the components."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from components import Encoder, PatchEmbeddings
+
+# The sizes of the paper's table 1, and the dropout of its pretraining on ImageNet-21k; ``lite`` is ViT-Lite-7/4 of
+# "Escaping the Big Data Paradigm with Compact Transformers" (https://arxiv.org/abs/2104.05704)
+PRESETS: dict[str, dict[str, Any]] = {
+    "b16": {"patch_size": 16, "dim": 768, "depth": 12, "num_heads": 12, "mlp_dim": 3072, "dropout": 0.1},
+    "b32": {"patch_size": 32, "dim": 768, "depth": 12, "num_heads": 12, "mlp_dim": 3072, "dropout": 0.1},
+    "l16": {"patch_size": 16, "dim": 1024, "depth": 24, "num_heads": 16, "mlp_dim": 4096, "dropout": 0.1},
+    "l32": {"patch_size": 32, "dim": 1024, "depth": 24, "num_heads": 16, "mlp_dim": 4096, "dropout": 0.1},
+    "h14": {"patch_size": 14, "dim": 1280, "depth": 32, "num_heads": 16, "mlp_dim": 5120, "dropout": 0.1},
+    "lite": {"image_size": 32, "patch_size": 4, "dim": 256, "depth": 7, "num_heads": 4, "mlp_dim": 512},
+}
+
+
+def heads_of_width(dim: int) -> int | None:
+    """The attention heads of the presets that are so wide."""
+    return next((preset["num_heads"] for preset in PRESETS.values() if preset["dim"] == dim), None)
+
+
+FEWEST_PATCHES = 16  # with fewer, a patch hides from attention most of what there is to see
+
+
+def few_patches_warning(patches: int, size: Sequence[int]) -> str:
+    """What to say of so few patches; nothing where there are enough."""
+    if patches >= FEWEST_PATCHES:
+        return ""
+    return (
+        f"an image of {size[0]}x{size[1]} pixels is only {patches} patches, too few for attention to work with; "
+        "recipe lite, with patches of 4 pixels, learns far more from images as small as these"
+    )
+
+
+def drop_patches(tokens: Tensor, share: float) -> Tensor:
+    """Leave out a share of the patches, other ones of each image: (B, 1 + N, D) -> (B, 1 + (1 - share) N, D)."""
+    batch, count, dim = tokens.shape[0], tokens.shape[1] - 1, tokens.shape[2]
+    kept = torch.rand(batch, count, device=tokens.device).argsort(1)[:, : max(1, round((1 - share) * count))]
+    patches = tokens[:, 1:].gather(1, kept[..., None].expand(-1, -1, dim))
+    return torch.cat([tokens[:, :1], patches], 1)
+
+
+class VisionTransformer(nn.Module):
+    """Patches, encoder and a linear head, as in "An Image is Worth 16x16 Words" (https://arxiv.org/abs/2010.11929).
+
+    The class is read from the class token. The head starts at zero, so that the first prediction is uniform.
+
+    Args:
+        num_classes: Length of the output.
+        image_size: Height and width in pixels that the positions are learned for; the network takes any other.
+        patch_size: Side of a patch in pixels.
+        dim: Width of a token.
+        depth: Number of blocks.
+        num_heads: Number of attention heads in each.
+        mlp_dim: Hidden width of each MLP.
+        in_channels: Channels of the image.
+        dropout: Probability of dropping an element of the tokens, of any branch and of any MLP's hidden layer.
+        attn_dropout: Probability of dropping an attention weight.
+        stochastic_depth: Probability that a sample skips a branch of the last block; linear in depth before it.
+        patch_dropout: Share of the patches that training leaves out, other ones each time and of each image, which
+            makes it as much faster (https://arxiv.org/abs/2208.07220).
+        interpolation: How positions are resampled for another image size.
+        checkpointing: Compute the inside of every block once more in the backward pass instead of keeping it.
+        device: Where the parameters are created.
+        dtype: Floating-point type of the parameters.
+
+    Shape:
+        - Input: (B, in_channels, H, W), any H and W that ``patch_size`` divides.
+        - Output: (B, num_classes) logits; with ``return_weights=True`` also the attention weights of every layer
+          (B, depth, num_heads, 1 + N, 1 + N), N patches behind the class token.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        *,
+        image_size: int | tuple[int, int] = 224,
+        patch_size: int,
+        dim: int,
+        depth: int,
+        num_heads: int,
+        mlp_dim: int,
+        in_channels: int = 3,
+        dropout: float = 0.0,
+        attn_dropout: float = 0.0,
+        stochastic_depth: float = 0.0,
+        patch_dropout: float = 0.0,
+        interpolation: str = "bicubic-antialias",
+        checkpointing: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if not 0 <= patch_dropout < 1:
+            raise ValueError(f"VisionTransformer: patch_dropout ({patch_dropout}) must be at least 0 and less than 1")
+        self.patch_dropout = patch_dropout
+        self.embeddings = PatchEmbeddings(
+            image_size, patch_size, dim=dim, in_channels=in_channels, dropout=dropout, interpolation=interpolation,
+            device=device, dtype=dtype,
+        )  # fmt: skip
+        self.encoder = Encoder(
+            dim, depth, num_heads=num_heads, mlp_dim=mlp_dim, dropout=dropout, attn_dropout=attn_dropout,
+            stochastic_depth=stochastic_depth, checkpointing=checkpointing, device=device, dtype=dtype,
+        )  # fmt: skip
+        self.head = nn.Linear(dim, num_classes, device=device, dtype=dtype)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    @classmethod
+    def from_preset(cls, preset: str, num_classes: int = 10, **options: Any) -> "VisionTransformer":
+        """Build one of ``PRESETS``; ``options`` win over what it says."""
+        if preset not in PRESETS:
+            raise ValueError(f"VisionTransformer: preset ({preset!r}) must be one of {(*PRESETS,)}")
+        return cls(num_classes, **(PRESETS[preset] | options))
+
+    def forward(self, x: Tensor, return_weights: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the logits, and the attention weights of every layer where they are asked for."""
+        x = self.embeddings(x)  # (B, 1 + N, D)
+        if self.training and self.patch_dropout:
+            x = drop_patches(x, self.patch_dropout)
+        encoded = self.encoder(x, return_weights=return_weights, first=None if return_weights else 1)
+        x, weights = encoded if return_weights else (encoded, None)  # class token first; (B, L, heads, 1 + N, 1 + N)
+        logits: Tensor = self.head(x[:, 0])
+        return logits if weights is None else (logits, weights)

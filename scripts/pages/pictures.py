@@ -1,0 +1,39 @@
+"""Draw the pictures of the pages anew.
+
+python -m scripts.pages.pictures
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from scripts.pages import components as pictures_components
+from scripts.pages import stn as pictures_stn
+from scripts.pages.drawing import save
+from scripts.system.command_line import run
+
+ROOT = Path(__file__).parents[2]
+PAGES: dict[str, dict[str, Callable[[], Figure]]] = {  # folder of a page -> its pictures
+    "components": pictures_components.PICTURES,
+    "scripts": pictures_stn.PICTURES,
+}
+
+
+def path_of(page: str, name: str) -> Path:
+    """Where a picture lies: beside its page."""
+    return ROOT / page / "pictures" / f"{name}.png"
+
+
+def main() -> None:
+    """Draw every picture of every page."""
+    for page, pictures in PAGES.items():
+        for name, draw in pictures.items():
+            path = path_of(page, name)
+            path.parent.mkdir(exist_ok=True)
+            save(draw(), path)
+            print(path)
+
+
+if __name__ == "__main__":
+    run(main, "pictures")

@@ -1,0 +1,137 @@
+"""Write what the READMEs say of files and results: lists of files, and tables of the runs in scripts/results/.
+
+python -m scripts.pages.tables
+"""
+
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+from scripts.pages.markdown import rewritten
+from scripts.pages.markdown import table as markdown_table
+from scripts.pages.trees import tree
+from scripts.run.folder import read_metrics
+from scripts.system.files import write_whole
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "scripts" / "results"
+FLOORS = ("scripts", "benchmarks", "tests")  # folders whose README lists their files
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder says."""
+
+    summary: dict[str, Any]
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    rows: list[dict[str, float]]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Run":
+        """Read a folder in scripts/results/."""
+        names = ("summary.json", "config.json", "environment.json")
+        summary, config, environment = (json.loads((folder / name).read_text("utf-8")) for name in names)
+        return cls(summary, config, environment, read_metrics(folder))
+
+    @property
+    def entry(self) -> str:
+        """The command that it is a run of: only train-stn has a theta."""
+        return "train-stn" if "theta_scale_mean" in self.rows[0] else "train-vit"
+
+    @property
+    def group(self) -> tuple[str, str, int]:
+        """What runs of one row have in common: all but the seed."""
+        return self.summary["recipe"], self.environment["data"], self.summary["epochs"]
+
+
+Column = Callable[[Sequence[Run]], str]  # from the runs of one row, a run a seed, to the cell
+
+
+def _scales(runs: Sequence[Run]) -> str:
+    scales = [row["theta_scale_mean"] for run in runs for row in run.rows]
+    return f"{min(scales):.2f} to {max(scales):.2f}"
+
+
+def _largest_drop(runs: Sequence[Run]) -> str:
+    falls = [
+        before["test_accuracy"] - after["test_accuracy"]
+        for run in runs
+        for before, after in zip(run.rows, run.rows[1:], strict=False)
+        if before["epoch"] >= 25
+    ]
+    return f"{max(falls, default=0.0):.1f} points"
+
+
+def _spread(key: str) -> Column:
+    """One value, or mean and standard deviation with all of them."""
+
+    def cell(runs: Sequence[Run]) -> str:
+        values = [run.summary[key] for run in runs]
+        if len(values) == 1:
+            return f"{values[0]:.2f} %"
+        each = ", ".join(f"{value:.2f}" for value in values)
+        return f"**{statistics.mean(values):.2f}** ± {statistics.stdev(values):.2f} % ({each})"
+
+    return cell
+
+
+COMMON: dict[str, Column] = {
+    "recipe": lambda runs: f"`{runs[0].summary['recipe']}`",
+    "data": lambda runs: str(runs[0].environment["data"]),
+    "epochs": lambda runs: str(runs[0].summary["epochs"]),
+    "seeds": lambda runs: " ".join(str(run.summary["seed"]) for run in runs),
+    "test accuracy, last epoch": _spread("test_accuracy"),
+    "best epoch": _spread("best_test_accuracy"),
+    "training accuracy": _spread("train_accuracy"),
+}
+TABLES: dict[str, dict[str, Column]] = {
+    "train-stn": {**COMMON, "mean scale of theta": _scales, "largest drop after epoch 25": _largest_drop},
+    "train-vit": {
+        **COMMON,
+        "parameters": lambda runs: f"{runs[0].summary['parameters']:,}",
+        "patches": lambda runs: str(runs[0].config["resolved"]["patches"]),
+    },
+}
+
+
+def table(entry: str, folder: Path = RESULTS) -> str:
+    """The table of an entry in Markdown: a row a recipe, data source and length, over all its seeds."""
+    runs: dict[tuple[str, str, int], list[Run]] = {}
+    for path in sorted(folder.glob("*/summary.json")):
+        run = Run.read(path.parent)
+        if run.entry == entry:
+            runs.setdefault(run.group, []).append(run)
+    columns = TABLES[entry]
+    return markdown_table([*columns], ([column(group) for column in columns.values()] for group in runs.values()))
+
+
+def pages() -> dict[Path, str]:
+    """Every page with a part that is made from files, as it should be."""
+    readme = ROOT / "README.md"
+    text = readme.read_text("utf-8")
+    for entry in TABLES:
+        text = rewritten(text, f"results of {entry}", table(entry))
+    found = {readme: text}
+    for floor in FLOORS:
+        page = ROOT / floor / "README.md"
+        found[page] = rewritten(page.read_text("utf-8"), "the files", tree(ROOT / floor))
+    return found
+
+
+def main() -> None:
+    """Write them."""
+    for page, text in pages().items():
+        write_whole(page, partial(_write, text=text))
+
+
+def _write(file: IO[bytes], text: str) -> None:
+    file.write(text.encode())
+
+
+if __name__ == "__main__":
+    main()

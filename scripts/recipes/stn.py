@@ -1,0 +1,51 @@
+"""How the spatial transformer network is trained, and the flags of its entry."""
+
+from dataclasses import dataclass
+
+from scripts.data.transforms import Augment, Normalise
+from scripts.recipes.recipe import Recipe, RunOptions
+from scripts.recipes.schedules import constant, one_cycle
+from scripts.system.command_line import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class STNRecipe(Recipe):
+    """How to train the spatial transformer network.
+
+    Args:
+        dropout: Probability in both dropout layers.
+    """
+
+    dropout: float
+
+
+RECIPES = {
+    "tutorial": STNRecipe(
+        lr=0.01,
+        batch_size=256,
+        epochs=50,
+        dropout=0.5,
+        normalise=Normalise((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+        augment=Augment(),
+        schedule=constant,
+        precision="float32",
+        optimizer="sgd",
+    ),
+    "tuned": STNRecipe(
+        lr=0.02,
+        batch_size=128,
+        epochs=50,
+        dropout=0.0,
+        augment=Augment(mirror=True, shift=2),
+        schedule=one_cycle(warm_up=0.2),
+        optimizer="muon",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Options(RunOptions):
+    """Train a spatial transformer network and write a report."""
+
+    recipe: str = option("tuned", "how to train; tutorial is the published run to the letter", choices=tuple(RECIPES))
+    no_transformer: bool = option(False, "train the classifier alone, for comparison", type=bool)

@@ -1,0 +1,1 @@
+"""The run folder, what is found in it, figures and the page."""

@@ -1,0 +1,163 @@
+"""The pictures of a report, each from plain tensors and rows to one PNG."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Polygon
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from scripts.run.theta import GREATEST_SCALE, LEAST_SCALE, sampled_corners
+
+Rows = Sequence[dict[str, float]]
+File = Path | IO[bytes]
+DPI = 100
+TRAIN_COLOUR, HELD_OUT_COLOUR, FRAME_COLOUR = "#9a6a00", "#1f5fa8", "#d7263d"
+
+
+def _new(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+
+
+def _tidy(axes: Axes, title: str) -> None:
+    axes.set_title(title, loc="left", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.set_xlabel("epoch")
+    left, right = axes.get_xlim()
+    if right - left < 1:  # one epoch: no other whole number is near
+        axes.set_xlim(left - 0.5, right + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def _sheet(rows: int, columns: int, side: float, title: float = 0.0) -> np.ndarray:
+    """Square axes in rows and columns, with room for a title above each; in inches. No solver: it is slow for many."""
+    height = side + title
+    figure = Figure(figsize=(side * columns, height * rows), dpi=DPI)
+    figure.subplots_adjust(0.005, 0.005, 0.995, 1 - title / (height * rows), wspace=0.08, hspace=0.05 + title / side)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    return grid
+
+
+def _show(axes: Axes, image: Tensor) -> None:
+    axes.imshow(rearrange(image.numpy(), "c h w -> h w c"), interpolation="nearest")
+
+
+def curves(rows: Rows, held_out: str, file: File) -> None:
+    """Loss, accuracy and learning rate against the epoch."""
+    figure = _new(11, 3.2)
+    loss, accuracy, rate = figure.subplots(1, 3)
+    epochs = [row["epoch"] for row in rows]
+    marker = "o" if len(rows) == 1 else None
+    for axes, kind in ((loss, "loss"), (accuracy, "accuracy")):
+        for name, colour in (("train", TRAIN_COLOUR), (held_out, HELD_OUT_COLOUR)):
+            axes.plot(epochs, [row[f"{name}_{kind}"] for row in rows], color=colour, label=name, marker=marker)
+        axes.legend(frameon=False)
+    rate.plot(epochs, [row["lr"] for row in rows], color="black", marker=marker)
+    _tidy(loss, "cross entropy")
+    _tidy(accuracy, "accuracy (%)")
+    _tidy(rate, "learning rate")
+    figure.savefig(file)
+
+
+def theta_curves(rows: Rows, file: File) -> None:
+    """Mean and spread of what the transformer does, against the epoch."""
+    figure = _new(11, 3.0)
+    epochs = [row["epoch"] for row in rows]
+    panels = (
+        ("scale (above 1: shrunk)", {"theta_scale": ("", "black")}),
+        ("angle (degrees)", {"theta_angle": ("", "black")}),
+        ("shift (half widths)", {"theta_shift_x": ("x", TRAIN_COLOUR), "theta_shift_y": ("y", HELD_OUT_COLOUR)}),
+    )
+    *spread, outside = figure.subplots(1, 4)
+    marker = "o" if len(rows) == 1 else None
+    for axes, (title, series) in zip(spread, panels, strict=True):
+        for name, (label, colour) in series.items():
+            mean = np.array([row[f"{name}_mean"] for row in rows])
+            std = np.array([row[f"{name}_std"] for row in rows])
+            axes.fill_between(epochs, mean - std, mean + std, color=colour, alpha=0.15, linewidth=0)
+            axes.plot(epochs, mean, color=colour, label=label, marker=marker)
+        if len(series) > 1:
+            axes.legend(frameon=False)
+        _tidy(axes, title)
+    for limit in (LEAST_SCALE, GREATEST_SCALE):
+        spread[0].axhline(limit, color=FRAME_COLOUR, linestyle=":", linewidth=1)
+    outside.plot(epochs, [100 * row["theta_outside"] for row in rows], color="black", marker=marker)
+    outside.set_ylim(bottom=0)
+    _tidy(outside, "sampled outside the frame (%)")
+    figure.savefig(file)
+
+
+def confusion(counts: Tensor, classes: Sequence[str], file: File) -> None:
+    """Truth by row, prediction by column; numbers are images, shades are shares of the row."""
+    side = 2.2 + 0.55 * len(classes)
+    figure = _new(side, side)
+    axes = figure.subplots()
+    shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
+    axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(*counts.shape):
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, str(int(counts[row, column])), ha="center", va="center", fontsize=8, color=colour)
+    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set_xlabel("prediction")
+    axes.set_ylabel("truth")
+    figure.savefig(file)
+
+
+def misclassified(found: dict[str, Any], file: File, columns: int = 10) -> None:
+    """A sheet of misclassified images, each with truth, prediction and confidence."""
+    images = found["wrong_images"]
+    rows = max(1, -(-len(images) // columns))
+    grid = list(_sheet(rows, columns, side=1.15, title=0.4).flat)
+    labels, predictions = found["wrong_labels"].tolist(), found["wrong_predictions"].tolist()
+    confidences, classes = found["wrong_confidences"].tolist(), found["classes"]
+    for axes, image, label, prediction, confidence in zip(grid, images, labels, predictions, confidences, strict=False):
+        _show(axes, image)
+        axes.set_title(f"{classes[label]}\n→ {classes[prediction]}, {confidence:.0%}", fontsize=7, linespacing=1.1)
+    grid[0].figure.savefig(file)
+
+
+def attention(found: dict[str, Any], file: File) -> None:
+    """A row an image: the image, the attention rollout over it, and every head of the last layer."""
+    images, rollout, heads = found["attention_images"], found["attention_rollout"], found["attention_last_layer"]
+    maps = torch.cat([rollout[:, None], heads], 1)  # (B, 1 + heads, h, w)
+    grid = _sheet(len(images), 1 + maps.shape[1], side=1.3)
+    grid[0, 0].figure.subplots_adjust(top=1 - 0.25 / (1.3 * len(images)))  # titles over the first row alone
+    for row, image, of_image in zip(grid, images, maps, strict=True):
+        _show(row[0], image)
+        for axes, one in zip(row[1:], of_image, strict=True):
+            axes.imshow(one.numpy(), cmap="viridis", vmin=0, interpolation="nearest")
+    for axes, title in zip(
+        grid[0], ("image", "rollout", *(f"head {i + 1}" for i in range(heads.shape[1]))), strict=True
+    ):
+        axes.set_title(title, fontsize=9)
+    grid[0, 0].figure.savefig(file)
+
+
+def transformer(found: dict[str, Any], file: File, columns: int = 8) -> None:
+    """Pairs of rows: inputs with the outline of what is sampled, and below each what the classifier sees instead."""
+    inputs, outputs, theta = found["transformer_inputs"], found["transformer_outputs"], found["theta"]
+    rows = -(-len(inputs) // columns)
+    grid = _sheet(2 * rows, columns, side=1.4)
+    height, width = inputs.shape[-2:]
+    size = torch.tensor([width, height])
+    corners = (sampled_corners(theta) + 1) / 2 * size - 0.5  # pixel coordinates, -0.5 the outer edge of pixel 0
+    for i, (before, after, outline) in enumerate(zip(inputs, outputs, corners, strict=True)):
+        upper, lower = grid[2 * (i // columns), i % columns], grid[2 * (i // columns) + 1, i % columns]
+        _show(upper, before)
+        upper.add_patch(Polygon(outline.numpy(), fill=False, edgecolor=FRAME_COLOUR, linewidth=1.5, clip_on=False))
+        upper.set_xlim(-0.2 * width, 1.2 * width)
+        upper.set_ylim(1.2 * height, -0.2 * height)
+        _show(lower, after)
+        lower.set_xlim(-0.2 * width, 1.2 * width)
+        lower.set_ylim(1.2 * height, -0.2 * height)
+    grid[0, 0].figure.savefig(file)

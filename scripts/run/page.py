@@ -1,0 +1,166 @@
+"""The figures and the page of a finished run, drawn from its folder alone."""
+
+import base64
+import io
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import jinja2
+
+from scripts.models.vit import few_patches_warning
+from scripts.run import figures
+from scripts.run.folder import read_metrics
+from scripts.run.theta import collapse_warning
+from scripts.system.errors import InputError
+from scripts.system.files import read_json, read_torch, write_whole
+
+NEEDED = ("config.json", "environment.json", "summary.json", "metrics.csv", "train.log", "findings.pt")
+LAST_EPOCHS = 10
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One picture of the page, and what stands beside it."""
+
+    name: str
+    title: str
+    caption: str
+    content: bytes
+
+    @property
+    def png(self) -> str:
+        """As an address in a page."""
+        return base64.b64encode(self.content).decode()
+
+    def write(self, file: IO[bytes]) -> None:
+        """Into a file."""
+        file.write(self.content)
+
+
+def write_report(folder: Path) -> Path:
+    """Draw every figure and report.html, and return the page.
+
+    Raises:
+        InputError: If the folder is not that of a finished run; then nothing in it is changed.
+    """
+    for name in NEEDED:
+        if not (folder / name).is_file():
+            raise InputError(f"run folder ({folder}) must be that of a finished run; {name} is not there")
+    config, environment, summary = (read_json(folder / name) for name in NEEDED[:3])
+    rows, found = read_metrics(folder), read_torch(folder / "findings.pt")
+    page = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
+    ).get_template("report.html")
+    try:
+        drawn = _figures(rows, found)
+        text = page.render(
+            title=f"Recipe {summary['recipe']} on {summary['dataset']}, seed {summary['seed']}",
+            notices=_notices(config, environment, rows),
+            numbers=_numbers(summary),
+            selection=_selection(config, summary),
+            figures=drawn,
+            log=_last_epochs((folder / "train.log").read_text("utf-8")),
+            facts=facts(config, environment),
+        )
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # a file was changed
+        wanted = "must be that of a finished run; what its files hold cannot be drawn"
+        raise InputError(f"run folder ({folder}) {wanted} ({type(error).__name__}: {error})") from error
+    for figure in drawn:
+        write_whole(folder / f"{figure.name}.png", figure.write)
+    write_whole(folder / "report.html", lambda file: file.write(text.encode()))
+    return folder / "report.html"
+
+
+def _notices(config: dict[str, Any], environment: dict[str, Any], rows: figures.Rows) -> list[dict[str, str]]:
+    resolved = config["resolved"]
+    warnings = [collapse_warning(rows[-1])] if "theta_outside" in rows[-1] else []
+    warnings += [few_patches_warning(resolved["patches"], resolved["image_size"])] if "patches" in resolved else []
+    said = [("Notice", environment["notice"]), *(("Warning", warning) for warning in warnings)]
+    return [{"word": word, "text": text} for word, text in said if text]
+
+
+def _numbers(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    peak = summary.get("peak_memory_mib")  # not measured by earlier versions, nor on Windows
+    return [
+        ("test accuracy, last epoch", f"{summary['test_accuracy']:.2f} %"),
+        ("test accuracy, best checkpoint", f"{summary['best_test_accuracy']:.2f} %"),
+        ("training accuracy, last epoch", f"{summary['train_accuracy']:.2f} %"),
+        ("epochs", str(summary["epochs"])),
+        ("parameters", f"{summary['parameters']:,}"),
+        ("seconds", f"{summary['seconds']:.0f}"),
+        ("images a second in training", f"{summary['images_per_second']:,.0f}"),
+        ("peak memory in MiB", f"{peak:,}" if peak else "not measured"),
+    ]
+
+
+def _selection(config: dict[str, Any], summary: dict[str, Any]) -> str:
+    if share := config["asked"]["validation"]:
+        return (
+            f"The best checkpoint was chosen on {share:.0%} of the training images, held out for it; the test set was "
+            "used once, at the end. The figures show the best checkpoint."
+        )
+    return (
+        "The best checkpoint was chosen by the test accuracy itself, so its number is optimistic; the last epoch's is "
+        "not. The figures show the last epoch. To choose on held-out training images, use --validation 0.1."
+    )
+
+
+def _figures(rows: figures.Rows, found: dict[str, Any]) -> list[Figure]:
+    held_out = "validation" if "validation_loss" in rows[0] else "test"
+    shown = len(found["wrong_images"])
+    caption = f"Training (while learning) and {held_out} set, each epoch."
+    drawn = [Figure("curves", "Curves", caption, _png(figures.curves, rows, held_out))]
+    if "theta" in found:
+        caption = (
+            "Mean (line) and standard deviation (band) over the held-out images. A collapsing transformer shows here "
+            "first: the scale leaves the dotted lines, and the share outside the frame rises."
+        )
+        drawn.append(Figure("theta", "What the spatial transformer does", caption, _png(figures.theta_curves, rows)))
+        caption = (
+            "Upper rows: test images and, in red, the outline of what is sampled. Lower rows: what the classifier "
+            "sees; outside the frame that is zero, the mean colour."
+        )
+        drawn.append(
+            Figure("transformer", "The spatial transformer at work", caption, _png(figures.transformer, found))
+        )
+    if "attention_images" in found:
+        caption = (
+            "Where the class token looks, bright where it looks most. Rollout: through all layers, their residual "
+            "paths included. Then the heads of the last layer, each on a scale of its own."
+        )
+        drawn.append(Figure("attention", "Attention", caption, _png(figures.attention, found)))
+    caption = "Test images: truth by row, prediction by column."
+    png = _png(figures.confusion, found["confusion"], found["classes"])
+    drawn.append(Figure("confusion", "Confusion matrix", caption, png))
+    caption = (
+        f"{shown} of {found['wrong_total']} misclassified test images, drawn at random: truth → prediction, confidence."
+    )
+    drawn.append(Figure("misclassified", "Misclassified test images", caption, _png(figures.misclassified, found)))
+    return drawn
+
+
+def _png(draw: Callable[..., None], *given: object) -> bytes:
+    """What a figure would write into a file."""
+    file = io.BytesIO()
+    draw(*given, file)
+    return file.getvalue()
+
+
+def _last_epochs(log: str) -> str:
+    starts = [match.start() for match in re.finditer(r"^Epoch \d+/\d+", log, re.MULTILINE)]
+    return log[starts[-LAST_EPOCHS:][0] :].rstrip()
+
+
+def facts(config: dict[str, Any], environment: dict[str, Any]) -> list[tuple[str, str]]:
+    """What was asked, what that came to, and what it ran on: a name and a value each."""
+
+    def plain(value: object) -> str:
+        return json.dumps(value) if isinstance(value, dict | list) else str(value)
+
+    code = {name: "unknown" for name in ("commit", "uncommitted_changes") if environment.get(name) is None}
+    merged = {**config["asked"], **config["resolved"], **environment, **code}
+    return [(name.replace("_", " "), plain(value)) for name, value in merged.items() if value not in (None, "")]

@@ -1,0 +1,77 @@
+"""The spatial transformer network as a run trains it: network, optimizers, and what theta does in it."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scripts.data.datasets import Dataset
+from scripts.data.transforms import Normalise
+from scripts.models.stn import SMALLEST, STNClassifier
+from scripts.recipes.stn import Options, STNRecipe
+from scripts.run.theta import theta_remark, theta_statistics
+from scripts.subjects.subject import Subject
+from scripts.system.errors import InputError
+from scripts.system.machine import this_machine
+from scripts.training.optimizers import Muon
+from scripts.training.untraced import SGD, AdamW
+
+
+def sgd(network: STNClassifier, lr: float) -> list[torch.optim.Optimizer]:
+    """The published run's: one learning rate for everything."""
+    return [SGD(network.parameters(), lr=lr, momentum=0.9, fused=True)]
+
+
+def muon(network: STNClassifier, lr: float) -> list[torch.optim.Optimizer]:
+    """Muon for the classifier's hidden kernels, AdamW for the rest, and a tenth of its pace for the localization."""
+    kernels = [network.conv1.weight, network.conv2.weight, network.fc1.weight]
+    localization: list[Tensor] = [] if network.transformer is None else list(network.transformer.parameters())
+    elsewhere = {id(parameter) for parameter in [*kernels, *localization]}
+    rest = [parameter for parameter in network.parameters() if id(parameter) not in elsewhere]
+    groups = [{"params": rest, "lr": lr / 5}, {"params": localization, "lr": lr / 50}]
+    adamw = AdamW([group for group in groups if group["params"]], weight_decay=0.01, fused=True)
+    dtype = this_machine(network.conv1.weight.device).dtype
+    return [Muon(kernels, lr=lr, weight_decay=0.01, dtype=dtype), adamw]
+
+
+OPTIMIZERS = {"sgd": sgd, "muon": muon}  # of the recipes
+
+
+def subject(options: Options, recipe: STNRecipe, dataset: Dataset, device: torch.device) -> Subject:
+    """The network on its device, and what theta does in it.
+
+    Raises:
+        InputError: If the images are too small.
+    """
+    transform = not options.no_transformer
+    height, width = dataset.train.images.shape[-2:]
+    if min(height, width) < SMALLEST:
+        raise InputError(f"--data ({options.data}) must hold images of at least {SMALLEST}x{SMALLEST} pixels")
+    network = STNClassifier(len(dataset.classes), dropout=recipe.dropout, transform=transform)
+    network.to(device).to(memory_format=torch.channels_last)
+
+    def describe(theta: Tensor) -> tuple[dict[str, float], str]:
+        columns = theta_statistics(theta, height, width)
+        return columns, theta_remark(columns)
+
+    return Subject(
+        network=network,
+        optimizers=OPTIMIZERS[recipe.optimizer](network, recipe.lr),
+        size=(height, width),
+        settings={"dropout": recipe.dropout, "optimizer": recipe.optimizer},
+        predict=(lambda images: network(images, return_theta=True)) if transform else None,
+        describe=describe if transform else None,
+        findings=lambda images, normalise: warped(network, images, normalise) if transform else {},
+    )
+
+
+def warped(network: STNClassifier, images: Tensor, normalise: Normalise) -> dict[str, Any]:
+    """Images before and after the transformer, and its theta."""
+    assert network.transformer is not None
+    with torch.inference_mode():
+        outputs, theta = network.transformer(normalise(images), return_theta=True)
+    return {
+        "transformer_inputs": images.cpu(),
+        "transformer_outputs": normalise.undo(outputs).cpu(),
+        "theta": theta.float().cpu(),
+    }

@@ -1,0 +1,107 @@
+"""A Vision Transformer as a run trains it: network, weights to start from, optimizers, and where it looks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scripts.data.datasets import Dataset
+from scripts.data.transforms import Normalise
+from scripts.models.vit import PRESETS, VisionTransformer, few_patches_warning
+from scripts.recipes.vit import Options, ViTRecipe
+from scripts.run.attention_maps import attention_rollout, last_layer_maps
+from scripts.run.findings import evenly_spaced
+from scripts.subjects.subject import Subject
+from scripts.system.errors import InputError
+from scripts.system.machine import this_machine
+from scripts.training.optimizers import Muon
+from scripts.training.untraced import SGD, AdamW
+from scripts.weights.pretrained import load_weights
+
+SHOWN = 8  # images whose attention is drawn
+
+
+def sgd(network: VisionTransformer, lr: float) -> list[torch.optim.Optimizer]:
+    """The published fine-tuning's."""
+    return [SGD(network.parameters(), lr=lr, momentum=0.9, fused=True)]
+
+
+def adamw(network: VisionTransformer, lr: float) -> list[torch.optim.Optimizer]:
+    """AdamW; weights of layers decay, and nothing else does."""
+    return [AdamW(_decayed(list(network.parameters())), lr=lr, fused=True)]
+
+
+def muon(network: VisionTransformer, lr: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the encoder, AdamW at a sixth of its rate for the rest."""
+    matrices = [parameter for parameter in network.encoder.parameters() if parameter.ndim == 2]
+    chosen = {id(matrix) for matrix in matrices}
+    rest = [parameter for parameter in network.parameters() if id(parameter) not in chosen]
+    return [
+        Muon(matrices, lr=lr, weight_decay=0.01, dtype=this_machine(matrices[0].device).dtype),
+        AdamW(_decayed(rest), lr=lr / 6, fused=True),
+    ]
+
+
+def _decayed(parameters: Sequence[Tensor]) -> list[dict[str, Any]]:
+    """Two groups: weights of layers, and what is a vector for each token or channel."""
+    layers = [parameter for parameter in parameters if parameter.ndim > 1 and parameter.shape[0] > 1]
+    vectors = [parameter for parameter in parameters if parameter.ndim == 1 or parameter.shape[0] == 1]
+    return [{"params": layers, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}]
+
+
+OPTIMIZERS = {"sgd": sgd, "adamw": adamw, "muon": muon}  # of the recipes
+
+
+def subject(options: Options, recipe: ViTRecipe, dataset: Dataset, device: torch.device) -> Subject:
+    """The network on its device, with the weights to start from, and where it looks.
+
+    Raises:
+        InputError: If the images are no whole number of patches, or the weights cannot be had.
+    """
+    if recipe.pretrained and options.weights is None:
+        raise InputError(f"--weights (None) must be a file of pretrained weights for recipe {options.recipe}")
+    height, width = dataset.train.images.shape[-2:]
+    size = (recipe.image_size or height, recipe.image_size or width)
+    side = PRESETS[recipe.preset]["patch_size"]
+    if any(length % side for length in size):
+        wanted = f"images of a multiple of {side} pixels for recipe {options.recipe}"
+        raise InputError(f"--data ({options.data}) must hold {wanted}")
+    network = VisionTransformer.from_preset(
+        recipe.preset, len(dataset.classes), image_size=size, device=device, **recipe.options
+    )
+    remarks = []
+    if options.weights and not options.resume:  # a checkpoint has weights of its own
+        remarks = load_weights(network, Path(options.weights))
+    grid = (size[0] // side, size[1] // side)
+    if warning := few_patches_warning(grid[0] * grid[1], size):
+        remarks.append(f"WARNING: {warning}")
+    return Subject(
+        network=network,
+        optimizers=OPTIMIZERS[recipe.optimizer](network, recipe.lr),
+        size=size,
+        settings={
+            **PRESETS[recipe.preset],
+            **recipe.options,
+            "preset": recipe.preset,
+            "patches": grid[0] * grid[1],
+            "optimizer": recipe.optimizer,
+        },
+        remarks=remarks,
+        findings=lambda images, normalise: where_it_looks(network, images, normalise, grid),
+    )
+
+
+def where_it_looks(
+    network: VisionTransformer, images: Tensor, normalise: Normalise, grid: tuple[int, int]
+) -> dict[str, Any]:
+    """Images, and where the class token looks."""
+    images = images[evenly_spaced(len(images), SHOWN).to(images.device)]
+    with torch.inference_mode():
+        _, weights = network(normalise(images), return_weights=True)
+    return {
+        "attention_images": images.cpu(),
+        "attention_rollout": attention_rollout(weights, grid).cpu(),
+        "attention_last_layer": last_layer_maps(weights, grid).cpu(),
+    }

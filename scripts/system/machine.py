@@ -1,0 +1,185 @@
+"""The machine that computes, and everything that depends on it.
+
+What a machine decides is decided here, from a description that a test can make up; nothing else asks what runs it.
+"""
+
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from scripts.system.errors import InputError
+
+BFLOAT16_ON_CPU = {"avx512_bf16", "amx_bf16"}  # instructions for products; elsewhere they are emulated, 70 times slower
+BFLOAT16_ON_CUDA = 80  # compute capability, of Ampere
+TRITON_ON_CUDA = 70  # compute capability, of Volta
+NOTED = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "neon", "bf16", "sve")  # of a CPU: what decides about kernels
+COMPILING_PAYS = 2000  # steps: it takes as long as it saves in 1,200 to 1,500
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What computes.
+
+    Args:
+        device: The device, as torch names it.
+        name: Of the processor or GPU, in its maker's words.
+        instructions: Of a CPU the instruction sets that torch may use, of ``NOTED``; of a GPU its architecture: sm_90.
+        cores: Of a CPU; multiprocessors of a GPU.
+        memory: In bytes.
+        cache: Last-level cache of a CPU in bytes; 0 where it is not known.
+        compiler: Whether ``torch.compile`` finds what it needs: a C++ compiler on a CPU, Triton on a GPU.
+    """
+
+    device: torch.device
+    name: str
+    instructions: frozenset[str]
+    cores: int
+    memory: int
+    cache: int = 0
+    compiler: bool = True
+
+    @property
+    def fast_at_bfloat16(self) -> bool:
+        """Whether products in bfloat16 have instructions of their own; elsewhere they are emulated, and slow."""
+        if self.device.type == "cpu":
+            return not BFLOAT16_ON_CPU.isdisjoint(self.instructions)
+        return self.device.type == "cuda" and not self._older_than(BFLOAT16_ON_CUDA)
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The types that it has instructions for: float32, and those of 16 bits, the better one first."""
+        bfloat16 = ("bfloat16",) if self.fast_at_bfloat16 else ()
+        return ("float32", *bfloat16, *(("float16",) if self.device.type == "cuda" else ()))
+
+    @property
+    def accelerated(self) -> bool:
+        """Whether the processor only launches the work: small work then takes as long as its launch."""
+        return self.device.type != "cpu"
+
+    @property
+    def compiles(self) -> bool:
+        """Whether ``torch.compile`` works."""
+        return self.compiler and self.device.type in ("cpu", "cuda") and not self._older_than(TRITON_ON_CUDA)
+
+    @property
+    def identity(self) -> str:
+        """What must be the same for two measurements to be comparable."""
+        sets = " ".join(sorted(self.instructions)) or "no instruction set known"
+        mebibytes = f", {self.cache / 2**20:.0f} MiB cache" if self.cache else ""
+        threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
+        return f"{self.name}, {sets}, {self.cores} cores{mebibytes}{threads}"
+
+    def precision(self, name: str) -> str:
+        """The type to compute in under autocast; ``auto`` is bfloat16 where the machine is fast at it, else float32.
+
+        Raises:
+            InputError: For float16 without CUDA: hardly any CPU has instructions for it, and it needs more care.
+        """
+        if name == "auto":
+            return "bfloat16" if self.fast_at_bfloat16 else "float32"
+        if name == "float16" and self.device.type != "cuda":
+            raise InputError(f"--precision ({name}) must be auto, float32 or bfloat16 on {self.device.type}")
+        return name
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type in which products are fast, and precise enough to train with."""
+        return getattr(torch, self.precision("auto"))
+
+    def compiled(self, asked: str, pays_on_cpu: bool, steps: int) -> bool:
+        """Whether a run is compiled; ``auto`` is yes where that was measured to pay.
+
+        Args:
+            asked: ``auto``, ``yes`` or ``no``.
+            pays_on_cpu: Whether its steps become faster on a CPU.
+            steps: Length of the run.
+
+        Raises:
+            InputError: If it is asked for and the compiler is missing.
+        """
+        if asked == "yes" and not self.compiles:
+            needed = "a C++ compiler such as g++" if self.device.type == "cpu" else "Triton and a GPU that it knows"
+            raise InputError(f"--compile (yes) must find {needed}; there is none for {self.device}")
+        if asked == "auto":
+            return pays_on_cpu and self.compiles and self.device.type == "cpu" and steps >= COMPILING_PAYS
+        return asked == "yes"
+
+    def _older_than(self, capability: int) -> bool:
+        """Whether it is an NVIDIA GPU of a lower compute capability."""
+        found = [int(name.removeprefix("sm_")) for name in self.instructions if name.startswith("sm_")]
+        return any(own < capability for own in found)
+
+
+def this_machine(device: torch.device) -> Machine:
+    """The machine that has that device."""
+    if device.type == "cuda":
+        about = torch.cuda.get_device_properties(device)
+        architecture = about.gcnArchName if torch.version.hip else f"sm_{about.major}{about.minor}"
+        return Machine(
+            device, about.name, frozenset({architecture}), about.multi_processor_count, about.total_memory,
+            compiler=importlib.util.find_spec("triton") is not None,
+        )  # fmt: skip
+    name = {"cpu": processor(), "mps": f"{processor()} GPU"}.get(device.type, device.type)
+    instructions = cpu_instructions() if device.type == "cpu" else frozenset[str]()
+    return Machine(device, name, instructions, os.cpu_count() or 1, host_memory(), last_cache(), cpp_compiler())
+
+
+def cpu_instructions() -> frozenset[str]:
+    """The instruction sets of the processor that torch may use: environment variables can hold it back.
+
+    None before torch 2.11, which does not know them: it takes the safe way, in float32.
+    """
+    known: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    found = {name for name, value in known.items() if value is True and name in NOTED}
+    allowed = (torch.backends.cpu.get_cpu_capability(), os.environ.get("ONEDNN_MAX_CPU_ISA", ""))
+    if any(level.upper() in ("DEFAULT", "SSE41", "AVX", "AVX2", "AVX2_VNNI") for level in allowed):
+        found = {name for name in found if not name.startswith(("avx512", "amx"))}
+    if "DEFAULT" in allowed and platform.machine().lower() in ("x86_64", "amd64"):
+        found.discard("avx2")
+    return frozenset(found)
+
+
+def cpp_compiler() -> bool:
+    """Whether there is the C++ compiler that ``torch.compile`` calls."""
+    usual = "clang++" if sys.platform == "darwin" else "g++"
+    return shutil.which(os.environ.get("CXX", usual)) is not None
+
+
+@cache
+def processor() -> str:
+    """The name of the processor, as the system has it."""
+    table = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*:\s*(.*)$", table.read_text("utf-8"), re.MULTILINE) if table.exists() else None
+    return found[1] if found else _named_by_macos() or platform.processor() or platform.machine()
+
+
+def _named_by_macos() -> str:
+    """Such as Apple M2, where Python knows no more than "arm"; nothing on another system."""
+    if sys.platform != "darwin":
+        return ""
+    command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
+
+def last_cache() -> int:
+    """Bytes of the processor's largest cache; 0 where the system does not say."""
+    units = {"K": 2**10, "M": 2**20}
+    sizes = [path.read_text().strip() for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
+    return max((int(size[:-1]) * units[size[-1]] for size in sizes if size[-1:] in units), default=0)
+
+
+def host_memory() -> int:
+    """Bytes of memory beside the processor; 0 where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0

@@ -1,0 +1,1 @@
+"""The loop, what it resumes from, and the optimizers."""

@@ -1,0 +1,86 @@
+"""Muon: momentum whose matrices are made orthogonal before each step.
+
+    m <- 0.95 m + 0.05 g,  W <- (1 - lr decay) W - lr sqrt(max(1, rows / columns)) U V^T  of  0.05 g + 0.95 m = U S V^T
+
+Source: K. Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"
+(https://kellerjordan.github.io/posts/muon), with its Newton-Schulz iteration in place of the decomposition: singular
+values end between 0.6 and 1.3, which serves as well as 1.
+
+torch has a Muon of its own: for matrices alone, one after another, and always in bfloat16.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scripts.training.untraced import Untraced
+
+MOMENTUM = 0.95
+ITERATIONS = 5
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of x, x^3 and x^5: what lifts small singular values fastest
+
+
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """Matrices with their singular values near 1 and their singular vectors as they were: (K, n, m) with n <= m."""
+    first, third, fifth = COEFFICIENTS
+    x = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(ITERATIONS):
+        gram = x @ x.mT  # (K, n, n)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=third, alpha=fifth), x, beta=first)
+    return x
+
+
+class Muon(Untraced):
+    """Muon for matrices and convolution kernels, which it sees as matrices (out channels, everything else).
+
+    Args:
+        params: Parameters of two or more dimensions, or groups of them.
+        lr: Step length; a matrix with more rows than columns takes longer ones, by sqrt(rows / columns).
+        weight_decay: Share of the weight that a step of length 1 takes away.
+        dtype: In which matrices are orthogonalised; half precision is enough.
+    """
+
+    def __init__(self, params: Iterable[Any], lr: float, *, weight_decay: float, dtype: torch.dtype) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
+        self.dtype = dtype
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Step every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            if weights:
+                self._step(weights, group["lr"], group["weight_decay"])
+        return loss
+
+    def _step(self, weights: list[Tensor], lr: float, weight_decay: float) -> None:
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        for weight in weights:
+            if not self.state[weight]:
+                self.state[weight]["momentum"] = torch.zeros_like(weight)
+        momenta = [self.state[weight]["momentum"] for weight in weights]
+        torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+        directions = [*torch._foreach_lerp(gradients, momenta, MOMENTUM)]  # Nesterov's: ahead of the momentum
+
+        # matrices of one shape are orthogonalised together; tall ones lie on their side
+        tall = [weight.shape[0] > weight[0].numel() for weight in weights]
+        stacks = defaultdict(list)
+        for place, direction in enumerate(directions):
+            matrix = direction.flatten(1)
+            directions[place] = matrix.mT if tall[place] else matrix
+            stacks[directions[place].shape].append(place)
+        for places in stacks.values():
+            together = torch.stack([directions[place] for place in places]).to(self.dtype)
+            for place, matrix in zip(places, orthogonalised(together).to(weights[places[0]].dtype), strict=True):
+                directions[place] = (matrix.mT if tall[place] else matrix).reshape(weights[place].shape)
+        steps = [-lr * max(1.0, weight.shape[0] / weight[0].numel()) ** 0.5 for weight in weights]
+        torch._foreach_mul_(directions, steps)
+        torch._foreach_mul_(weights, 1 - lr * weight_decay)
+        torch._foreach_add_(weights, directions)

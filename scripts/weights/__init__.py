@@ -1,0 +1,1 @@
+"""Pretrained weights of every family, in and out."""

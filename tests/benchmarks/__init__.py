@@ -1,0 +1,1 @@
+"""What the benchmarks promise: what they time is done, right and named."""

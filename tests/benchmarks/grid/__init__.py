@@ -1,0 +1,1 @@
+"""The cells, and which of them a machine runs."""

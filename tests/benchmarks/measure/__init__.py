@@ -1,0 +1,1 @@
+"""The clock, the modes, the FLOPs, and what is known of the machine."""

@@ -1,0 +1,469 @@
+"""What makes attention: a set in, a set out; weights that sum to one and that one can see; masks that really hide."""
+
+import copy
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from functorch.compile import make_boxed_func
+from hypothesis import given
+from torch import Tensor, nn
+from torch._dynamo.backends.common import aot_autograd
+from torch._inductor.decomposition import select_decomp_table
+from torch._inductor.fx_passes.joint_graph import joint_graph_passes
+
+from components import Attention
+from components.attention import cpu_instructions, longest_plain
+from tests import reference
+from tests.support.strategies import batch_sizes, generator, head_counts, head_widths, random_mask, random_tokens, seeds
+from tests.support.strategies import token_counts as counts
+
+NEW = frozenset({"avx2", "avx512_f", "avx512_bf16"})  # instruction sets of made-up processors
+AMX = frozenset({"avx2", "avx512_f", "amx_bf16"})
+SERVER = frozenset({"avx2", "avx512_f"})
+LAPTOP = frozenset({"avx2"})
+ARM = frozenset({"neon", "bf16"})
+
+pytestmark = pytest.mark.numerics
+
+either_path = pytest.mark.parametrize("return_weights", (False, True), ids=("fused", "weights"))
+
+
+def build(seed: int, dim: int, heads: int, **options: object) -> Attention:
+    """Float64, with biases that are not zero."""
+    torch.manual_seed(seed)
+    attention = Attention(dim, heads, dtype=torch.float64, **options)
+    for bias in (attention.qkv.bias, attention.proj.bias):
+        if bias is not None:
+            nn.init.normal_(bias)
+    return attention
+
+
+def output(attention: Attention, x: Tensor, mask: Tensor | None = None, return_weights: bool = False) -> Tensor:
+    """The tokens alone, by either path."""
+    out = attention(x, mask, return_weights)
+    return out[0] if return_weights else out
+
+
+@either_path
+@given(seeds, batch_sizes, counts, head_counts, head_widths)
+def test_permuted_tokens_give_permuted_output(return_weights, seed: int, batch: int, n: int, heads: int, width: int):
+    attention, x = build(seed, heads * width, heads), random_tokens(seed, batch, n, heads * width)
+    order = torch.randperm(n, generator=generator(seed))
+    permuted = output(attention, x[:, order], return_weights=return_weights)
+    torch.testing.assert_close(permuted, output(attention, x, return_weights=return_weights)[:, order])
+
+
+@pytest.mark.parametrize("training", (True, False))
+@given(seeds, batch_sizes, counts, head_counts, head_widths)
+def test_weights_are_those_of_the_loops_and_leave_the_output_as_it_was(training, seed, batch, n, heads, width) -> None:
+    """Maps out of reach: lucidrains #1 and #82, jeonsworld #24, google #18, vit-explain #23, slide2vec #142."""
+    attention, x = build(seed, heads * width, heads).train(training), random_tokens(seed, batch, n, heads * width)
+    fused = attention(x)
+    explicit, weights = attention(x, return_weights=True)
+    expected, expected_weights = reference.attention(attention, x)
+    for out in (fused, explicit):
+        torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(weights, expected_weights)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(batch, heads, n, dtype=torch.float64))
+
+
+@given(seeds)
+def test_a_head_without_bias_is_computed_too(seed: int) -> None:
+    attention, x = build(seed, 6, 2, qkv_bias=False), random_tokens(seed, 2, 3, 6)
+    assert set(attention.state_dict()) == {"qkv.weight", "proj.weight", "proj.bias"}
+    torch.testing.assert_close(attention(x), reference.attention(attention, x)[0])
+
+
+@given(seeds, head_counts, head_widths)
+def test_scores_are_divided_by_the_root_of_the_width_of_a_head(seed: int, heads: int, width: int) -> None:
+    """Not by that of all heads together: ViT-CIFAR #12."""
+    dim = heads * width
+    attention, x = build(seed, dim, heads, qkv_bias=False), random_tokens(seed, 1, 2, dim)
+    with torch.no_grad():
+        attention.qkv.weight.copy_(torch.eye(dim).repeat(3, 1))  # q = k = v = x
+    _, weights = attention(x, return_weights=True)
+    first, second = x.reshape(2, heads, width)
+    odds = ((first * (first - second)).sum(-1) / math.sqrt(width)).exp()
+    torch.testing.assert_close(weights[0, :, 0, 0] / weights[0, :, 0, 1], odds)
+
+
+@either_path
+@pytest.mark.parametrize("masked", (False, True))
+@given(seeds, batch_sizes, counts, head_counts, head_widths)
+def test_the_first_tokens_alone_are_those_of_all_with_their_gradients(
+    masked, return_weights, seed, batch, n, heads, width
+) -> None:
+    """All tokens attend, but only the first are asked for: the class token needs no other in the last layer."""
+    attention, x = build(seed, heads * width, heads), random_tokens(seed, batch, n, heads * width).requires_grad_()
+    mask, first = random_mask(seed, batch, heads, n) if masked else None, 1 + seed % n
+    every, some = attention(x, mask, return_weights), attention(x, mask, return_weights, first=first)
+    if return_weights:
+        torch.testing.assert_close(some[1], every[1][:, :, :first])
+        every, some = every[0], some[0]
+    torch.testing.assert_close(some, every[:, :first])
+    upstream = torch.randn(some.shape, generator=generator(seed), dtype=torch.float64)
+    gradients = [torch.autograd.grad(out, x, upstream)[0] for out in (some, every[:, :first])]
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("axis", (1, 2, 3))
+def test_the_first_tokens_take_a_mask_of_any_shape(axis: int) -> None:
+    attention, x = build(0, 6, 2), random_tokens(0, 2, 4, 6)
+    mask = random_mask(0, 2, 2, 4).narrow(axis, 0, 1)
+    torch.testing.assert_close(attention(x, mask, first=2), attention(x, mask)[:, :2])
+
+
+@either_path
+@given(seeds, counts, head_counts, head_widths)
+def test_output_lies_in_the_hull_of_the_values(return_weights, seed: int, n: int, heads: int, width: int) -> None:
+    dim = heads * width
+    attention, x = build(seed, dim, heads), random_tokens(seed, 2, n, dim)
+    with torch.no_grad():
+        attention.proj.weight.copy_(torch.eye(dim))
+        attention.proj.bias.zero_()
+    v = x @ attention.qkv.weight[2 * dim :].T + attention.qkv.bias[2 * dim :]
+    out = output(attention, x, return_weights=return_weights)
+    assert (out <= v.amax(1, keepdim=True) + 1e-12).all()
+    assert (out >= v.amin(1, keepdim=True) - 1e-12).all()
+
+
+@either_path
+@pytest.mark.parametrize("kind", ("boolean", "added"))
+@given(seeds, batch_sizes, counts, head_counts, head_widths)
+def test_true_in_a_mask_means_attend(kind, return_weights, seed, batch, n, heads, width) -> None:
+    attention, x = build(seed, heads * width, heads), random_tokens(seed, batch, n, heads * width)
+    mask = random_mask(seed, batch, heads, n)
+    given_mask = mask if kind == "boolean" else torch.zeros(mask.shape).masked_fill(~mask, -torch.inf)
+    expected, expected_weights = reference.attention(attention, x, mask)
+    torch.testing.assert_close(output(attention, x, given_mask, return_weights), expected)
+    torch.testing.assert_close(attention(x, given_mask, return_weights=True)[1], expected_weights)
+
+
+@either_path
+@given(seeds)
+def test_numbers_in_a_mask_are_added_to_the_scores(return_weights: bool, seed: int) -> None:
+    attention, x = build(seed, 6, 3), random_tokens(seed, 2, 4, 6)
+    bias = torch.randn(1, 3, 4, 4, generator=generator(seed), dtype=torch.float64)
+    plain, shifted = (attention(x, mask, return_weights=True)[1] for mask in (None, bias))
+    expected = plain * bias.exp()
+    torch.testing.assert_close(shifted, expected / expected.sum(-1, keepdim=True))
+    v = (x @ attention.qkv.weight[12:].T + attention.qkv.bias[12:]).unflatten(-1, (3, 2))  # (B, N, heads, d)
+    heads = torch.einsum("bhij,bjhd->bihd", shifted, v).flatten(2)
+    torch.testing.assert_close(output(attention, x, bias, return_weights), attention.proj(heads))
+
+
+@given(seeds)
+def test_a_mask_that_hides_nothing_changes_nothing(seed: int) -> None:
+    attention, x = build(seed, 6, 3), random_tokens(seed, 2, 4, 6)
+    mask = torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    torch.testing.assert_close(attention(x, mask), attention(x))
+    masked, plain = (attention(x, given_mask, return_weights=True) for given_mask in (mask, None))
+    assert all(torch.equal(one, other) for one, other in zip(masked, plain, strict=True)), "to the bit"
+
+
+@either_path
+@given(seeds)
+def test_a_mask_is_spread_over_every_axis_of_length_one(return_weights: bool, seed: int) -> None:
+    attention, x = build(seed, 6, 3), random_tokens(seed, 2, 4, 6)
+    for shape in ((1, 1, 1, 4), (2, 1, 1, 4), (1, 3, 4, 1), (1, 1, 4, 4), (2, 3, 1, 1)):
+        mask = torch.rand(shape, generator=generator(seed)) > 0.4
+        full = output(attention, x, mask.expand(2, 3, 4, 4), return_weights)
+        torch.testing.assert_close(output(attention, x, mask, return_weights), full)
+
+
+@either_path
+@pytest.mark.parametrize("value", (1e30, math.inf, math.nan))
+@given(seeds)
+def test_a_hidden_token_has_no_influence_whatever_it_holds(value: float, return_weights: bool, seed: int) -> None:
+    """NaN in a masked key leaks: pytorch #101967. The last token is hidden from all others, and sees itself."""
+    attention, x = build(seed, 6, 2), random_tokens(seed, 2, 4, 6)
+    mask = torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    mask[..., :3, 3] = False
+    spoiled = x.clone()
+    spoiled[:, 3] = value
+    before, after = (output(attention, t, mask, return_weights)[:, :3] for t in (x, spoiled))
+    assert torch.equal(before, after)
+    without = output(attention, x[:, :3], return_weights=return_weights)
+    torch.testing.assert_close(before, without, msg="as if it were not there")
+
+
+@either_path
+def test_a_hidden_value_that_overflows_stays_hidden_though_its_key_is_finite(return_weights: bool) -> None:
+    attention, x = build(0, 6, 2), random_tokens(0, 1, 4, 6)
+    x[:, 3] = 1e150
+    with torch.no_grad():
+        attention.qkv.weight[12:] *= 1e200
+    real = torch.tensor([True, True, True, False])[None, None, None]
+    hidden, without = output(attention, x, real, return_weights), output(attention, x[:, :3])
+    torch.testing.assert_close(hidden[:, :3], without)
+
+
+@either_path
+@given(seeds)
+def test_a_broken_token_is_not_hushed_up_where_it_is_attended_to(return_weights: bool, seed: int) -> None:
+    attention, x = build(seed, 6, 2), random_tokens(seed, 1, 4, 6)
+    x[:, 3] = math.nan
+    causal = torch.ones(1, 1, 4, 4, dtype=torch.bool).tril()
+    causal[..., 1, 3] = True
+    broken = output(attention, x, causal, return_weights).isnan()
+    assert broken.all(-1).tolist() == [[False, True, False, True]]
+    assert broken.any(-1).tolist() == [[False, True, False, True]]
+
+
+@either_path
+@given(seeds)
+def test_a_hidden_token_gets_no_gradient(return_weights: bool, seed: int) -> None:
+    attention, x = build(seed, 6, 2), random_tokens(seed, 2, 4, 6).requires_grad_()
+    real = torch.tensor([[True, True, True, False], [True, False, True, True]])
+    out = output(attention, x, real[:, None, None, :], return_weights)
+    (grad,) = torch.autograd.grad(out[real].square().sum(), x)
+    assert torch.equal(grad.any(-1), real)
+
+
+@either_path
+@pytest.mark.parametrize("dtype", (torch.float64, torch.float32, torch.bfloat16))
+@pytest.mark.parametrize("kind", ("boolean", "infinite", "lowest"))
+def test_a_row_that_attends_to_nothing_is_zero_with_finite_gradients(kind, dtype, return_weights: bool) -> None:
+    """NaN, and NaN gradients: pytorch #103963 and #103749, nGPT #11. The lowest float32 is -inf in bfloat16."""
+    attention, x = build(0, 6, 2).to(dtype), random_tokens(0, 2, 4, 6, dtype=dtype).requires_grad_()
+    mask = torch.ones(2, 2, 4, 4, dtype=torch.bool)
+    mask[0, :, 1] = False
+    mask[1, 0, 2] = False
+    if kind != "boolean":
+        hidden = -math.inf if kind == "infinite" or dtype != torch.bfloat16 else torch.finfo(torch.float32).min
+        mask = torch.zeros(mask.shape).masked_fill(~mask, hidden)
+    captured = []
+    hook = attention.proj.register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0].unflatten(-1, (2, 3))))
+    out = attention(x, mask, return_weights)
+    hook.remove()
+    out, weights = out if return_weights else (out, attention(x, mask, return_weights=True)[1])
+    (heads,) = captured  # (B, N, heads, d)
+    nothing = torch.zeros(2, 4, 2, dtype=torch.bool)
+    nothing[0, 1] = nothing[1, 2, 0] = True
+    assert torch.equal(heads.any(-1), ~nothing)
+    assert torch.equal(weights.any(-1).transpose(1, 2), ~nothing)
+    assert torch.equal(out[0, 1], attention.proj.bias)
+    for grad in torch.autograd.grad(out.sum(), [x, *attention.parameters()]):
+        assert grad.isfinite().all()
+
+
+@either_path
+def test_gradients_through_a_mask_equal_finite_differences(return_weights: bool) -> None:
+    """Of the tokens and of a learned bias, with a row that attends to nothing and with hidden keys."""
+    attention, x = build(0, 4, 2), random_tokens(0, 2, 3, 4).requires_grad_()
+    bias = torch.randn(2, 2, 3, 3, generator=generator(0), dtype=torch.float64)
+    bias = bias.masked_fill(~random_mask(1, 2, 2, 3), -torch.inf)
+    bias[0, :, 1] = -torch.inf
+    open_pairs = bias != -torch.inf
+    learned = bias[open_pairs].requires_grad_()
+
+    def call(x: Tensor, learned: Tensor) -> Tensor:
+        return output(attention, x, bias.masked_scatter(open_pairs, learned), return_weights)
+
+    assert torch.autograd.gradcheck(call, (x, learned))
+
+
+def test_second_derivatives_exist_on_request_for_weights() -> None:
+    attention, x = build(0, 4, 2), random_tokens(0, 1, 3, 4).requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda x: attention(x, return_weights=True)[0], (x,))
+
+
+def test_the_output_depends_on_the_returned_weights() -> None:
+    """Relevance methods differentiate the output by the attention."""
+    attention, x = build(0, 4, 2), random_tokens(0, 1, 3, 4)
+    out, weights = attention(x, return_weights=True)
+    (grad,) = torch.autograd.grad(out.sum(), weights)
+    assert grad.all()
+
+
+@either_path
+def test_attention_dropout_is_unbiased_and_leaves_the_returned_weights_alone(return_weights: bool) -> None:
+    attention = build(0, 6, 2, attn_dropout=0.3)
+    x = random_tokens(0, 1, 4, 6).expand(20_000, 4, 6)
+    expected = attention.eval()(x[:1])
+    torch.manual_seed(0)
+    out = output(attention.train(), x, return_weights=return_weights)
+    assert (out - expected).abs().amax((1, 2)).min() > 0, "every sample lost something, or gained by the scale"
+    assert ((out.mean(0) - expected).abs() < 5 * out.std(0) / math.sqrt(len(out))).all()
+    _, weights = attention(x, return_weights=True)
+    torch.testing.assert_close(weights.sum(-1), torch.ones_like(weights[..., 0]))
+
+
+def test_both_paths_draw_the_same_dropout_on_a_cpu() -> None:
+    attention, x = build(0, 6, 2, attn_dropout=0.5, dropout=0.5), random_tokens(0, 2, 4, 6)
+    outs = []
+    for return_weights in (False, True):
+        torch.manual_seed(1)
+        outs.append(output(attention, x, return_weights=return_weights))
+    torch.testing.assert_close(*outs)
+
+
+def test_dropout_zeroes_elements_of_the_output_and_scales_the_rest() -> None:
+    attention, x = build(0, 64, 4, dropout=0.2), random_tokens(0, 8, 16, 64)
+    torch.manual_seed(0)
+    ratio = attention(x) / attention.eval()(x)
+    kept = ratio != 0
+    torch.testing.assert_close(ratio[kept], torch.full_like(ratio[kept], 1 / 0.8))
+    assert abs(kept.double().mean() - 0.8) < 5 * math.sqrt(0.2 * 0.8 / ratio.numel())
+
+
+def test_parameters_start_as_in_the_original_code() -> None:
+    """Xavier uniform for q, k and v each: as one matrix of three times the rows they would be 0.71 as large."""
+    torch.manual_seed(0)
+    attention = Attention(96, 4)
+    bound = math.sqrt(6 / (96 + 96))
+    for weight in (*attention.qkv.weight.chunk(3), attention.proj.weight):
+        assert 0.999 * bound < weight.abs().max() <= bound
+        # of a uniform variable's square: mean bound^2 / 3, standard deviation bound^2 sqrt(4 / 45)
+        assert abs(weight.square().mean() - bound**2 / 3) < 5 * bound**2 * math.sqrt(4 / 45) / 96
+        assert abs(weight.mean()) < 5 * bound / math.sqrt(3) / 96
+    assert not attention.qkv.bias.any()
+    assert not attention.proj.bias.any()
+    before = [parameter.clone() for parameter in attention.parameters()]
+    with torch.no_grad():
+        for bias in (attention.qkv.bias, attention.proj.bias):
+            bias.fill_(1)
+    attention.reset_parameters()
+    changed = [not torch.equal(old, new) for old, new in zip(before, attention.parameters(), strict=True)]
+    assert changed == [True, False, True, False], "new weights, zero biases"
+
+
+class WrittenOut(Attention):
+    """In the words that torch.compile knows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        weights = torch.softmax(q @ k.mT * q.shape[-1] ** -0.5, -1)
+        return self.proj((weights @ v).transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize(("component", "fused"), ((Attention, False), (WrittenOut, True)))
+def test_compiling_does_not_bring_the_slow_kernel_back(
+    component: type[Attention], fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch.compile looks for attention that is written out, and puts the fused kernel in its place.
+
+    What it makes of the graph is asked, not what it makes of that in C++: for a CPU without vector instructions its
+    bfloat16 code does not compile (torch 2.14).
+    """
+    monkeypatch.setattr("components.attention.cpu_instructions", lambda: NEW)
+    operators: list[str] = []
+
+    def look(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., object]:
+        joint_graph_passes(graph)
+        operators.extend(str(node.target) for node in graph.graph.nodes)
+        return make_boxed_func(graph)
+
+    torch._dynamo.reset()
+    backend = aot_autograd(fw_compiler=look, inference_compiler=look, decompositions=select_decomp_table())
+    attention, x = component(8, 2).eval(), torch.randn(2, 5, 8)
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.compile(attention, backend=backend, fullgraph=True)(x)
+    assert any("addmm" in name for name in operators), "the graph was seen"
+    assert any("scaled_dot_product" in name for name in operators) == fused
+
+
+def test_a_mask_compiles_and_exports_with_any_number_of_tokens() -> None:
+    attention = build(0, 6, 2)
+
+    def inputs(batch: int, n: int) -> tuple[Tensor, Tensor]:
+        return random_tokens(n, batch, n, 6), torch.rand(batch, 1, n, n, generator=generator(n)) > 0.5
+
+    batch, n = torch.export.Dim("batch"), torch.export.Dim("n")
+    shapes = ({0: batch, 1: n}, {0: batch, 2: n, 3: n})
+    program = torch.export.export(attention, inputs(2, 5), dynamic_shapes=shapes).module()
+    torch._dynamo.reset()
+    compiled = torch.compile(attention, backend="eager", fullgraph=True)
+    for sizes in ((2, 5), (3, 7)):
+        x, mask = inputs(*sizes)
+        torch.testing.assert_close(program(x, mask), attention(x, mask))
+        torch.testing.assert_close(compiled(x, mask, True), attention(x, mask, True))
+
+
+@given(seeds)
+def test_autocast_takes_a_mask_of_any_floating_point_type(seed: int) -> None:
+    attention, x = build(seed, 6, 2).float(), random_tokens(seed, 2, 4, 6, dtype=torch.float32)
+    mask = torch.zeros(2, 1, 4, 4).masked_fill(~random_mask(seed, 2, 1, 4), -torch.inf)
+    exact = attention(x, mask)
+    for return_weights in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            mixed = output(attention, x, mask, return_weights)
+        assert (mixed - exact).norm() < 0.05 * exact.norm()
+
+
+@pytest.mark.parametrize(
+    ("instructions", "dtype", "keys"),
+    [
+        (NEW, torch.bfloat16, 2048),
+        (NEW, torch.float32, 0),
+        (AMX, torch.bfloat16, 2048),
+        (SERVER, torch.bfloat16, 0),
+        (SERVER, torch.float32, 0),
+        (LAPTOP, torch.bfloat16, 0),
+        (LAPTOP, torch.float32, 16),
+        (LAPTOP, torch.float64, 0),
+        (ARM, torch.bfloat16, 0),
+        (ARM, torch.float32, 0),
+        (frozenset(), torch.float32, 0),
+    ],
+)
+def test_the_kernel_is_the_one_that_was_measured_to_be_fast(
+    instructions: frozenset[str], dtype: torch.dtype, keys: int
+) -> None:
+    assert longest_plain(dtype, instructions) == keys
+
+
+def test_a_torch_that_does_not_know_its_cpu_takes_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert cpu_instructions.__wrapped__() == frozenset()
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_either_kernel_is_as_near_to_float64(
+    dtype: torch.dtype, plain: bool, training: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    kernel = nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(
+        nn.functional, "scaled_dot_product_attention", lambda *args, **given: calls.append(1) or kernel(*args, **given)
+    )
+    monkeypatch.setattr("components.attention.longest_plain_here", lambda dtype: 5 if plain else 4)
+    exact = build(0, 16, 2)
+    attention = copy.deepcopy(exact).to(dtype).requires_grad_(training)
+    x = random_tokens(0, 2, 5, 16).to(dtype)
+    out = attention(x)
+    assert len(calls) == (not plain)
+    q, k, v = attention.qkv(x).view(2, 5, 3, 2, 8).permute(2, 0, 3, 1, 4)
+    fused = attention.proj(kernel(q, k, v).transpose(1, 2).flatten(2))
+    error, error_of_kernel = ((tensor - exact(x.double())).abs().max().item() for tensor in (out, fused))
+    assert error <= 2 * error_of_kernel + (2**-7 if dtype == torch.bfloat16 else 1e-6)
+
+
+def test_the_kernel_is_chosen_by_the_number_of_keys_not_of_the_tokens_that_are_wanted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without the kernel nothing is left to call."""
+    monkeypatch.delattr(nn.functional, "scaled_dot_product_attention")
+    attention, x = build(0, 6, 2), random_tokens(0, 2, 5, 6)
+    monkeypatch.setattr("components.attention.longest_plain_here", lambda dtype: 5)
+    attention(x, first=1)
+    monkeypatch.setattr("components.attention.longest_plain_here", lambda dtype: 4)
+    with pytest.raises(AttributeError, match="scaled_dot_product_attention"):
+        attention(x, first=1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_compiled_graph_of_any_length_keeps_to_the_choice(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("components.attention.cpu_instructions", lambda: LAPTOP if dtype == torch.float32 else NEW)
+    torch._dynamo.reset()
+    attention = build(0, 6, 2).to(dtype)
+    compiled = torch.compile(attention, backend="eager", fullgraph=True, dynamic=True)
+    for n in (5, 7, 16, 17, 2048, 2049):
+        x = random_tokens(n, 1, n, 6, dtype=dtype)
+        torch.testing.assert_close(compiled(x), attention(x))

@@ -1,0 +1,179 @@
+"""What makes the encoder: blocks in order, a final norm, maps of every layer, the same numbers with less memory."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from components import Encoder
+from tests import reference
+from tests.support.strategies import batch_sizes, generator, head_counts, head_widths, random_mask, random_tokens, seeds
+from tests.support.strategies import token_counts as counts
+
+pytestmark = pytest.mark.numerics
+
+depths = st.integers(1, 3)
+
+
+def build(seed: int, dim: int, depth: int, heads: int, **options: object) -> Encoder:
+    """Float64, with every parameter drawn."""
+    encoder = Encoder(dim, depth, num_heads=heads, mlp_dim=dim + 1, dtype=torch.float64, **options)
+    draw = generator(seed)
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=draw, dtype=torch.float64))
+    return encoder
+
+
+@given(seeds, batch_sizes, counts, head_counts, head_widths, depths)
+def test_permuted_tokens_give_permuted_output(seed, batch: int, n: int, heads: int, width: int, depth: int) -> None:
+    encoder, x = build(seed, heads * width, depth, heads), random_tokens(seed, batch, n, heads * width)
+    order = torch.randperm(n, generator=generator(seed))
+    torch.testing.assert_close(encoder(x[:, order]), encoder(x)[:, order])
+
+
+@given(seeds, depths)
+def test_positions_end_the_permutation_of_the_output(seed: int, depth: int) -> None:
+    encoder, x, positions = build(seed, 12, depth, 3), random_tokens(seed, 2, 5, 12), random_tokens(seed + 1, 1, 5, 12)
+    moved, placed = encoder(x.roll(1, 1) + positions), encoder(x + positions).roll(1, 1)
+    assert (moved - placed).abs().mean() > 0.01
+
+
+@given(seeds, depths)
+def test_weights_of_every_layer_come_back_and_leave_the_output_as_it_was(seed: int, depth: int) -> None:
+    """Maps that cannot be reached, in some layers or at all: lucidrains #1, vit-explain #23, slide2vec #142."""
+    encoder, x = build(seed, 6, depth, 2), random_tokens(seed, 2, 4, 6)
+    out, weights = encoder(x, return_weights=True)
+    torch.testing.assert_close(out, encoder(x))
+    assert weights.shape == (2, depth, 2, 4, 4)
+    for i, block in enumerate(encoder.blocks):
+        normed = reference.layer_norm(block.norm1, x)
+        torch.testing.assert_close(weights[:, i], reference.attention(block.attn, normed)[1])
+        x = reference.block(block, x)
+
+
+@given(seeds, depths)
+def test_hidden_tokens_stay_hidden_through_every_layer(seed: int, depth: int) -> None:
+    encoder, x = build(seed, 6, depth, 2), random_tokens(seed, 2, 5, 6)
+    real = torch.tensor([True, True, False, True, False])
+    padded = x.clone()
+    padded[:, ~real] = torch.nan
+    without = encoder(x[:, real])
+    torch.testing.assert_close(encoder(padded, real[None, None, None])[:, real], without)
+
+
+@pytest.mark.parametrize("checkpointing", (False, True))
+@given(seeds, counts, depths)
+def test_the_first_tokens_alone_are_those_of_all(checkpointing: bool, seed: int, n: int, depth: int) -> None:
+    """Every block but the last works on all tokens: the first attend to them there."""
+    encoder, mask = build(seed, 6, depth, 2, checkpointing=checkpointing), random_mask(seed, 2, 2, n)
+    x, first = random_tokens(seed, 2, n, 6), 1 + seed % n
+    torch.testing.assert_close(encoder(x, mask, first=first), encoder(x, mask)[:, :first])
+
+
+@given(seeds)
+def test_one_mask_serves_every_layer(seed: int) -> None:
+    encoder, x, mask = build(seed, 6, 2, 2), random_tokens(seed, 2, 4, 6), random_mask(seed, 2, 2, 4)
+    _, weights = encoder(x, mask, return_weights=True)
+    assert torch.equal(weights > 0, mask[:, None].expand_as(weights))
+
+
+@given(seeds)
+def test_every_token_leaves_normalised(seed: int) -> None:
+    encoder, x = build(seed, 6, 2, 2), random_tokens(seed, 2, 4, 6)
+    with torch.no_grad():
+        encoder.norm.weight.fill_(1)
+        encoder.norm.bias.fill_(0)
+    out = encoder(100 * x)
+    torch.testing.assert_close(out.mean(-1), torch.zeros(2, 4, dtype=torch.float64))
+    torch.testing.assert_close(out.square().mean(-1), torch.ones(2, 4, dtype=torch.float64), atol=1e-5, rtol=0)
+    assert encoder.norm.eps == 1e-6
+
+
+@given(st.integers(1, 12), st.sampled_from((0.0, 0.1, 0.5)))
+def test_stochastic_depth_grows_linearly_to_its_value(depth: int, rate: float) -> None:
+    encoder = Encoder(4, depth, num_heads=1, mlp_dim=4, stochastic_depth=rate, device="meta")
+    rates = [block.stochastic_depth for block in encoder.blocks]
+    assert rates == pytest.approx([rate * layer / depth for layer in range(1, depth + 1)])
+
+
+def gradients(encoder: Encoder, x: Tensor, return_weights: bool) -> list[Tensor]:
+    torch.manual_seed(0)
+    x = x.detach().requires_grad_()
+    out = encoder(x, random_mask(0, 4, 2, 5), return_weights)
+    out, weights = out if return_weights else (out, out.new_zeros(1))
+    return [out, *torch.autograd.grad(out.square().sum() + weights.square().sum(), [x, *encoder.parameters()])]
+
+
+@pytest.mark.parametrize("return_weights", (False, True))
+@pytest.mark.parametrize("training", (True, False))
+def test_checkpointing_changes_no_number(training: bool, return_weights: bool) -> None:
+    """Not even what dropout draws: the second computation draws the same."""
+    options = {"dropout": 0.3, "attn_dropout": 0.3, "stochastic_depth": 0.5}
+    plain, checkpointed = (build(0, 6, 3, 2, checkpointing=flag, **options).train(training) for flag in (False, True))
+    x = random_tokens(0, 4, 5, 6)
+    results = (gradients(encoder, x, return_weights) for encoder in (plain, checkpointed))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_checkpointing_keeps_only_the_input_of_every_block() -> None:
+    """What autograd saves, counted; without gradients every block runs once."""
+
+    def saved_elements(checkpointing: bool) -> int:
+        encoder, elements = build(0, 8, 3, 2, checkpointing=checkpointing), []
+        own = {parameter.untyped_storage().data_ptr() for parameter in encoder.parameters()}
+
+        def pack(t: Tensor) -> Tensor:
+            elements.append(0 if t.untyped_storage().data_ptr() in own else t.numel())
+            return t
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            encoder(random_tokens(0, 4, 7, 8))
+        return sum(elements)
+
+    assert saved_elements(True) < saved_elements(False) / 5
+    encoder, calls = build(0, 8, 3, 2, checkpointing=True), []
+    encoder.blocks[1].register_forward_hook(lambda *_: calls.append(1))
+    with torch.no_grad():
+        encoder(random_tokens(0, 4, 7, 8))
+    assert len(calls) == 1
+
+
+def test_checkpointing_compiles_into_one_graph() -> None:
+    encoder, x = build(0, 6, 1, 2, checkpointing=True), random_tokens(0, 2, 5, 6)
+    torch._dynamo.reset()
+    out = torch.compile(encoder, backend="eager", fullgraph=True)(x)
+    torch.testing.assert_close(out, encoder(x))
+    torch.testing.assert_close(
+        torch.autograd.grad(out.sum(), encoder.parameters()),
+        torch.autograd.grad(encoder(x).sum(), encoder.parameters()),
+    )
+
+
+def test_options_reach_every_block() -> None:
+    encoder = Encoder(6, 3, num_heads=2, mlp_dim=7, qkv_bias=False, dropout=0.1, attn_dropout=0.2)
+    for block in encoder.blocks:
+        assert (block.attn.num_heads, block.attn.attn_dropout, block.attn.dropout.p) == (2, 0.2, 0.1)
+        assert block.attn.qkv.bias is None
+        assert (block.mlp.fc1.out_features, block.mlp.dropout.p) == (7, 0.1)
+
+
+def test_every_block_starts_with_weights_of_its_own() -> None:
+    """Clones of one layer, as in torch's ``nn.TransformerEncoder``, start equal: pytorch #72253."""
+    torch.manual_seed(0)
+    first, second = Encoder(6, 2, num_heads=2, mlp_dim=7).blocks
+    for layer in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"):
+        assert not torch.equal(first.get_submodule(layer).weight, second.get_submodule(layer).weight), layer
+
+
+def test_reset_parameters_starts_every_block_anew() -> None:
+    torch.manual_seed(0)
+    encoder = build(0, 6, 2, 2)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    encoder.reset_parameters()
+    after = encoder.state_dict()
+    assert [name for name in before if torch.equal(before[name], after[name])] == []
+    assert torch.equal(encoder.norm.weight, torch.ones(6, dtype=torch.float64))
+    assert not encoder.norm.bias.any()
+    assert not torch.equal(encoder.blocks[0].mlp.fc1.weight, encoder.blocks[1].mlp.fc1.weight)

@@ -1,0 +1,1 @@
+"""What every component keeps to, item by item."""

@@ -1,0 +1,413 @@
+"""What every component promises, checked for every row of ``cases.py``.
+
+Oracles come from elsewhere: a float64 reference, a finite difference, a closed form, a second run. Each test names the
+item of ``contract.py`` that it covers; ``--device cuda`` holds all of it on a GPU.
+"""
+
+import copy
+import inspect
+import pickle
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call, grad, jvp, stack_module_state, vmap
+
+from tests.contract.cases import Case, Refusal
+from tests.contract.items import each_component
+from tests.support import fake_cuda
+from tests.support.marks import pretends_cuda
+
+pytestmark = pytest.mark.numerics
+
+RATES = {"dropout", "attn_dropout", "stochastic_depth"}
+
+each_place = pytest.mark.parametrize(
+    "factory", ({"dtype": torch.float64}, {"dtype": torch.bfloat16}, {"device": "meta"}), ids=str
+)
+
+
+@pytest.fixture
+def case(request: pytest.FixtureRequest) -> Case:
+    """A row, on the device of ``--device``."""
+    return replace(request.param, device=request.config.getoption("device"))
+
+
+def gradients(module: nn.Module, x: Tensor, grad_output: Tensor) -> list[Tensor]:
+    """The gradients of input and parameters, in that order."""
+    x = x.detach().requires_grad_()
+    return list(torch.autograd.grad(module(x), [x, *module.parameters()], grad_output))
+
+
+def as_function(module: nn.Module, **options: object) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
+    """The module as a function of its input and its parameters, and these parameters."""
+    names, values = zip(*module.named_parameters(), strict=True)
+
+    def function(x: Tensor, *parameters: Tensor) -> Tensor:
+        output = functional_call(module, dict(zip(names, parameters, strict=True)), (x,), options)
+        return output[0] if isinstance(output, tuple) else output
+
+    return function, tuple(value.detach().requires_grad_() for value in values)
+
+
+@contextmanager
+def torch_may_warn() -> Iterator[None]:
+    """A warning that is torch's own business: vmap runs fused attention in a loop."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop")
+        yield
+
+
+@each_component("shape")
+@pytest.mark.parametrize("batch", (0, 1, 5))
+def test_the_output_shape_follows_from_the_configuration(case: Case, batch: int) -> None:
+    x = case.input(batch).requires_grad_()
+    output = case.module()(x)
+    assert output.shape == (batch, *case.output_shape)
+    output.sum().backward()
+    assert x.grad.shape == x.shape
+
+
+@each_component("smallest input")
+def test_the_smallest_input_has_the_value_of_the_reference(case: Case) -> None:
+    module, x = case.module(dtype=torch.float64), replace(case, input_shape=case.smallest).input(1, dtype=torch.float64)
+    torch.testing.assert_close(module(x).cpu(), case.expected(module, x), atol=1e-12, rtol=1e-12)
+
+
+@each_component("reference value")
+def test_the_value_is_that_of_an_independent_float64_reference(case: Case) -> None:
+    module, x = case.module(), case.input()
+    torch.testing.assert_close(module(x).cpu().double(), case.expected(module, x), atol=1e-5, rtol=1e-5)
+    module, x = module.double(), x.double()
+    torch.testing.assert_close(module(x).cpu(), case.expected(module, x), atol=1e-12, rtol=1e-12)
+
+
+@each_component("dtype and device")
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64, torch.bfloat16), ids=str)
+def test_the_output_has_the_type_of_the_input_and_lies_on_its_device(case: Case, dtype: torch.dtype) -> None:
+    x = case.input(dtype=dtype)
+    output = case.module(dtype=dtype)(x)
+    assert (output.dtype, output.device) == (x.dtype, x.device)
+
+
+def assert_all_there(case: Case, module: nn.Module, factory: dict) -> None:
+    """Every tensor of the module, and what it makes of an input there, has this type and device."""
+    x = torch.zeros((2, *case.input_shape), **factory)
+    for tensor in (*module.parameters(), *module.buffers(), module(x)):
+        assert tensor.dtype == factory.get("dtype", torch.float32)
+        assert tensor.device.type == factory.get("device", "cpu")
+
+
+@each_component("factory options")
+@each_place
+def test_factory_options_reach_every_tensor_and_the_output(case: Case, factory: dict) -> None:
+    assert_all_there(case, case.build(**factory), factory)
+
+
+@each_component("moves")
+@each_place
+def test_a_module_that_moves_takes_every_tensor_along(case: Case, factory: dict) -> None:
+    """What is neither parameter nor buffer stays behind."""
+    assert_all_there(case, case.build().to(**factory), factory)
+
+
+@each_component("factory options")
+def test_under_a_device_context_every_tensor_is_created_there_with_its_shape(case: Case) -> None:
+    with torch.device("meta"):
+        there = case.build().state_dict()
+    here = case.build(device=case.device).state_dict()
+    assert {tensor.device.type for tensor in there.values()} == {"meta"}
+    assert [(name, t.shape, t.dtype) for name, t in there.items()] == [(n, t.shape, t.dtype) for n, t in here.items()]
+
+
+@each_component("first derivatives")
+def test_gradients_of_input_and_parameters_equal_finite_differences(case: Case) -> None:
+    function, parameters = as_function(case.module(dtype=torch.float64))
+    inputs = (case.input(1, dtype=torch.float64).requires_grad_(), *parameters)
+    many = sum(value.numel() for value in inputs) > 5000  # then in one direction through all of them
+    # a step of 1e-8 makes it unlikely (1e-5 a run) to straddle a kink of relu, max pooling or bilinear sampling
+    assert torch.autograd.gradcheck(
+        function, inputs, eps=1e-8, atol=1e-5, rtol=1e-4, nondet_tol=case.nondet_tol,
+        check_batched_grad=True, fast_mode=many,
+    )  # fmt: skip
+
+
+@each_component("second derivatives")
+def test_second_derivatives_equal_finite_differences(case: Case) -> None:
+    function, parameters = as_function(case.module(dtype=torch.float64), **case.smooth)
+    inputs = (case.input(1, dtype=torch.float64).requires_grad_(), *parameters)
+    assert torch.autograd.gradgradcheck(function, inputs, eps=1e-7, atol=1e-5, rtol=1e-4, nondet_tol=case.nondet_tol)
+
+
+@each_component("forward mode")
+def test_a_slope_in_forward_mode_is_that_of_the_jacobian(case: Case) -> None:
+    function, parameters = as_function(case.module(dtype=torch.float64), **case.smooth)
+    inputs = (case.input(2, dtype=torch.float64).requires_grad_(), *parameters)
+    direction = tuple(torch.randn_like(value) for value in inputs)
+    with torch_may_warn():
+        output, slope = jvp(function, tuple(value.detach() for value in inputs), direction)
+    unit = torch.eye(output.numel(), dtype=output.dtype, device=output.device).reshape(-1, *output.shape)
+    jacobian = torch.autograd.grad(function(*inputs), inputs, unit, is_grads_batched=True)
+    expected = sum(rows.flatten(1) @ along.flatten() for rows, along in zip(jacobian, direction, strict=True))
+    torch.testing.assert_close(slope.flatten(), expected)
+
+
+@each_component("per-sample gradients")
+def test_gradients_of_every_sample_at_once_are_those_of_a_loop(case: Case) -> None:
+    function, parameters = as_function(case.module(dtype=torch.float64))
+    x = case.input(3, dtype=torch.float64)
+
+    def loss(parameters: tuple[Tensor, ...], sample: Tensor) -> Tensor:
+        return function(sample[None], *parameters).square().sum()
+
+    with torch_may_warn():
+        together = vmap(grad(loss), (None, 0))(parameters, x)
+    one_by_one = [torch.autograd.grad(loss(parameters, sample), parameters) for sample in x]
+    torch.testing.assert_close(together, tuple(torch.stack(rows) for rows in zip(*one_by_one, strict=True)))
+
+
+@each_component("every parameter learns")
+def test_every_parameter_gets_a_gradient(case: Case) -> None:
+    module = case.module()
+    module(case.input(5)).square().sum().backward()
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.count_nonzero() > 0, name
+
+
+@each_component("state_dict")
+def test_weights_move_to_a_fresh_instance_by_frozen_names(case: Case) -> None:
+    source, target, x = case.module(seed=0), case.module(seed=1), case.input()
+    assert not torch.equal(source(x), target(x))
+    assert tuple(source.state_dict()) == case.keys
+    target.load_state_dict(source.state_dict(), strict=True)
+    assert torch.equal(source(x), target(x))
+
+
+@each_component("copies")
+@pytest.mark.parametrize("clone", (copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))), ids=("deepcopy", "pickle"))
+def test_a_copy_is_equal_and_shares_nothing(case: Case, clone) -> None:
+    module, x = case.module(), case.input()
+    before = module(x)  # first: a tensor with a history that the module kept could not be copied
+    twin = clone(module)
+    assert torch.equal(twin(x), before)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.add_(1)
+    assert torch.equal(module(x), before)
+
+
+@each_component("input untouched")
+def test_the_input_is_left_alone(case: Case) -> None:
+    x = case.input()
+    before, version = x.clone(), x._version
+    case.module()(x)
+    assert torch.equal(x, before)
+    assert x._version == version
+
+
+@each_component("strides")
+def test_strides_change_neither_output_nor_gradients(case: Case) -> None:
+    module, x = case.module(dtype=torch.float64), case.input(dtype=torch.float64)
+    grad_output = torch.randn_like(module(x))
+    strided = torch.stack([x, x + 1], -1)[..., 0]
+    strided_grad = torch.stack([grad_output, grad_output + 1], -1)[..., 0]
+    assert not strided.is_contiguous()
+    assert not strided_grad.is_contiguous()
+    torch.testing.assert_close(module(strided), module(x))
+    torch.testing.assert_close(gradients(module, strided, strided_grad), gradients(module, x, grad_output))
+
+
+@each_component("channels last")
+def test_channels_that_lie_last_change_neither_output_nor_gradients(case: Case) -> None:
+    module, x = case.module(dtype=torch.float64), case.input(dtype=torch.float64)
+    grad_output, last = torch.randn_like(module(x)), x.to(memory_format=torch.channels_last)
+    assert not last.is_contiguous()
+    torch.testing.assert_close(module(last), module(x))
+    torch.testing.assert_close(gradients(module, last, grad_output), gradients(module, x, grad_output))
+
+
+@each_component("train and eval")
+def test_evaluation_equals_training_where_nothing_is_dropped(case: Case) -> None:
+    module, x = case.module(), case.input()
+    assert torch.equal(module.train()(x), module.eval()(x))
+
+
+@each_component("train and eval")
+def test_every_rate_that_a_constructor_takes_is_under_contract(case: Case) -> None:
+    assert set(inspect.signature(type(case.build())).parameters) & RATES == set(case.rates)
+
+
+@each_component("train and eval", rate="rates")
+def test_nothing_is_dropped_in_evaluation(case: Case, rate: str) -> None:
+    """Dropout that lives on in eval: timm #1978, torchtune #1791, vjepa2 #160."""
+    dropping, x = case.module(**{rate: 0.5}).eval(), case.input()
+    assert torch.equal(dropping(x), case.module()(x))
+    assert torch.equal(dropping(x), dropping(x))
+
+
+@each_component("train and eval", rate="rates")
+def test_training_drops_something_else_in_every_sample_and_every_call(case: Case, rate: str) -> None:
+    torch.manual_seed(0)
+    dropping, x = case.module(**{rate: 0.5}), case.input(1).expand(16, *case.input_shape)
+    first, second = dropping(x), dropping(x)
+    # not merely other bits: equal samples of a batch may be rounded differently
+    assert not torch.allclose(first, second)
+    assert not torch.allclose(first, first[:1].expand_as(first))
+
+
+@each_component("determinism")
+def test_the_same_seed_gives_the_same_bits(case: Case) -> None:
+    def run() -> list[list[Tensor]]:
+        torch.manual_seed(5)
+        module, x = case.build(device=case.device), case.input()
+        exact = [module(x), *module.state_dict().values()]
+        near = gradients(module, x, torch.ones_like(module(x)))
+        return [exact, near]
+
+    (exact, near), (exact_again, near_again) = run(), run()
+    if case.nondet_tol:
+        torch.testing.assert_close(near, near_again, msg=case.atomics)
+    else:
+        exact, exact_again = exact + near, exact_again + near_again
+    assert all(torch.equal(first, second) for first, second in zip(exact, exact_again, strict=True))
+
+
+@each_component("batch independence")
+def test_samples_of_a_batch_do_not_know_each_other(case: Case) -> None:
+    module, x = case.module(dtype=torch.float64), case.input(3, dtype=torch.float64).requires_grad_()
+    output = module(x)
+    for i in range(3):
+        torch.testing.assert_close(output[i : i + 1], module(x[i : i + 1]))
+        (slope,) = torch.autograd.grad(output[i].sum(), x, retain_graph=True)
+        assert [bool(row.any()) for row in slope] == [j == i for j in range(3)]
+
+
+@each_component("compile")
+def test_it_compiles_into_one_graph_that_serves_every_batch_size(case: Case) -> None:
+    module, graphs = case.module(), []
+
+    def backend(graph: torch.fx.GraphModule, example_inputs: list[Tensor]) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    torch._dynamo.reset()
+    compiled = torch.compile(module, backend=backend, fullgraph=True)
+    for batch in (3, 5, 2, 7):
+        x = case.input(batch)
+        torch.testing.assert_close(compiled(x), module(x))
+    assert len(graphs) <= 2, "one static graph, then one with a dynamic batch"
+
+
+@each_component("export")
+def test_it_exports_with_a_dynamic_batch(case: Case) -> None:
+    module = case.module()
+    batch = torch.export.Dim("batch", min=1)
+    program = torch.export.export(module, (case.input(3),), dynamic_shapes=({0: batch},))
+    for size in (3, 5):
+        torch.testing.assert_close(program.module()(case.input(size)), module(case.input(size)))
+
+
+@each_component("vmap")
+def test_vmap_over_stacked_parameters_is_a_loop_over_modules(case: Case) -> None:
+    modules, x = [case.module(seed) for seed in range(3)], case.input()
+    parameters, buffers = stack_module_state(modules)
+    skeleton = copy.deepcopy(modules[0]).to("meta")
+    with torch_may_warn():
+        together = vmap(lambda p, b: functional_call(skeleton, (p, b), (x,)))(parameters, buffers)
+    torch.testing.assert_close(together, torch.stack([module(x) for module in modules]), atol=1e-5, rtol=1e-4)
+
+
+@each_component("half precision")
+def test_half_precision_stays_near_float32_and_finite(case: Case) -> None:
+    module, x = case.module(), case.input()
+    exact = module(x)
+    with torch.autocast(case.device, dtype=torch.bfloat16):
+        mixed, large = module(x), module(1000 * x)
+    assert mixed.dtype == case.autocast_dtype
+    assert large.isfinite().all()
+    # bfloat16 keeps 8 bits; measured 0.004 and, where the row's own head rounds theta, 0.033
+    assert (mixed - exact).norm() < 0.05 * exact.norm()
+    half = copy.deepcopy(module).bfloat16()(x.bfloat16())
+    assert half.dtype == torch.bfloat16
+    assert (half - exact).norm() < 0.1 * exact.norm()
+
+
+@each_component("half precision")
+@pytest.mark.parametrize("whole", (False, True), ids=("autocast", "bfloat16"))
+def test_gradients_in_half_precision_stay_near_those_in_float32(case: Case, whole: bool) -> None:
+    module, x = case.module(), case.input()
+    upstream = module(x).detach().cos()
+    exact = gradients(module, x, upstream)
+    if whole:
+        near = gradients(copy.deepcopy(module).bfloat16(), x.bfloat16(), upstream.bfloat16())
+    else:
+        leaf = x.detach().requires_grad_()
+        with torch.autocast(case.device, dtype=torch.bfloat16):
+            output = module(leaf)
+        near = torch.autograd.grad(output, [leaf, *module.parameters()], upstream.to(output.dtype))
+    for one, other in zip(near, exact, strict=True):
+        # measured 0.04, and 0.13 where relu and max pooling switch
+        assert (one - other).norm() < 0.25 * other.norm()
+
+
+@pretends_cuda
+@each_component("cuda without a GPU")
+def test_it_runs_forward_and_backward_on_cuda_without_a_gpu(case: Case) -> None:
+    with FakeTensorMode():
+        module = case.build(device="cuda:0")
+        x = torch.empty((2, *case.input_shape), device="cuda:0", requires_grad=True)
+        output = module(x)
+        assert {str(t.device) for t in (output, *module.parameters(), *module.buffers())} == {"cuda:0"}
+        slopes = fake_cuda.backward(output)
+        for leaf in (x, *module.parameters()):
+            assert (slopes[leaf].shape, slopes[leaf].dtype, str(slopes[leaf].device)) == (
+                leaf.shape,
+                leaf.dtype,
+                "cuda:0",
+            )
+
+
+@pretends_cuda
+@each_component("mixed devices")
+def test_an_input_on_another_device_is_refused(case: Case) -> None:
+    with FakeTensorMode():
+        for module, there in (("cuda:0", "cpu"), ("cpu", "cuda:0")):
+            with pytest.raises(RuntimeError, match="device"):
+                case.build(device=module)(torch.empty((2, *case.input_shape), device=there))
+
+
+@each_component("device equals CPU")
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
+def test_the_device_gives_what_the_cpu_gives(case: Case, dtype: torch.dtype) -> None:
+    """Trivial without ``--device``."""
+    outcomes = []
+    for row in (case, replace(case, device="cpu")):
+        module, x = row.module(dtype=dtype), row.input(dtype=dtype)
+        output = module(x)
+        assert output.device.type == row.device
+        outcomes.append([output.cpu(), *(slope.cpu() for slope in gradients(module, x, output.detach().cos()))])
+    bound = 1e-4 if dtype == torch.float32 else 1e-10
+    torch.testing.assert_close(*outcomes, atol=bound, rtol=bound)
+
+
+@each_component("print")
+def test_print_shows_every_option_that_the_module_keeps(case: Case) -> None:
+    module = case.build()
+    shown, options = module.extra_repr(), inspect.signature(type(module)).parameters
+    for name, value in vars(module).items():
+        if name in options:
+            assert f"{name}={value!r}" in shown, name
+
+
+@each_component("refusals", refusal="refusals")
+def test_bad_input_is_refused_with_name_value_and_requirement(case: Case, refusal: Refusal) -> None:
+    with pytest.raises(refusal.error, match=f"^{re.escape(refusal.message)}$"):
+        refusal.call()

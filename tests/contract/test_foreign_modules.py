@@ -1,0 +1,104 @@
+"""Two modules that everybody has, held against the contract by one row each: what they keep, and what they do not."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision import ops
+
+from components import Attention
+from tests import reference
+from tests.contract.cases import CASES, Case, Refusal
+from tests.contract.items import broken
+from tests.support.strategies import random_mask, random_tokens
+
+OURS = {case.name: case for case in CASES}
+
+
+def torchvision_mlp(device: str | None = None, dtype: torch.dtype | None = None, **options: object) -> nn.Module:
+    """It takes neither device nor type."""
+    with torch.device(device or torch.get_default_device()):
+        module = ops.MLP(5, [7, 5], activation_layer=nn.GELU, **options)
+    return module if dtype is None else module.to(dtype)
+
+
+class SelfAttention(nn.MultiheadAttention):
+    """Tokens in, tokens out; a mask as it is understood there."""
+
+    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0, **factory: object) -> None:
+        super().__init__(dim, num_heads, dropout, batch_first=True, **factory)
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, return_weights: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        mask = None if mask is None else mask.expand(len(x), self.num_heads, -1, -1).flatten(0, 1)
+        output = super().forward(x, x, x, attn_mask=mask, need_weights=return_weights, average_attn_weights=False)
+        return output if return_weights else output[0]
+
+
+def as_ours(module: SelfAttention) -> Attention:
+    """Our attention with its weights."""
+    names = {"in_proj_weight": "qkv.weight", "in_proj_bias": "qkv.bias"}
+    state = {names.get(name, name.replace("out_", "")): value for name, value in module.state_dict().items()}
+    attention = Attention(module.embed_dim, module.num_heads, dtype=torch.float64)
+    attention.load_state_dict(state, strict=True)
+    return attention
+
+
+TORCHVISION = replace(
+    OURS["MLP"],
+    name="torchvision.ops.MLP",
+    build=torchvision_mlp,
+    reference=lambda module, x: reference.mlp(nn.ModuleDict({"fc1": module[0], "fc2": module[3]}), x),
+    keys=("0.weight", "0.bias", "3.weight", "3.bias"),
+    refusals=(
+        Refusal(
+            lambda: torchvision_mlp(dropout=1.0), ValueError, "MLP: dropout (1.0) must be at least 0 and less than 1"
+        ),
+        Refusal(lambda: torchvision_mlp()(torch.zeros(2, 7)), ValueError, "MLP: input (2, 7) must be (..., 5)"),
+    ),
+)
+TORCH = replace(
+    OURS["Attention"],
+    name="nn.MultiheadAttention",
+    build=lambda **options: SelfAttention(6, 3, **options),
+    reference=lambda module, x: reference.attention(as_ours(module), x)[0],
+    keys=("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"),
+    rates=("dropout",),
+    refusals=(
+        Refusal(lambda: SelfAttention(10, 3), ValueError, "Attention: dim (10) must be divisible by num_heads (3)"),
+        Refusal(lambda: SelfAttention(6, 3)(torch.zeros(2, 5, 7)), ValueError,
+                "Attention: input (2, 5, 7) must be (B, N, 6)"),
+    ),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("row", "items"),
+    [
+        # a rate of one is taken and gives zeros; a wrong width is an error of a matrix product that names no module
+        (TORCHVISION, {"refusals"}),
+        # assertions where users are wrong; print(module) does not tell how many heads there are
+        (TORCH, {"refusals", "print"}),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_what_they_keep_of_the_contract_is_all_but_this(row: Case, items: set[str]) -> None:
+    assert set(found := broken(row)) == items, found
+
+
+def test_a_mask_of_theirs_means_the_opposite() -> None:
+    """True hides there. A mask that is carried over as it is raises nothing and gives other numbers."""
+    theirs = TORCH.module(dtype=torch.float64)
+    ours, x, attend = as_ours(theirs), random_tokens(0, 2, 5, 6), random_mask(0, 2, 3, 5)
+    torch.testing.assert_close(theirs(x, ~attend), ours(x, attend))
+    assert (theirs(x, attend) - ours(x, attend)).abs().max() > 0.1
+
+
+def test_a_row_of_theirs_that_attends_to_nothing_is_nan() -> None:
+    theirs = TORCH.module(dtype=torch.float64)
+    ours, x, attend = as_ours(theirs), random_tokens(0, 2, 5, 6), random_mask(0, 2, 3, 5)
+    attend[0, :, 1] = False
+    assert theirs(x, ~attend, return_weights=True)[0][0, 1].isnan().all()
+    assert torch.equal(ours(x, attend)[0, 1], ours.proj.bias)

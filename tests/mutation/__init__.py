@@ -1,0 +1,1 @@
+"""Changed components that no test notices, and why."""

@@ -1,0 +1,1 @@
+"""What people type, from the flags to the page."""

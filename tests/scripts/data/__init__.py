@@ -1,0 +1,1 @@
+"""Images from anywhere, and batches of them."""

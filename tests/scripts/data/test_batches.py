@@ -1,0 +1,296 @@
+"""Batches: every image once, normalised exactly, changed each by a draw of its own."""
+
+import dataclasses
+import hashlib
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scripts import train_stn, train_vit
+from scripts.data.batches import channel_statistics, evaluation_batches, resized, shuffled, training_batches
+from scripts.data.datasets import Split
+from scripts.data.transforms import Augment, Normalise, random_boxes
+from scripts.models.stn import STNClassifier
+from tests.support import fake_cuda
+from tests.support.marks import pretends_cuda
+from tests.support.strategies import generator, seeds
+
+pytestmark = pytest.mark.numerics
+
+RECIPES = {**train_stn.RECIPES, **train_vit.RECIPES}
+CUDA = torch.device("cuda:0")
+NORMALISE = Normalise((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
+
+
+def images(seed: int, count: int, height: int = 6, width: int = 7) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 3, height, width), generator=generator(seed), dtype=torch.uint8)
+
+
+@given(seeds, st.integers(1, 40), st.integers(1, 50))
+def test_an_epoch_shows_every_image_once_with_its_label(seed: int, count: int, batch_size: int) -> None:
+    numbered = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
+    split = Split(numbered, torch.arange(count))
+    batches = list(
+        training_batches(
+            split, shuffled(split, batch_size, generator(seed)), Normalise((0,) * 3, (1 / 255,) * 3), Augment(),
+            generator(seed),
+        )
+    )  # fmt: skip
+    assert [len(labels) for _, labels in batches[:-1]] == [batch_size] * (len(batches) - 1)
+    pixels, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    assert labels.sort().values.tolist() == list(range(count))
+    torch.testing.assert_close(pixels[:, 0, 0, 0], labels.float())
+
+
+def test_the_order_changes_with_epoch_and_seed_and_with_nothing_else() -> None:
+    split = Split(images(0, 64), torch.arange(64))
+
+    def orders(seed: int) -> list[list[int]]:
+        draw = generator(seed)
+        batches = [
+            training_batches(split, shuffled(split, 16, draw), NORMALISE, Augment(True, 2), draw) for _ in range(2)
+        ]
+        return [torch.cat([labels for _, labels in epoch]).tolist() for epoch in batches]
+
+    first, second = orders(1)
+    assert first != second
+    assert orders(1) == [first, second]
+    assert orders(2)[0] != first
+
+
+@given(seeds)
+def test_normalisation_is_the_formula_and_can_be_undone(seed: int) -> None:
+    x = images(seed, 5)
+    expected = (x.double() / 255 - torch.tensor(NORMALISE.mean).double().view(3, 1, 1)) / torch.tensor(
+        NORMALISE.std
+    ).double().view(3, 1, 1)
+    normalised = NORMALISE(x)
+    torch.testing.assert_close(normalised.double(), expected, atol=1e-6, rtol=1e-6)
+    assert normalised.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(NORMALISE.undo(normalised), x)
+
+
+@given(seeds)
+def test_channel_statistics_are_mean_and_standard_deviation(seed: int) -> None:
+    x = images(seed, 4)
+    statistics = channel_statistics(x)
+    scaled = x.double() / 255
+    torch.testing.assert_close(torch.tensor(statistics.mean).double(), scaled.mean((0, 2, 3)), atol=1e-6, rtol=0)
+    expected = scaled.std((0, 2, 3), correction=0)
+    torch.testing.assert_close(torch.tensor(statistics.std).double(), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(statistics(x).double().mean((0, 2, 3)), torch.zeros(3).double(), atol=1e-5, rtol=0)
+
+
+def test_images_of_one_colour_are_normalised_to_finite_numbers() -> None:
+    flat = torch.full((2, 3, 4, 4), 7, dtype=torch.uint8)
+    assert channel_statistics(flat)(flat).isfinite().all()
+
+
+@given(seeds)
+def test_about_half_of_a_batch_is_mirrored_each_image_on_its_own(seed: int) -> None:
+    x = images(seed, 400)
+    mirrored = Augment(mirror=True)(x, generator(seed))
+    same = (mirrored == x).flatten(1).all(1)
+    flipped = (mirrored == x.flip(-1)).flatten(1).all(1)
+    assert (same ^ flipped).all()
+    assert 150 < int(flipped.sum()) < 250, "five sigma around 200"
+
+
+@pytest.mark.parametrize("shift", [1, 3])
+@given(seeds)
+def test_each_image_is_shifted_by_whole_pixels_and_reflected_at_its_border(shift: int, seed: int) -> None:
+    x = images(seed, 60)
+    shifted = Augment(shift=shift)(x, generator(seed))
+    padded = torch.nn.functional.pad(x.float(), (shift,) * 4, mode="reflect").byte()
+    windows = {
+        (down, right): padded[..., down : down + 6, right : right + 7]
+        for down in range(2 * shift + 1)
+        for right in range(2 * shift + 1)
+    }
+    matches = torch.stack([(window == shifted).flatten(1).all(1) for window in windows.values()])
+    assert (matches.sum(0) == 1).all()
+    assert matches.any(1).sum() > len(windows) // 2, "the images of one batch move differently"
+
+
+@given(seeds, st.integers(8, 40), st.integers(8, 40), st.sampled_from((0.05, 0.5, 1.0)))
+def test_boxes_lie_in_the_frame_and_have_the_wanted_area_and_shape_where_that_fits(seed, height, width, least) -> None:
+    top, left, rows, columns = random_boxes(300, height, width, least, generator(seed)).unbind(1)
+    assert (rows >= 1).all()
+    assert (columns >= 1).all()
+    assert (top >= 0).all()
+    assert (left >= 0).all()
+    assert (top + rows <= height).all()
+    assert (left + columns <= width).all()
+    free = (rows < height) & (columns < width)  # not cut by the frame; each side is rounded by up to half a pixel
+    assert ((rows + 0.5) * (columns + 0.5) >= least * height * width)[free].all()
+    assert ((columns + 0.5) / (rows - 0.5) >= 3 / 4)[free].all()
+    assert ((columns - 0.5) / (rows + 0.5) <= 4 / 3)[free].all()
+
+
+def test_boxes_are_of_every_size_and_everywhere() -> None:
+    top, left, rows, columns = random_boxes(10_000, 32, 32, 0.05, generator(0)).unbind(1)
+    share = (rows * columns / 32**2).double()
+    assert share.min() < 0.06
+    assert share.max() > 0.98
+    assert share.median().item() == pytest.approx(0.525, abs=0.02), "as many below the middle as above"
+    narrow = columns < rows
+    assert (narrow.double().mean() - (columns > rows).double().mean()).abs() < 0.05, "as many upright as lying"
+    for first, size in ((top, rows), (left, columns)):
+        room = (32 - size).double()
+        assert (first / room.clamp(min=1)).where(room > 4, 0.5).double().mean().item() == pytest.approx(0.5, abs=0.02)
+
+
+@given(seeds)
+def test_a_crop_is_a_box_of_the_image_stretched_to_the_size(seed: int) -> None:
+    ramp = (torch.arange(0, 240, 6, dtype=torch.uint8).view(1, 40) + torch.zeros(3, 40, 1, dtype=torch.uint8))[None]
+    cropped = Augment(crop=0.1, size=64)(ramp.repeat(20, 1, 1, 1), generator(seed))
+    assert cropped.shape == (20, 3, 64, 64)
+    assert cropped.dtype == torch.uint8
+    boxes = random_boxes(20, 40, 40, 0.1, generator(seed))
+    for image, (_, left, _, columns) in zip(cropped, boxes.tolist(), strict=True):
+        centres = (torch.arange(64) + 0.5) * columns / 64 - 0.5
+        expected = 6 * (left + centres.clamp(0, columns - 1))
+        assert (image.float() - expected).abs().max() <= 1.5, "the ramp between the edges of the box"
+    assert Augment(crop=0.1)(images(seed, 4, 8, 12), generator(seed)).shape == (4, 3, 8, 12)
+    assert Augment(crop=0.1, size=9)(images(seed, 4), generator(seed), slice(2, 2)).shape == (0, 3, 9, 9), "no share"
+
+
+def test_resizing_to_the_same_size_changes_nothing_and_to_another_interpolates() -> None:
+    x = images(0, 2, 8, 8)
+    assert resized(x, (8, 8)) is x
+    assert resized(x, (16, 24)).shape == (2, 3, 16, 24)
+    stripes = (255 * (torch.arange(64) % 2)).byte().expand(1, 3, 64, 64)
+    assert (resized(stripes, (8, 8)).float() - 127.5).abs().max() < 20, "no aliasing"
+
+
+def test_without_augmentation_images_stay_as_they_are() -> None:
+    x = images(0, 5)
+    same = Augment()(x, generator(0))
+    assert torch.equal(same, x)
+    assert same.data_ptr() == x.data_ptr(), "not even copied"
+
+
+@given(st.integers(1, 9), st.integers(1, 12))
+def test_evaluation_keeps_the_order(count: int, batch_size: int) -> None:
+    x = images(0, count)
+    parts = list(evaluation_batches(Split(x, torch.arange(count)), NORMALISE, batch_size))
+    assert torch.cat([labels for _, labels in parts]).tolist() == list(range(count))
+    torch.testing.assert_close(torch.cat([pixels for pixels, _ in parts]), NORMALISE(x))
+
+
+def split_on_gpu(count: int) -> Split:
+    with CUDA:
+        images, labels = torch.zeros(count, 3, 32, 32, dtype=torch.uint8), torch.zeros(count, dtype=torch.long)
+    return Split(images.contiguous(memory_format=torch.channels_last), labels)
+
+
+@pretends_cuda
+@pytest.mark.parametrize(("name", "copies"), [("tutorial", 0), ("tuned", 1), ("lite", 1), ("b16-finetune", 1)])
+def test_a_batch_on_a_gpu_takes_its_draws_in_one_copy_and_waits_for_nothing(name: str, copies: int) -> None:
+    """Beside the constants of the first batch; an order is one copy for the whole epoch."""
+    recipe, draw, size = RECIPES[name], generator(0), getattr(RECIPES[name], "image_size", None) or 32
+    normalise = Normalise(NORMALISE.mean, NORMALISE.std)
+
+    def prepare(batch: torch.Tensor) -> torch.Tensor:
+        return normalise(resized(batch, (size, size)))
+
+    with fake_cuda.gpu() as traffic:
+        split = split_on_gpu(64)
+        before = traffic.copies
+        order = shuffled(split, 8, draw)
+        assert traffic.copies - before == 1
+        batches = training_batches(split, order, prepare, recipe.augment, draw)
+        next(batches)
+        before = traffic.copies
+        for images, _ in batches:
+            assert images.device == CUDA
+            assert images.shape == (8, 3, size, size)
+        assert traffic.copies - before == copies * 7
+        frames = len([*evaluation_batches(split, prepare, 8)]) if size != 32 else 0
+        assert traffic.copies - before == copies * 7 + frames
+        assert traffic.waits == 0
+
+
+@pretends_cuda
+@pytest.mark.parametrize(("name", "most"), [("tutorial", 8), ("tuned", 30), ("lite", 30), ("b16-finetune", 90)])
+def test_a_batch_takes_as_many_operators_whatever_its_size(name: str, most: int) -> None:
+    """Each takes some microseconds to begin, on a GPU as on a CPU, and 5.5 for every crop of 512 were too many."""
+    recipe, counts = RECIPES[name], []
+    normalise = Normalise(NORMALISE.mean, NORMALISE.std)
+    with fake_cuda.gpu() as traffic:
+        for size in (64, 2, 64):  # the first batch also has constants to copy
+            split = split_on_gpu(64)
+            order = shuffled(split, size, generator(0))
+            before = traffic.operators
+            next(training_batches(split, order, normalise, recipe.augment, generator(0)))
+            counts.append(traffic.operators - before)
+    assert counts[1] == counts[2] <= most
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "after"),
+    [
+        ("tutorial", "cf4dc3c732785ca4", "20b7c22f702eeadf"),
+        ("tuned", "7c3602f104a8012f", "b912318149e81666"),
+        ("lite", "7c3602f104a8012f", "b912318149e81666"),
+        ("b16-finetune", None, "2a42522a861054cb"),
+    ],
+)
+def test_runs_of_today_see_the_batches_that_recorded_runs_saw(name: str, images: str | None, after: str) -> None:
+    """Recorded before draws of a batch were put together: its bits, and the state of the generator after an epoch.
+
+    What is resampled is rounded by the processor's own arithmetic, so of a crop only the boxes are to the bit.
+    """
+    draw = generator(3)
+    pixels = torch.randint(0, 256, (100, 3, 32, 32), generator=generator(7), dtype=torch.uint8)
+    split = Split(pixels, torch.arange(100))
+    order = shuffled(split, 32, draw)
+    batches = [*training_batches(split, order, lambda images: images, RECIPES[name].augment, draw)]
+    assert fingerprint(torch.cat([labels for _, labels in batches])) == "cfb7287c07bca2fc"
+    assert images is None or fingerprint(torch.cat([x for x, _ in batches])) == images
+    assert fingerprint(draw.get_state()) == after
+
+
+def test_crops_of_today_are_the_boxes_that_recorded_runs_drew() -> None:
+    draw = generator(3)
+    assert fingerprint(random_boxes(512, 32, 32, 0.05, draw)) == "a5a865348a9f1c34"
+    assert fingerprint(random_boxes(512, 40, 24, 0.05, draw)) == "54927dc3b2d5349a"
+
+
+def fingerprint(tensor: torch.Tensor) -> str:
+    return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()[:16]
+
+
+@given(seeds)
+def test_constants_that_are_kept_give_the_bits_of_those_made_in_every_batch(seed: int) -> None:
+    x = images(seed, 5)
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (NORMALISE.mean, NORMALISE.std))
+    expected = torch.addcmul(-mean / std, x.float(), 1 / (255 * std))
+    assert torch.equal(NORMALISE(x), expected)
+    assert torch.equal(NORMALISE(x), expected), "also the second time"
+
+
+def test_what_is_kept_is_no_setting() -> None:
+    normalise = Normalise((0.5,) * 3, (0.5,) * 3)
+    normalise(images(0, 2))
+    assert dataclasses.asdict(normalise) == {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+    assert normalise == Normalise((0.5,) * 3, (0.5,) * 3)
+
+
+@pretends_cuda
+def test_on_a_gpu_batches_are_made_there_and_the_network_takes_them() -> None:
+    with fake_cuda.gpu():
+        split, normalise = split_on_gpu(50), Normalise(NORMALISE.mean, NORMALISE.std)
+        with CUDA:
+            network = STNClassifier()
+        for batches in (
+            training_batches(split, shuffled(split, 16, generator(0)), normalise, Augment(True, 2), generator(0)),
+            evaluation_batches(split, normalise, 32),
+        ):
+            for x, labels in batches:
+                tensors = (x, labels, *network(x, return_theta=True))
+                assert {str(tensor.device) for tensor in tensors} == {"cuda:0"}
+        held_out = split.sample(40).divided(0.1)
+        assert {str(part.images.device) for part in held_out} == {"cuda:0"}

@@ -1,0 +1,72 @@
+"""The network of the tutorial: its parameters, its layers in its order, and any image size."""
+
+import re
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from scripts.models.stn import STNClassifier
+from tests.support.strategies import random_images, seeds
+
+pytestmark = pytest.mark.numerics
+
+
+class TutorialNetwork(nn.Module):
+    """The PyTorch tutorial's layers with three channels at 32x32, flatten sizes fixed, written in its own order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loc_conv1, self.loc_conv2 = nn.Conv2d(3, 8, 7), nn.Conv2d(8, 10, 5)
+        self.loc_fc1, self.loc_fc2 = nn.Linear(160, 32), nn.Linear(32, 6)
+        self.conv1, self.conv2 = nn.Conv2d(3, 10, 5), nn.Conv2d(10, 20, 5)
+        self.fc1, self.fc2 = nn.Linear(500, 50), nn.Linear(50, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = F.relu(F.max_pool2d(self.loc_conv1(x), 2, 2))
+        features = F.relu(F.max_pool2d(self.loc_conv2(features), 2, 2)).view(-1, 160)
+        theta = self.loc_fc2(F.relu(self.loc_fc1(features))).view(-1, 2, 3)
+        x = F.grid_sample(x, F.affine_grid(theta, x.size(), align_corners=False), align_corners=False)
+        x = F.relu(F.max_pool2d(self.conv1(x), 2))
+        x = F.relu(F.max_pool2d(F.dropout2d(self.conv2(x), training=self.training), 2))
+        x = F.dropout(F.relu(self.fc1(x.view(-1, 500))), training=self.training)
+        return self.fc2(x)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@given(seeds)
+def test_it_is_the_tutorial_network_with_dropout_too(training: bool, seed: int) -> None:
+    torch.manual_seed(seed)
+    tutorial, ours = TutorialNetwork().train(training), STNClassifier().train(training)
+    ours.load_state_dict(
+        {name.replace("loc_", "transformer.localization."): value for name, value in tutorial.state_dict().items()},
+        strict=True,
+    )
+    x = random_images(seed, 4, 3, 32, 32, dtype=torch.float32)
+    torch.manual_seed(seed)
+    expected = tutorial(x)
+    torch.manual_seed(seed)
+    torch.testing.assert_close(ours(x), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_it_has_the_parameters_of_the_published_run() -> None:
+    assert sum(parameter.numel() for parameter in STNClassifier().parameters()) == 39_884
+
+
+@given(st.sampled_from((16, 20, 33, 64)), st.sampled_from((16, 27, 48)), st.integers(2, 7))
+def test_any_image_of_sixteen_pixels_or_more_is_classified(height: int, width: int, classes: int) -> None:
+    logits, theta = STNClassifier(classes, 1)(torch.zeros(2, 1, height, width), return_theta=True)
+    assert logits.shape == (2, classes)
+    assert theta.shape == (2, 2, 3)
+
+
+def test_without_the_transformer_images_reach_the_classifier_untouched() -> None:
+    with_it, without = STNClassifier(dropout=0.0), STNClassifier(dropout=0.0, transform=False)
+    without.load_state_dict(with_it.state_dict(), strict=False)
+    x = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(without(x), with_it(x), msg="the transformer starts at the identity")
+    with pytest.raises(ValueError, match=re.escape("STNClassifier: return_theta (True) needs transform=True")):
+        without(x, return_theta=True)

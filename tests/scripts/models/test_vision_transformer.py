@@ -1,0 +1,193 @@
+"""The Vision Transformer: its published sizes, any image, maps of every layer; its numbers stand in test_peers.py."""
+
+import re
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from scripts.models.vit import PRESETS, VisionTransformer, drop_patches, few_patches_warning
+from tests.support.marks import pretends_cuda
+from tests.support.strategies import random_images, seeds
+
+pytestmark = pytest.mark.numerics
+
+PUBLISHED = {  # parameters with 1000 classes at 224x224, from the pages of torchvision's weights
+    "b16": 86_567_656,
+    "b32": 88_224_232,
+    "l16": 304_326_632,
+    "l32": 306_535_400,
+    "h14": 632_045_800,
+}
+
+
+def count(preset: str, num_classes: int, **options: object) -> int:
+    model = VisionTransformer.from_preset(preset, num_classes, device="meta", **options)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def tiny(num_classes: int = 7, **options: object) -> VisionTransformer:
+    """Float64, with every parameter drawn: the head starts at zero."""
+    size = {"image_size": 32, "patch_size": 8, "dim": 12, "depth": 2, "num_heads": 3, "mlp_dim": 20}
+    model = VisionTransformer(num_classes, **(size | options), dtype=torch.float64)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+    return model
+
+
+@pytest.mark.parametrize("preset", PUBLISHED)
+def test_a_preset_has_the_published_number_of_parameters(preset: str) -> None:
+    assert count(preset, 1000) == PUBLISHED[preset]
+
+
+def test_vit_b16_has_the_numbers_of_the_published_configuration() -> None:
+    assert count("b16", 10) == 85_806_346
+    model = VisionTransformer.from_preset("b16", device="meta")
+    block = model.encoder.blocks[0]
+    assert (len(model.encoder.blocks), block.attn.num_heads, block.attn.dim, block.mlp.fc1.out_features) == (
+        (12, 12, 768, 3072)
+    )
+    assert model.embeddings.pos_embed.shape == (1, 197, 768)
+    rates = (model.embeddings.dropout, block.attn.dropout, block.mlp.dropout)
+    assert [rate.p for rate in rates] == [0.1, 0.1, 0.1]
+    assert (block.attn.attn_dropout, block.stochastic_depth, block.norm1.eps) == (0.0, 0.0, 1e-6)
+
+
+def test_vit_b16_sees_four_patches_at_32_pixels() -> None:
+    model = VisionTransformer.from_preset("b16", image_size=32, device="meta")
+    logits, weights = model(torch.zeros(2, 3, 32, 32, device="meta"), return_weights=True)
+    assert logits.shape == (2, 10)
+    assert weights.shape == (2, 12, 12, 4 + 1, 4 + 1)
+
+
+def test_lite_is_vit_lite_7_4() -> None:
+    """3.717 M parameters in the README of SHI-Labs/Compact-Transformers, whose q, k and v have no bias."""
+    biases = 7 * 3 * 256
+    assert round((count("lite", 10) - biases) / 1e6, 3) == 3.717
+
+
+def test_the_first_prediction_is_uniform_and_the_trunk_waits_for_the_head() -> None:
+    torch.manual_seed(0)
+    model = VisionTransformer.from_preset("lite", dim=32, mlp_dim=64)
+    logits = model(random_images(0, 2, 3, 32, 32, dtype=torch.float32))
+    assert torch.equal(logits, torch.zeros(2, 10))
+    torch.nn.functional.cross_entropy(logits, torch.tensor([1, 2])).backward()
+    assert model.head.weight.grad.any()
+    assert not model.embeddings.proj.weight.grad.any()
+
+
+@given(seeds, st.sampled_from((8, 24, 32, 40)), st.sampled_from((8, 16, 56)))
+def test_any_image_is_classified_and_every_layer_shows_its_weights(seed: int, height: int, width: int) -> None:
+    torch.manual_seed(seed)
+    model, x = tiny(), random_images(seed, 2, 3, height, width)
+    logits, weights = model(x, return_weights=True)
+    tokens = 1 + height * width // 64
+    assert weights.shape == (2, 2, 3, tokens, tokens)
+    torch.testing.assert_close(weights.sum(-1), torch.ones_like(weights[..., 0]))
+    torch.testing.assert_close(logits, model(x))
+    torch.testing.assert_close(logits, model.head(model.encoder(model.embeddings(x))[:, 0]), msg="the class token")
+
+
+@given(seeds)
+def test_the_last_block_computes_the_class_token_alone(seed: int) -> None:
+    """The head reads nothing else; the logits are those of a last block that computes every token."""
+    torch.manual_seed(seed)
+    model, widths = tiny(), []
+    x = random_images(seed, 2, 3, 16, 24)
+    for block in model.encoder.blocks:
+        block.mlp.register_forward_hook(lambda module, args, out: widths.append(out.shape[1]))
+    logits = model(x)
+    assert widths == [7, 1]
+    torch.testing.assert_close(logits, model.head(model.encoder(model.embeddings(x))[:, 0]))
+
+
+def test_options_reach_the_parts() -> None:
+    model = tiny(in_channels=2, dropout=0.1, attn_dropout=0.2, stochastic_depth=0.3, checkpointing=True,
+                 interpolation="bilinear")  # fmt: skip
+    assert (model.embeddings.proj.in_channels, model.embeddings.dropout.p) == (2, 0.1)
+    assert (model.embeddings.interpolation, model.encoder.checkpointing) == ("bilinear", True)
+    last = model.encoder.blocks[-1]
+    assert (last.mlp.dropout.p, last.attn.attn_dropout, last.stochastic_depth) == (0.1, 0.2, 0.3)
+    assert VisionTransformer.from_preset("lite", dropout=0.5, device="meta").embeddings.dropout.p == 0.5
+
+
+def test_an_unknown_preset_is_refused_by_name() -> None:
+    message = f"VisionTransformer: preset ('b8') must be one of {tuple(PRESETS)}"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        VisionTransformer.from_preset("b8")
+
+
+@given(seeds, st.integers(1, 4), st.integers(1, 20), st.sampled_from((0.1, 0.25, 0.5, 0.9)))
+def test_dropped_patches_leave_the_class_token_and_some_of_each_image(seed, batch, count, share) -> None:
+    torch.manual_seed(seed)
+    tokens = torch.arange(batch * (1 + count), dtype=torch.float64).view(batch, 1 + count, 1).expand(-1, -1, 3)
+    kept = drop_patches(tokens, share)
+    assert kept.shape == (batch, 1 + max(1, round((1 - share) * count)), 3)
+    assert torch.equal(kept[:, 0], tokens[:, 0])
+    for before, after in zip(tokens[:, 1:, 0].tolist(), kept[:, 1:, 0].tolist(), strict=True):
+        assert len(set(after)) == len(after), "no patch twice"
+        assert set(after) <= set(before), "of the same image"
+
+
+def test_every_patch_is_dropped_as_often_as_any_other_and_independently_in_each_image() -> None:
+    torch.manual_seed(0)
+    tokens = torch.arange(9.0).view(1, 9, 1).expand(20_000, -1, -1)
+    kept = drop_patches(tokens, 0.5)[:, 1:, 0].long()
+    share = kept.flatten().bincount(minlength=9)[1:] / 20_000
+    torch.testing.assert_close(share, torch.full((8,), 0.5), atol=0.02, rtol=0)
+    assert len(kept.sort(1).values.unique(dim=0)) == 70, "all 8 over 4 choices"
+
+
+@given(seeds)
+def test_patches_are_dropped_in_training_alone(seed: int) -> None:
+    torch.manual_seed(seed)
+    model, x = tiny(patch_dropout=0.5), random_images(seed, 2, 3, 32, 32)
+    _, weights = model.train()(x, return_weights=True)
+    assert weights.shape[-1] == 1 + 8
+    model.eval()
+    _, weights = model(x, return_weights=True)
+    assert weights.shape[-1] == 1 + 16
+    assert torch.equal(model(x), model(x))
+
+
+@pytest.mark.parametrize("share", (-0.1, 1.0))
+def test_a_patch_dropout_out_of_range_is_refused(share: float) -> None:
+    message = f"VisionTransformer: patch_dropout ({share}) must be at least 0 and less than 1"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        VisionTransformer.from_preset("lite", patch_dropout=share, device="meta")
+
+
+def test_fewer_than_sixteen_patches_are_warned_of_with_the_better_choice() -> None:
+    """Half of the questions about accuracy from scratch: lucidrains #12, kentaroy47 #5, jeonsworld #34."""
+    assert few_patches_warning(16, (32, 32)) == ""
+    assert "32x48 pixels is only 6 patches" in few_patches_warning(6, (32, 48))
+    assert "recipe lite" in few_patches_warning(15, (32, 32))
+
+
+@pretends_cuda
+def test_it_is_built_and_runs_on_cuda() -> None:
+    with FakeTensorMode():
+        model = VisionTransformer.from_preset("b16", device="cuda:0", dtype=torch.bfloat16)
+        logits = model(torch.empty(2, 3, 224, 256, device="cuda:0", dtype=torch.bfloat16))
+    assert (logits.shape, logits.device.type, logits.dtype) == ((2, 10), "cuda", torch.bfloat16)
+
+
+def test_it_compiles_into_one_graph_and_exports_for_any_image_size() -> None:
+    torch.manual_seed(0)
+    model = tiny(depth=1)
+
+    def image(batch: int, h: int, w: int) -> Tensor:
+        return random_images(0, batch, 3, 8 * h, 8 * w)
+
+    h, w = (torch.export.Dim(name, min=2, max=32) for name in "hw")
+    shapes = ({0: torch.export.Dim("batch"), 2: 8 * h, 3: 8 * w},)
+    program = torch.export.export(model, (image(2, 4, 4),), dynamic_shapes=shapes).module()
+    for sizes in ((3, 4, 4), (1, 3, 5)):
+        torch.testing.assert_close(program(image(*sizes)), model(image(*sizes)))
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(image(2, 4, 4)), model(image(2, 4, 4)))

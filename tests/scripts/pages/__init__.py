@@ -1,0 +1,1 @@
+"""Pages and pictures say what the code does."""

@@ -1,0 +1,64 @@
+"""Maps of attention: what flows through the layers is a share, and reaches the patch that it belongs to."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from scripts.run.attention_maps import attention_rollout, last_layer_maps
+from tests.support.strategies import batch_sizes, generator, seeds
+
+pytestmark = pytest.mark.numerics
+
+rows = columns = st.integers(1, 4)
+
+
+def random_weights(seed: int, batch: int, layers: int, heads: int, tokens: int) -> Tensor:
+    """Rows that sum to one, in float64."""
+    scores = torch.randn(batch, layers, heads, tokens, tokens, generator=generator(seed), dtype=torch.float64)
+    return torch.softmax(scores, -1)
+
+
+@given(seeds, batch_sizes, st.integers(1, 4), st.integers(1, 3), rows, columns)
+def test_rollout_is_the_product_of_the_layers_each_half_itself(seed, batch, layers, heads, height, width) -> None:
+    """Abnar and Zuidema 2020, equation 1, image by image and path by path."""
+    weights = random_weights(seed, batch, layers, heads, 1 + height * width)
+    maps = attention_rollout(weights, (height, width))
+    assert maps.shape == (batch, height, width)
+    for image, rolled in zip(weights, maps, strict=True):
+        share = torch.zeros(1 + height * width, dtype=torch.float64)
+        share[0] = 1.0  # follow the class token from the last layer down to the first
+        for layer in reversed(image):
+            share = sum((0.5 * share + 0.5 * share @ head for head in layer), torch.zeros_like(share)) / heads
+        torch.testing.assert_close(rolled.flatten(), share[1:])
+
+
+@given(seeds, batch_sizes, st.integers(1, 4), rows, columns)
+def test_rollout_is_a_share(seed: int, batch: int, layers: int, height: int, width: int) -> None:
+    maps = attention_rollout(random_weights(seed, batch, layers, 2, 1 + height * width), (height, width))
+    assert (maps >= 0).all()
+    assert (maps.flatten(1).sum(1) <= 1 - 0.5**layers + 1e-12).all(), "the residual path keeps at least that much"
+
+
+@given(seeds, batch_sizes, rows, columns)
+def test_a_token_that_looks_at_one_patch_lights_that_patch(seed: int, batch: int, height: int, width: int) -> None:
+    patch = int(torch.randint(height * width, (), generator=generator(seed)))
+    weights = torch.eye(1 + height * width).repeat(batch, 2, 3, 1, 1)
+    weights[:, -1, :, 0] = 0
+    weights[:, -1, :, 0, 1 + patch] = 1
+    row, column = divmod(patch, width)
+    for map_, bright in ((attention_rollout(weights, (height, width)), 0.5),
+                         (last_layer_maps(weights, (height, width))[:, 1], 1.0)):  # fmt: skip
+        assert (map_[:, row, column] == bright).all()
+        assert (map_.flatten(1).sum(1) == bright).all()
+
+
+@given(seeds, batch_sizes, st.integers(1, 3), st.integers(1, 3), rows, columns)
+def test_the_last_layer_is_the_last_and_every_head_has_its_map(seed, batch, layers, heads, height, width) -> None:
+    weights = random_weights(seed, batch, layers, heads, 1 + height * width)
+    maps = last_layer_maps(weights, (height, width))
+    assert maps.shape == (batch, heads, height, width)
+    for row in range(height):
+        for column in range(width):
+            assert torch.equal(maps[:, :, row, column], weights[:, layers - 1, :, 0, 1 + row * width + column])

@@ -1,0 +1,163 @@
+"""A run folder is new, whole at any instant, and says where its numbers come from."""
+
+import errno
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from scripts.run import folder as run_folder
+from scripts.run.folder import RunFolder, environment, read_metrics
+from scripts.system.errors import InputError
+from scripts.system.files import write_whole
+
+
+def test_a_folder_with_something_in_it_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "last.pt").write_text("precious")
+    with pytest.raises(InputError, match=re.escape(f"--out ({tmp_path / 'run'}) must be a new or an empty folder")):
+        RunFolder.create(tmp_path / "run")
+    assert (tmp_path / "run" / "last.pt").read_text() == "precious"
+    with pytest.raises(InputError, match="must be a new or an empty folder"):
+        RunFolder.create(tmp_path / "run" / "last.pt")
+
+
+def test_metrics_come_back_as_numbers_by_name(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run")
+    folder.metrics([{"epoch": epoch, "loss": 1 / 3} for epoch in (1, 2)])
+    assert read_metrics(tmp_path / "run") == [{"epoch": 1.0, "loss": 0.333333}, {"epoch": 2.0, "loss": 0.333333}]
+
+
+def test_a_notice_stands_out_and_silence_stays_silent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = RunFolder.create(tmp_path / "run")
+    folder.announce("")
+    assert capsys.readouterr().out == ""
+    folder.announce("digits instead")
+    assert "NOTICE: digits instead" in capsys.readouterr().out
+    assert "NOTICE: digits instead" in (tmp_path / "run" / "train.log").read_text()
+
+
+def test_the_environment_says_what_code_and_machine_made_the_run() -> None:
+    found = environment(torch.device("cpu"))
+    assert json.loads(json.dumps(found)) == found
+    assert re.fullmatch("[0-9a-f]{40}", found["commit"] or "0" * 40)
+    assert found["torch"] == torch.__version__
+    assert found["accelerator"] is None
+
+
+def git(folder: Path, *arguments: str) -> None:
+    subprocess.run(["git", "-C", folder, *arguments], capture_output=True, check=True)
+
+
+@pytest.fixture
+def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the code outside of every repository."""
+    code = tmp_path / "anywhere" / "scripts" / "run_folder.py"
+    code.parent.mkdir(parents=True)
+    code.write_text("code")
+    monkeypatch.setattr(run_folder, "__file__", str(code))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    return code
+
+
+def revision() -> tuple[str | None, bool | None]:
+    found = environment(torch.device("cpu"))
+    return found["commit"], found["uncommitted_changes"]
+
+
+def commit(folder: Path, *paths: str) -> None:
+    git(folder, "init", "--quiet")
+    git(folder, "add", *paths)
+    git(folder, "-c", "user.name=n", "-c", "user.email=e", "commit", "--quiet", "--message", "first")
+
+
+def test_in_a_checkout_commit_and_changes_are_known(copied: Path) -> None:
+    commit(copied.parent.parent, ".")
+    first, changed = revision()
+    assert re.fullmatch("[0-9a-f]{40}", first or "")
+    assert changed is False
+    copied.write_text("other code")
+    assert revision() == (first, True)
+
+
+@pytest.mark.usefixtures("copied")
+def test_outside_of_a_repository_commit_and_changes_are_unknown() -> None:
+    assert revision() == (None, None)
+
+
+def test_a_copy_in_the_repository_of_other_people_has_no_commit_of_its_own(copied: Path) -> None:
+    """Where it was installed into an environment that lies in there."""
+    (copied.parent.parent / "theirs.py").write_text("code")
+    commit(copied.parent.parent, "theirs.py")
+    assert revision() == (None, None)
+
+
+def test_without_git_commit_and_changes_are_unknown(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit(copied.parent.parent, ".")
+    monkeypatch.setenv("PATH", str(copied.parent))
+    assert revision() == (None, None)
+
+
+def test_where_git_refuses_to_look_for_changes_they_are_unknown(copied: Path) -> None:
+    commit(copied.parent.parent, ".")
+    (copied.parent.parent / ".git" / "index").write_text("damaged")
+    assert revision()[1] is None
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    write_whole(path, lambda file: file.write(b"old"))
+
+    def full_disk(file) -> None:
+        file.write(b"half of the n")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match=re.escape(f"cannot write {path}: No space left on device")):
+        write_whole(path, full_disk)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+WINDOWS = """
+import ctypes, subprocess, sys, types
+import torch, torchvision
+import scripts.system.files, scripts.system.processes
+from pathlib import Path
+
+held = []
+
+def locking(handle, mode, size):
+    if held:
+        raise PermissionError(13, "Permission denied")
+    held.append((mode, size))
+
+sys.modules |= {"fcntl": None, "resource": None, "msvcrt": types.SimpleNamespace(locking=locking, LK_NBLCK=2)}
+sys.platform, ctypes.CDLL = "win32", None
+from scripts.system.devices import keep_freed_memory, peak_memory
+from scripts.system.errors import InputError
+from scripts.run.folder import RunFolder
+
+keep_freed_memory()
+print(peak_memory(torch.device("cpu")))
+first = RunFolder.create(Path(sys.argv[1]))
+print(held)
+try:
+    RunFolder.reopen(first.path)
+except InputError as error:
+    print(error)
+"""
+
+
+def test_windows_has_no_such_modules_and_is_told_nothing_of_them(tmp_path: Path) -> None:
+    """It locks in its own way, and keeps to itself how much memory a process took."""
+    run = subprocess.run([sys.executable, "-c", WINDOWS, str(tmp_path / "run")], capture_output=True, text=True)
+    assert run.stderr == ""
+    assert run.stdout.splitlines() == [
+        "0.0",
+        "[(2, 1)]",
+        f"run folder ({tmp_path / 'run'}) must belong to no other process; one is writing there",
+    ]

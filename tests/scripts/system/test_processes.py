@@ -1,0 +1,405 @@
+"""Several processes are one run: the same curve, the same weights, each image once, one writer, one end."""
+
+import gc
+import json
+import math
+import multiprocessing
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from shutil import copytree
+from tempfile import mkdtemp
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from scripts.data.datasets import Split
+from scripts.data.transforms import Augment
+from scripts.models.stn import STNClassifier
+from scripts.recipes.schedules import one_cycle
+from scripts.run import page
+from scripts.run.folder import RunFolder, WatchedFolder, read_metrics
+from scripts.system.command_line import parse
+from scripts.system.devices import choose_device
+from scripts.system.errors import InputError, Stopped
+from scripts.system.processes import Processes
+from scripts.train_stn import Options, main
+from scripts.training.optimizers import Muon
+from scripts.training.trainer import Trainer
+from tests.support.runs import dots, trainer, without_times
+from tests.support.sources import ROOT
+from tests.support.strategies import generator
+from tests.support.trees import write_tree
+
+pytestmark = pytest.mark.numerics
+
+TOLERANCE = 1e-5  # of losses and weights: sums of float32 in another order
+
+
+# what runs in every process
+
+
+def run(folder: Path, processes: Processes, **changes: object) -> Trainer:
+    """25 images in batches of 8: the last batch is one image, which all processes but one do not get."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 2), nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 2))
+    optimizers = [
+        Muon([model[0].weight, model[2].weight], lr=0.02, weight_decay=0.01, dtype=torch.float32),
+        torch.optim.AdamW([model[0].bias, model[2].bias], lr=0.01),
+        torch.optim.SGD(model[4].parameters(), lr=0.05, momentum=0.9),
+    ]
+    if not processes.first:
+        opened: RunFolder = WatchedFolder(folder)
+    else:
+        opened = RunFolder(folder) if folder.exists() else RunFolder.create(folder)
+    settings: dict[str, Any] = {
+        "model": model, "predict": lambda x: (model(x), x[:, 0, 0]), "describe": None, "optimizers": optimizers,
+        "schedule": one_cycle(0.3), "train": dots(25, seed=1), "held_out": dots(14, seed=2), "clip": 0.5, "steps": 12,
+        "augment": Augment(mirror=True, shift=1), "at_once": 3, "processes": processes, "folder": opened,
+    }  # fmt: skip
+    return Trainer(**{**vars(trainer(Path(mkdtemp()))), **settings, **changes})
+
+
+def fitted_stn(folder: Path, processes: Processes) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
+    """What train-stn trains, for 6 steps of 10, 10 and 1 images.
+
+    In float64: in float32 a sample that rounds across a pixel's centre has another slope, in one run of twelve.
+    """
+    torch.manual_seed(0)
+    model = STNClassifier(dropout=0.0).double()
+    images = torch.randint(0, 256, (21, 3, 32, 32), generator=generator(3), dtype=torch.uint8)
+    split = Split(images, torch.arange(21) % 10)
+    made = run(
+        folder, processes, model=model, predict=lambda x: (model(x), None), train=split, held_out=split, batch_size=10,
+        optimizers=[torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)], steps=6,
+        prepare=lambda pixels: pixels.double() / 127.5 - 1,
+    )  # fmt: skip
+    return made.fit(), model.state_dict()
+
+
+def at_step(made: Trainer, step: int, act: Any) -> None:
+    """Do something before that step of the run."""
+    original, count = Trainer._train_step, 0
+
+    def counted(*given: Any) -> bool:
+        nonlocal count
+        count += 1
+        if count == step:
+            act()
+        return original(made, *given)
+
+    object.__setattr__(made, "_train_step", counted)
+
+
+def stopped(made: Trainer, step: int, here: bool = True) -> str:
+    """Let the run be terminated within that step, by a signal to this process or another, and return where it says."""
+    at_step(made, step, lambda: signal.raise_signal(signal.SIGTERM) if here else None)
+    with pytest.raises(Stopped) as caught:
+        made.fit()
+    return caught.value.where
+
+
+def seen_images(made: Trainer) -> dict[str, list[float]]:
+    """What the network will see in training and in evaluation, as the sum of each image."""
+    seen: dict[str, list[float]] = {"train": [], "test": []}
+    made.model.register_forward_pre_hook(
+        lambda model, given: seen["train" if model.training else "test"].extend(given[0].flatten(1).sum(1).tolist())
+    )
+    return seen
+
+
+def all_laws(processes: Processes, root: Path) -> dict[str, Any]:
+    """What each process has to say; the tests below read it."""
+    found: dict[str, Any] = {}
+    whole = run(root / "whole", processes)
+    found["rows"] = whole.fit()
+    found["weights"] = whole.model.state_dict()
+    result = whole.evaluate(whole.held_out)
+    found["logits"], found["extra"] = result.logits, result.extra
+
+    found["stn rows"], found["stn weights"] = fitted_stn(root / "stn", processes)
+
+    plain = run(root / "plain", processes, augment=Augment(), steps=4)
+    found["seen"] = seen_images(plain)
+    plain.fit()
+
+    last = processes.rank == processes.count - 1
+    found["stopped"] = stopped(run(root / "stopped", processes), step=6, here=last)
+
+    resumed = run(root / "from one process", processes)
+    found["resumed rows"] = resumed.fit(resumed.folder.last_sound())
+    found["resumed weights"] = resumed.model.state_dict()
+
+    zeros = Split(dots(25, seed=1).images, torch.zeros(25, dtype=torch.long))
+    poisoned = run(root / "poisoned", processes, train=zeros, steps=4)
+    if last:  # its loss is infinite, and all gradients are finite
+        impossible = torch.tensor([-math.inf, 0.0])
+        poisoned.model.register_forward_hook(lambda model, given, out: out + impossible if model.training else None)
+    poisoned.fit()
+    found["weights after no step"] = poisoned.model.state_dict()
+
+    processes.draw_apart(seed=0, step=0)
+    found["drawn"] = torch.rand(4)
+    found["words"] = processes.told(f"rank {processes.rank}")
+    return found
+
+
+def one_dies(processes: Processes, root: Path) -> dict[str, Any]:
+    """The last process is killed in the middle of the second epoch."""
+    made = run(root / "killed", processes)
+    if processes.rank == processes.count - 1:
+        at_step(made, 6, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    made.fit()
+    return {}
+
+
+def one_of_many(processes: Processes, port: int, work: Callable[..., dict[str, Any]], root: Path) -> None:
+    torch.set_num_threads(1)
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= address | {"RANK": str(processes.rank), "WORLD_SIZE": str(processes.count)}
+    try:
+        with processes.connected(torch.device("cpu")):
+            found = work(processes, root)
+    except ConnectionError as error:
+        found = {"error": str(error)}
+    torch.save(found, root / f"{processes.rank}.pt")
+
+
+def in_processes(count: int, work: Callable[..., dict[str, Any]], root: Path) -> list[int | None]:
+    """Let so many processes do it, each to leave a file, and return their exit codes."""
+    context = multiprocessing.get_context("forkserver")  # torch is imported once
+    context.set_forkserver_preload(["tests.scripts.system.test_processes"])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = [
+        context.Process(target=one_of_many, args=(Processes(count, rank, rank), port, work, root))
+        for rank in range(count)
+    ]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(120)
+    return [process.exitcode for process in started]
+
+
+# one start for all laws
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What one process has to say."""
+    root = tmp_path_factory.mktemp("alone")
+    whole = run(root / "whole", Processes())
+    rows = whole.fit()
+    result = whole.evaluate(whole.held_out)
+    found = {"rows": rows, "weights": whole.model.state_dict(), "logits": result.logits, "extra": result.extra}
+    found["stn rows"], found["stn weights"] = fitted_stn(root / "stn", Processes())
+    return found
+
+
+@pytest.fixture(scope="module", params=(2, 3))
+def several(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+    """The folder, and what each of 2 or 3 processes has to say."""
+    root = tmp_path_factory.mktemp("several")
+    stopped(run(root / "from one process", Processes()), step=6)
+    gc.collect()  # its lock on the folder ends with it
+    assert in_processes(request.param, all_laws, root) == [0] * request.param
+    return root, [torch.load(root / f"{rank}.pt") for rank in range(request.param)]
+
+
+@pytest.mark.parametrize("rows", ("rows", "stn rows"))
+def test_the_curve_is_that_of_one_process(rows: str, several: tuple[Path, list[Any]], alone: dict[str, Any]) -> None:
+    for found in several[1]:
+        for one, other in zip(without_times(found[rows]), without_times(alone[rows]), strict=True):
+            assert one == pytest.approx(other, rel=TOLERANCE, abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("weights", ("weights", "stn weights"))
+def test_weights_are_those_of_one_process_and_to_the_bit_the_same_in_all(
+    weights: str, several: tuple[Path, list[Any]], alone: dict[str, Any]
+) -> None:
+    for found in several[1]:
+        torch.testing.assert_close(found[weights], alone[weights], atol=TOLERANCE, rtol=TOLERANCE)
+        assert all(torch.equal(found[weights][name], weight) for name, weight in several[1][0][weights].items())
+
+
+def test_each_image_is_seen_once_an_epoch_and_evaluated_once(several: tuple[Path, list[Any]]) -> None:
+    root, all_found = several
+    plain = run(root.with_name(f"{root.name}-compare"), Processes(), augment=Augment())
+    for name, split in (("train", plain.train), ("test", plain.held_out)):
+        everything = [value for found in all_found for value in found["seen"][name]]
+        expected = plain.prepare(split.images).flatten(1).sum(1).tolist()
+        assert sorted(everything) == pytest.approx(sorted(expected), rel=TOLERANCE, abs=TOLERANCE)
+        counts = [len(found["seen"][name]) for found in all_found]
+        assert max(counts) - min(counts) <= 4, "the work is shared: a batch differs by one image at most"
+
+
+def test_every_process_knows_the_evaluation_of_all_images_in_their_order(
+    several: tuple[Path, list[Any]], alone: dict[str, Any]
+) -> None:
+    for found in several[1]:
+        torch.testing.assert_close(found["logits"], alone["logits"], atol=TOLERANCE, rtol=TOLERANCE)
+        torch.testing.assert_close(found["extra"], alone["extra"])
+
+
+def test_one_process_writes_and_no_name_of_a_wrapper_reaches_a_file(
+    several: tuple[Path, list[Any]], alone: dict[str, Any]
+) -> None:
+    root, all_found = several
+    assert (root / "whole" / "train.log").read_text().count("Train set: ") == len(alone["rows"])
+    assert len(read_metrics(root / "whole")) == len(alone["rows"])
+    for name in ("last.pt", "best.pt"):
+        saved = torch.load(root / "whole" / name, weights_only=True)
+        assert saved["model"].keys() == alone["weights"].keys()
+    assert all(found["words"] == "rank 0" for found in all_found)
+
+
+def test_a_signal_to_one_process_stops_all_after_the_same_step(several: tuple[Path, list[Any]]) -> None:
+    root, all_found = several
+    where = "stopped by SIGTERM after 1 epochs and 2 steps"
+    assert [found["stopped"] for found in all_found] == [where] * len(all_found)
+    saved = torch.load(root / "stopped" / "last.pt", weights_only=True)
+    assert (saved["epoch"], saved["step"]) == (1, 2)
+
+
+def test_a_run_goes_on_in_another_number_of_processes(
+    several: tuple[Path, list[Any]], alone: dict[str, Any], tmp_path: Path
+) -> None:
+    root, all_found = several
+    less = run(copytree(root / "stopped", tmp_path / "stopped"), Processes())
+    rows = less.fit(less.folder.last_sound())
+    ends = [(rows, less.model.state_dict())]
+    ends += [(found["resumed rows"], found["resumed weights"]) for found in all_found]
+    for resumed_rows, weights in ends:
+        torch.testing.assert_close(weights, alone["weights"], atol=TOLERANCE, rtol=TOLERANCE)
+        for one, other in zip(without_times(resumed_rows), without_times(alone["rows"]), strict=True):
+            assert one == pytest.approx(other, rel=TOLERANCE, abs=TOLERANCE)
+
+
+def test_a_loss_that_is_not_finite_in_one_process_skips_the_step_in_all(several: tuple[Path, list[Any]]) -> None:
+    root, all_found = several
+    assert (root / "poisoned" / "train.log").read_text().count("is skipped") == 4
+    untouched = run(root / "untouched", Processes()).model.state_dict()
+    for found in all_found:
+        assert all(torch.equal(found["weights after no step"][name], weight) for name, weight in untouched.items())
+
+
+def test_each_process_draws_its_own_dropout(several: tuple[Path, list[Any]]) -> None:
+    drawn = [tuple(found["drawn"].tolist()) for found in several[1]]
+    assert len(set(drawn)) == len(drawn)
+
+
+def test_when_one_dies_the_others_end_soon_and_say_so(tmp_path: Path) -> None:
+    """Also those that wait for nothing but its gradients; torchrun then ends what is left, and names the one."""
+    assert in_processes(3, one_dies, tmp_path) == [0, 0, -signal.SIGKILL]
+    for rank in (0, 1):
+        assert torch.load(tmp_path / f"{rank}.pt")["error"] == (
+            "another process of this run has ended or does not answer"
+        )
+    saved = RunFolder(tmp_path / "killed").last_sound()
+    assert saved is not None
+    assert saved["epoch"] == 1
+
+
+# without other processes
+
+
+@given(st.integers(0, 200), st.integers(1, 9))
+def test_shares_are_everything_once_and_of_equal_length(count: int, processes: int) -> None:
+    shares = [list(range(count))[Processes(processes, rank).share(count)] for rank in range(processes)]
+    assert [position for share in shares for position in share] == list(range(count))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@given(st.integers(1, 12), st.integers(1, 5), st.booleans())
+def test_a_share_of_a_batch_is_changed_as_in_the_whole_batch(count: int, processes: int, crop: bool) -> None:
+    images = torch.randint(0, 256, (count, 3, 6, 7), generator=generator(count), dtype=torch.uint8)
+    augment = Augment(mirror=True, shift=2, crop=0.5 if crop else None)
+    whole, after = generator(1), generator(1)
+    expected = augment(images, whole)
+    parts = []
+    for rank in range(processes):
+        after = generator(1)
+        parts.append(augment(images, after, Processes(processes, rank).share(count)))
+        assert torch.equal(after.get_state(), whole.get_state()), "the next batch is drawn alike"
+    assert torch.equal(torch.cat(parts), expected)
+
+
+def test_without_torchrun_there_is_one_process_with_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")  # left over from something else
+    assert Processes.started() == Processes(1, 0, 0)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert Processes.started() == Processes(4, 3, 1, 2)
+
+
+def test_a_device_that_processes_cannot_share_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(size: int, device: torch.device) -> Tensor:
+        raise RuntimeError(f"no {device}")
+
+    many = Processes(2, 1, 1)
+    assert choose_device("cpu", many) == torch.device("cpu")
+    for name in ("cuda:1", "cuda:0", "mps"):
+        with pytest.raises(InputError, match=rf"^--device \({name}\) must be cpu or cuda for 2 processes$"):
+            choose_device(name, many)
+    monkeypatch.setattr(torch, "zeros", absent)
+    with pytest.raises(InputError, match=r"^--device \(cuda\) must be auto or a device that is there"):
+        choose_device("cuda", many)
+
+
+def test_each_process_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[torch.device] = []
+    monkeypatch.setattr(torch, "zeros", lambda size, device: tried.append(device) or torch.ones(size))
+    assert choose_device("cuda", Processes(4, 3, 1)) == torch.device("cuda:1")
+    assert choose_device("cuda:2") == torch.device("cuda:2")
+    assert tried == [torch.device("cuda:1"), torch.device("cuda:2")]
+
+
+# with torchrun
+
+
+@pytest.mark.long
+def test_torchrun_is_stopped_and_goes_on_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One message for the person who stopped it, and after the command in it the same end."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(page, "write_report", lambda folder: folder / "report.html")
+    write_tree(tmp_path / "photos")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    # small steps: at the rate of the recipe sums in another order are a hundredth of the loss apart, in one run of ten
+    flags = ["--data", "photos", "--epochs", "6", "--batch-size", "5", "--precision", "float32", "--device", "cpu",
+             "--lr", "0.002"]  # fmt: skip
+    with subprocess.Popen(
+        [*torchrun, "-m", "scripts.train_stn", *flags, "--out", "run"], cwd=tmp_path, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        said = []
+        while not (said and said[-1].startswith("Epoch 3/6")):
+            said.append(process.stdout.readline())
+            assert said[-1], process.communicate()[1]
+        process.terminate()
+        errors = process.communicate()[1]
+    assert process.returncode != 0
+    assert sum(line.startswith("Epoch 2/6") for line in said) == 1, "one process speaks"
+    (command,) = re.findall("^train_stn: stopped by SIGTERM after .*; to go on: python -m scripts.train_stn (.*)$",
+                            errors, re.MULTILINE)  # fmt: skip
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["processes"] == 2
+    main(parse(Options, "train_stn", command.split()))
+    main(parse(Options, "train_stn", [*flags, "--out", "whole"]))
+    shared, whole = (read_metrics(tmp_path / name) for name in ("run", "whole"))
+    assert len(shared) == len(whole) == 6
+    for one, other in zip(shared, whole, strict=True):  # from epoch to epoch it falls by a hundredth
+        assert one["train_loss"] == pytest.approx(other["train_loss"], rel=0.001)

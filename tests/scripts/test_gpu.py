@@ -1,0 +1,148 @@
+"""What a GPU may do in its own way: fused attention, and the runs of both models. ``make test-gpu`` asks one."""
+
+import copy
+import dataclasses
+import json
+import math
+import signal
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from components import Attention, Encoder
+from scripts import train_stn, train_vit
+from scripts.models.stn import STNClassifier
+from scripts.models.vit import PRESETS, VisionTransformer
+from scripts.run import page
+from scripts.run.folder import read_metrics
+from scripts.system.command_line import parse
+from scripts.system.errors import Stopped
+from scripts.training.trainer import Trainer
+from tests.support.strategies import generator, random_mask, random_tokens
+from tests.support.trees import write_tree
+
+pytestmark = pytest.mark.numerics
+
+FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
+BATCH, HEADS, TOKENS, DIM = 2, 2, 7, 128  # heads of 64: narrower ones than 8 are not fused
+MASKS = {
+    "no mask": None,
+    "padding": torch.arange(TOKENS) < torch.tensor([[TOKENS], [TOKENS - 3]])[:, None, None],
+    "one for each head, with an empty row": random_mask(0, BATCH, HEADS, TOKENS).index_fill(2, torch.tensor(1), False),
+    "numbers": torch.randn(BATCH, HEADS, TOKENS, TOKENS, generator=generator(0)),
+}
+SMALL = {"image_size": 32, "patch_size": 8, "dim": DIM, "depth": 2, "num_heads": HEADS, "mlp_dim": 96}
+COMPONENTS = {
+    "Attention": lambda: Attention(DIM, HEADS),
+    "Encoder": lambda: Encoder(DIM, 2, num_heads=HEADS, mlp_dim=96),
+}
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=str)
+@pytest.mark.parametrize("first", (None, 2), ids=("every token", "the first two"))
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+@pytest.mark.parametrize("build", COMPONENTS.values(), ids=COMPONENTS)
+def test_fused_attention_has_the_value_and_the_gradients_of_written_out_float64(
+    build: Any, mask: Tensor | None, first: int | None, dtype: torch.dtype, device: torch.device
+) -> None:
+    torch.manual_seed(0)
+    module, x = build().to(dtype), random_tokens(0, BATCH, TOKENS, DIM, dtype=dtype)
+    exact, exact_x = copy.deepcopy(module).double(), x.double().requires_grad_()
+    expected = exact(exact_x, mask, return_weights=True)[0][:, :first]
+    module, x = module.to(device), x.to(device).requires_grad_()
+    with sdpa_kernel(FUSED):
+        output = module(x, None if mask is None else mask.to(device), first=first)
+    upstream = expected.detach().cos()
+    found = torch.autograd.grad(output, [x, *module.parameters()], upstream.to(device, dtype))
+    slopes = torch.autograd.grad(expected, [exact_x, *exact.parameters()], upstream)
+    bound = 1e-5 if dtype == torch.float32 else 0.05  # measured 1e-6 and 0.011 of the norm on a CPU
+    for one, other in zip((output, *found), (expected, *slopes), strict=True):
+        assert (one.cpu().double() - other).norm() < bound * other.norm()
+
+
+class Run(NamedTuple):
+    """A finished run: what it trained with, and where it is."""
+
+    entry: ModuleType
+    build: Callable[[], nn.Module]
+    flags: dict[str, Any]
+    folder: Path
+
+    def start(self, **others: Any) -> None:
+        """Begin one like it, or go on with one."""
+        self.entry.main(dataclasses.replace(parse(self.entry.Options, "", []), **others))
+
+
+@pytest.fixture(scope="module", params=("train_stn", "train_vit"))
+def whole(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Iterator[Run]:
+    """A run of each model, of three epochs with three steps each."""
+    root = tmp_path_factory.mktemp(request.param)
+    entry = {"train_stn": train_stn, "train_vit": train_vit}[request.param]
+    build = {"train_stn": STNClassifier, "train_vit": partial(VisionTransformer, **SMALL)}[request.param]
+    flags = {"data": str(write_tree(root / "photos")), "epochs": 3, "batch_size": 8, "precision": "float32",
+             "device": pytestconfig.getoption("device")}  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setitem(PRESETS, "lite", SMALL)
+        patch.setattr(page, "write_report", lambda folder: folder / "report.html")
+        run = Run(entry, build, flags, root / "whole")
+        run.start(**flags, out=str(run.folder))
+        yield run
+
+
+def trained(folder: Path) -> dict[str, Any]:
+    """What a run left, on the CPU."""
+    return torch.load(folder / "last.pt", map_location="cpu", weights_only=True)
+
+
+def test_a_model_is_trained_on_the_device(whole: Run, device: torch.device) -> None:
+    rows = read_metrics(whole.folder)
+    assert len(rows) == 3
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+    assert json.loads((whole.folder / "environment.json").read_text())["device"] == str(device)
+    assert {"summary.json", "findings.pt", "best.pt"} <= {path.name for path in whole.folder.iterdir()}
+    torch.manual_seed(1)
+    for name, start in whole.build(num_classes=3).state_dict().items():
+        assert not torch.equal(trained(whole.folder)["model"][name], start), name
+
+
+def test_a_run_that_is_stopped_goes_on_to_the_same_end(whole: Run, device: torch.device, tmp_path: Path) -> None:
+    step, done = Trainer._train_step, 0
+
+    def terminated(*given: Any) -> bool:
+        nonlocal done
+        done += 1
+        if done == 5:
+            signal.raise_signal(signal.SIGTERM)
+        return step(*given)
+
+    out = str(tmp_path / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_train_step", terminated)
+        with pytest.raises(Stopped, match="after 1 epochs and 2 steps"):
+            whole.start(**whole.flags, out=out)
+    whole.start(resume=out)
+    # a GPU may add up the gradients of a warp in any order
+    bound = 0.0 if device.type == "cpu" else 1e-3
+    found, expected = (trained(folder)["model"] for folder in (tmp_path / "run", whole.folder))
+    torch.testing.assert_close(found, expected, atol=bound, rtol=bound)
+
+
+def test_a_trained_model_says_there_what_it_says_on_the_cpu(whole: Run, device: torch.device) -> None:
+    network = whole.build(num_classes=3).eval()
+    network.load_state_dict(trained(whole.folder)["model"])
+    images = torch.randn(4, 3, 32, 32, generator=generator(0))
+    with torch.inference_mode():
+        expected = network(images)
+        found = network.to(device)(images.to(device)).cpu()
+    assert expected.std(0).all(), "every image has logits of its own"
+    torch.testing.assert_close(found, expected, atol=1e-4 * expected.abs().max().item(), rtol=0)

@@ -1,0 +1,143 @@
+"""The report: drawn from the folder alone, one page without a network, figures that show what they say."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+from scripts.run import figures, page
+from scripts.run.findings import classification_findings, evenly_spaced
+from scripts.run.page import write_report
+from scripts.system.errors import InputError
+from scripts.train_stn import main
+from tests.scripts.test_train_stn import options
+from tests.support.trees import write_tree
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of two epochs, whose images are gone."""
+    root = tmp_path_factory.mktemp("report")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        main(options(data=str(write_tree(root / "photos")), epochs=2, out=str(root / "run")))
+        for name in ("photos", "data"):
+            shutil.rmtree(root / name)
+    return root / "run"
+
+
+def test_the_page_is_made_again_from_the_folder_alone(finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "moved"
+    shutil.copytree(finished, copy)
+    for name in ("last.pt", "best.pt", "report.html", *(path.name for path in copy.glob("*.png"))):
+        (copy / name).unlink()
+    page = write_report(copy)
+    assert page.read_text("utf-8") == (finished / "report.html").read_text("utf-8")
+
+
+def test_the_page_needs_no_network(finished: Path) -> None:
+    text = (finished / "report.html").read_text("utf-8")
+    sources = re.findall(r'(?:src|href)="([^"]{1,30})', text)
+    assert len(sources) == 5
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert "http" not in text.replace("http-equiv", "")
+
+
+def test_the_page_shows_the_last_ten_epochs_of_the_log(finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "long"
+    shutil.copytree(finished, copy)
+    (copy / "train.log").write_text("".join(f"Epoch {i}/12, learning rate 1\nTest set: {i}\n" for i in range(1, 13)))
+    log = re.search("<pre>(.*?)</pre>", write_report(copy).read_text("utf-8"), re.DOTALL)[1]
+    assert [int(epoch) for epoch in re.findall(r"Epoch (\d+)/", log)] == list(range(3, 13))
+
+
+@pytest.mark.parametrize("name", ["config.json", "summary.json", "metrics.csv", "findings.pt"])
+def test_an_unfinished_folder_is_refused(finished: Path, tmp_path: Path, name: str) -> None:
+    copy = tmp_path / "unfinished"
+    shutil.copytree(finished, copy)
+    (copy / name).unlink()
+    with pytest.raises(InputError, match=re.escape(f"run folder ({copy}) must be that of a finished run; {name}")):
+        write_report(copy)
+
+
+@pytest.mark.parametrize("known", [None, False, True])
+def test_the_page_says_also_that_nobody_knows_of_changes(known: bool | None) -> None:
+    config: dict[str, dict[str, object]] = {"asked": {}, "resolved": {}}
+    facts = dict(page.facts(config, {"commit": None, "uncommitted_changes": known}))
+    assert facts == {"commit": "unknown", "uncommitted changes": "unknown" if known is None else str(known)}
+
+
+def test_text_from_outside_cannot_become_markup(finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "hostile"
+    shutil.copytree(finished, copy)
+    (copy / "train.log").write_text("Epoch 1/1, <script>alert(1)</script>\n")
+    assert "<script>" not in write_report(copy).read_text("utf-8")
+
+
+def coloured(path: Path) -> float:
+    """Share of the picture that is not white."""
+    pixels = torch.tensor(list(Image.open(path).convert("L").tobytes()))
+    return (pixels < 250).double().mean().item()
+
+
+def test_no_figure_is_blank(finished: Path) -> None:
+    shares = {path.stem: coloured(path) for path in finished.glob("*.png")}
+    assert set(shares) == {"curves", "theta", "transformer", "confusion", "misclassified"}
+    assert all(share > 0.02 for share in shares.values()), shares
+    assert shares["transformer"] > 0.3
+
+
+def test_every_misclassified_image_is_on_the_sheet(tmp_path: Path) -> None:
+    count = 120
+    images = torch.zeros(count, 3, 8, 8, dtype=torch.uint8)  # black squares on white paper
+    logits = torch.tensor([[0.0, 2.0]]).repeat(count, 1)
+    found = classification_findings(images, logits, torch.zeros(count, dtype=torch.long), ["cat", "dog"])
+    assert found["wrong_total"] == count
+    assert found["wrong_images"].shape == (100, 3, 8, 8)
+    assert found["wrong_confidences"].tolist() == pytest.approx([0.880797] * 100)
+    figures.misclassified(found, tmp_path / "all.png")
+    few = {name: value[:7] if torch.is_tensor(value) else value for name, value in found.items()}
+    figures.misclassified(few, tmp_path / "few.png")
+    assert coloured(tmp_path / "all.png") > 0.35
+    assert 0.2 < coloured(tmp_path / "few.png") < coloured(tmp_path / "all.png")
+    none = {name: value[:0] if torch.is_tensor(value) else value for name, value in found.items()}
+    figures.misclassified(none, tmp_path / "none.png")
+
+
+def test_the_confusion_matrix_counts_truth_by_row() -> None:
+    labels = torch.tensor([0, 0, 0, 1, 2])
+    predicted = torch.tensor([0, 1, 1, 1, 0])
+    logits = torch.nn.functional.one_hot(predicted, 3).float()
+    found = classification_findings(torch.zeros(5, 3, 2, 2, dtype=torch.uint8), logits, labels, ["a", "b", "c"])
+    assert found["confusion"].tolist() == [[1, 2, 0], [0, 1, 0], [1, 0, 0]]
+    assert sorted(zip(found["wrong_labels"].tolist(), found["wrong_predictions"].tolist(), strict=True)) == [
+        (0, 1), (0, 1), (2, 0),
+    ]  # fmt: skip
+
+
+def test_examples_are_spread_over_the_set() -> None:
+    assert evenly_spaced(10_000, 5).tolist() == [0, 2500, 5000, 7499, 9999]
+    assert evenly_spaced(3, 24).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("draw", [lambda rows, file: figures.curves(rows, "test", file), figures.theta_curves])
+@pytest.mark.parametrize("epochs", [1, 2, 3, 50])
+def test_epochs_are_whole_numbers_on_an_axis(
+    draw, epochs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, file: drawn.append(self) or save(self, file))
+    names = [f"{split}_{kind}" for split in ("train", "test") for kind in ("loss", "accuracy")]
+    names += [f"theta_{part}_{kind}" for part in ("scale", "angle", "shift_x", "shift_y") for kind in ("mean", "std")]
+    rows = [dict.fromkeys((*names, "lr", "theta_outside"), 0.5) | {"epoch": 1.0 + i} for i in range(epochs)]
+    draw(rows, tmp_path / "figure.png")
+    for axes in drawn[0].axes:
+        left, right = axes.get_xlim()
+        ticks = [tick for tick in axes.get_xticks() if left <= tick <= right]
+        assert ticks
+        assert all(tick == int(tick) for tick in ticks)

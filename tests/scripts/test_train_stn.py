@@ -1,0 +1,260 @@
+"""The run as a person starts it: flags in, a run folder and a last line of JSON out, errors in one line."""
+
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from scripts.data import datasets as data
+from scripts.data.datasets import load
+from scripts.data.transforms import Normalise
+from scripts.models.stn import STNClassifier
+from scripts.run import folder as run_folder
+from scripts.run import page
+from scripts.run.folder import read_metrics
+from scripts.run.page import NEEDED as NEEDED_BY_THE_REPORT
+from scripts.system import command_line
+from scripts.system.command_line import parse
+from scripts.system.files import write_whole
+from scripts.train_stn import RECIPES, Options, main
+from tests.support.servers import refused
+from tests.support.sources import ROOT
+from tests.support.trees import write_tree
+
+pytestmark = pytest.mark.numerics
+
+NEEDED = {"dataset", "recipe", "epochs", "seed", "train_accuracy", "test_accuracy", "best_test_accuracy", "parameters",
+          "seconds", "images_per_second", "run_folder"}  # fmt: skip
+
+
+def options(**changes: object) -> Options:
+    """In one type, whatever the machine that runs the tests would choose."""
+    return Options(**{**parse(Options, "train_stn", []).__dict__, "device": "cpu", "precision": "float32", **changes})
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return write_tree(tmp_path / "photos")
+
+
+@pytest.fixture
+def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes a second, and here nobody looks."""
+    monkeypatch.setattr(page, "write_report", lambda folder: folder / "report.html")
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_run_leaves_everything_and_ends_with_json(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], recipe: str
+) -> None:
+    main(options(data=str(tree), recipe=recipe, epochs=2, out="run"))
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert summary.keys() >= NEEDED
+    assert (summary["recipe"], summary["epochs"], summary["run_folder"]) == (recipe, 2, "run")
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names >= {"config.json", "environment.json", "metrics.csv", "train.log", "last.pt", "best.pt", "report.html"}
+    rows = read_metrics(tmp_path / "run")
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert {"theta_scale_mean", "theta_angle_std", "theta_shift_x_mean", "theta_outside"} <= rows[0].keys()
+    assert summary["test_accuracy"] == pytest.approx(rows[-1]["test_accuracy"], abs=0.01)
+    assert summary["best_test_accuracy"] == pytest.approx(max(row["test_accuracy"] for row in rows), abs=0.01)
+
+
+@pytest.mark.usefixtures("_no_report")
+@pytest.mark.parametrize("validation", [None, 0.25])
+def test_the_checkpoints_alone_give_the_accuracies_of_the_summary(
+    tree: Path, tmp_path: Path, validation: float | None
+) -> None:
+    main(options(data=str(tree), epochs=4, validation=validation, out="run"))
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    test = load(str(tree)).test
+    for name, key in (("last.pt", "test_accuracy"), ("best.pt", "best_test_accuracy")):
+        state = torch.load(tmp_path / "run" / name, weights_only=True)
+        network = STNClassifier(len(state["classes"])).eval()
+        network.load_state_dict(state["model"])
+        correct = network(Normalise(**state["normalise"])(test.images)).argmax(1) == test.labels
+        assert 100 * correct.double().mean().item() == pytest.approx(summary[key], abs=0.01)
+
+
+@pytest.mark.usefixtures("_no_report")
+def test_it_learns_to_tell_the_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    main(
+        options(data="digits", epochs=4, batch_size=16, limit_train=800, limit_test=300, precision="float32", out="run")
+    )
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["test_accuracy"] > 30, "chance is 10"
+    resolved = json.loads((tmp_path / "run" / "config.json").read_text())["resolved"]
+    assert resolved["augment"] == {"mirror": False, "shift": 2, "crop": None, "size": None}, "a mirrored 2 is no 2"
+
+
+@pytest.mark.usefixtures("_no_report")
+def test_the_same_seed_gives_the_same_run(tree: Path, tmp_path: Path) -> None:
+    def weights(out: str, seed: int) -> torch.Tensor:
+        main(options(data=str(tree), epochs=1, seed=seed, out=out))
+        return torch.load(tmp_path / out / "last.pt", weights_only=True)["model"]["conv1.weight"]
+
+    first = weights("a", 5)
+    assert torch.equal(weights("b", 5), first)
+    assert not torch.equal(weights("c", 6), first)
+
+
+def test_with_validation_the_test_set_is_used_once(tree: Path, tmp_path: Path) -> None:
+    main(options(data=str(tree), epochs=3, validation=0.25, out="run"))
+    rows = read_metrics(tmp_path / "run")
+    assert "validation_accuracy" in rows[0]
+    assert not any(name.startswith("test") for name in rows[0])
+    best = torch.load(tmp_path / "run" / "best.pt", weights_only=True)
+    highest = max(row["validation_accuracy"] for row in rows)  # of six digits
+    assert best["metrics"]["validation_accuracy"] == pytest.approx(highest, rel=1e-5)
+    assert "held out for it" in (tmp_path / "run" / "report.html").read_text("utf-8")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["resolved"]["train_images"] == 18
+
+
+def test_without_the_transformer_there_is_no_theta(tree: Path, tmp_path: Path) -> None:
+    main(options(data=str(tree), epochs=1, no_transformer=True, out="run"))
+    assert not any(name.startswith("theta") for name in read_metrics(tmp_path / "run")[0])
+    assert not (tmp_path / "run" / "transformer.png").exists()
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["parameters"] == 31_340 - 7 * 51
+
+
+@pytest.mark.usefixtures("_no_report")
+def test_every_flag_reaches_the_configuration(tree: Path, tmp_path: Path) -> None:
+    given = ["--recipe", "tutorial", "--data", str(tree), "--steps", "1", "--seed", "9", "--batch-size", "5",
+             "--at-once", "3", "--save-minutes", "5", "--lr", "0.003", "--device", "cpu", "--precision", "float32",
+             "--limit-train", "10", "--limit-test", "4", "--validation", "0.2", "--compile", "no", "--no-transformer",
+             "--out", "run"]  # fmt: skip
+    parsed = parse(Options, "train_stn", given)
+    defaults = parse(Options, "train_stn", [])
+    alone = ("epochs", "resume")  # no company for --steps, or for any
+    assert all(value != getattr(defaults, name) for name, value in vars(parsed).items() if name not in alone)
+    main(parsed)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["asked"] == vars(parsed)
+    assert (config["resolved"]["lr"], config["resolved"]["batch_size"]) == (0.003, 5)
+    assert (config["resolved"]["steps"], config["resolved"]["at_once"]) == (1, 3)
+    assert (config["resolved"]["train_images"], config["resolved"]["test_images"]) == (8, 4)
+
+
+def start(tmp_path: Path, *arguments: str) -> "subprocess.Popen[str]":
+    """In as many threads as here: more of them add up in another order."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "scripts.train_stn", "--device", "cpu", *arguments], cwd=tmp_path, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+@pytest.mark.long
+def test_a_run_that_is_terminated_goes_on_by_the_command_that_it_prints(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = ("--data", "photos", "--epochs", "40", "--precision", "float32")
+    with start(tmp_path, *flags, "--out", "run") as process:
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith("Epoch 25/40"):
+            pass
+        process.terminate()
+        said = process.communicate()[1]
+    assert process.returncode == 128 + 15
+    peaks = [row["peak_memory_mib"] for row in read_metrics(tmp_path / "run")]
+    assert 100 < peaks[0] < 4000, "python with torch"
+    assert peaks == sorted(peaks)
+    assert peaks[-1] - peaks[4] < 3, "the images of 20 epochs would be 6 MiB"
+    stopped = r"train_stn: stopped by SIGTERM after \d+ epochs and \d steps"
+    command = re.fullmatch(stopped + r"; to go on: python -m scripts.train_stn (.*)\n", said)
+    assert command, said
+    main(parse(Options, "train_stn", command[1].split()))
+    monkeypatch.setattr(page, "write_report", lambda folder: folder)
+    main(options(data="photos", epochs=40, out="whole"))
+    one, other = (torch.load(tmp_path / name / "last.pt", weights_only=True)["model"] for name in ("run", "whole"))
+    assert all(torch.equal(one[name], value) for name, value in other.items())
+    assert (tmp_path / "run" / "report.html").exists()
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert re.findall(r"^Epoch (\d+)/40", log, re.MULTILINE) == [str(epoch + 1) for epoch in range(40)]
+
+
+@pytest.mark.usefixtures("_no_report")
+@pytest.mark.parametrize("name", ["findings.pt", "summary.json"])
+def test_a_run_that_ends_behind_its_last_epoch_goes_on_to_all_its_files(
+    name: str, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A summary says that the run is finished, so that nothing which the report needs may be missing then."""
+
+    def dying(path: Path, write: object) -> None:
+        if path.name == name:
+            raise KeyboardInterrupt
+        write_whole(path, write)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder, "write_whole", dying)
+        with pytest.raises(KeyboardInterrupt):
+            main(options(data=str(tree), epochs=1, out="run"))
+    main(parse(Options, "train_stn", ["--resume", "run"]))
+    assert all((tmp_path / "run" / needed).exists() for needed in NEEDED_BY_THE_REPORT)
+
+
+@pytest.mark.usefixtures("_no_report")
+def test_the_tutorial_recipe_is_the_published_run_to_the_letter(tree: Path, tmp_path: Path) -> None:
+    main(options(data=str(tree), recipe="tutorial", epochs=1, precision=None, out="run"))
+    resolved = json.loads((tmp_path / "run" / "config.json").read_text())["resolved"]
+    assert (resolved["lr"], resolved["batch_size"], resolved["dropout"]) == (0.01, 256, 0.5)
+    assert resolved["normalise"] == {"mean": [0.4914, 0.4822, 0.4465], "std": [0.2470, 0.2435, 0.2616]}
+    assert resolved["augment"] == {"mirror": False, "shift": 0, "crop": None, "size": None}
+    assert resolved["precision"] == "float32"
+    saved = torch.load(tmp_path / "run" / "last.pt", weights_only=True)["optimizers"][0]["param_groups"][0]
+    assert (saved["lr"], saved["momentum"], saved["weight_decay"], saved["nesterov"]) == (0.01, 0.9, 0, False)
+    assert parse(Options, "train_stn", []).seed == 1
+
+
+def test_a_full_disk_stops_the_run_in_one_line_with_whole_files_only(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A limit on the size of files stands in for the disk: a checkpoint is larger than 64 kB."""
+    load(str(tree))  # so that the cache of the images is there
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64_000, hard))
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            command_line.run(lambda: main(options(data=str(tree), epochs=1, out="run")), "train_stn")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "train_stn: error: cannot write run/best.pt: File too large\n"
+    whole = {".lock", "config.json", "environment.json", "train.log"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == whole
+
+
+def test_without_a_network_auto_says_three_times_that_it_uses_digits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CIFAR10_DIR", raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with refused() as nobody:
+        monkeypatch.setattr(data, "CIFAR10_MIRRORS", (f"{nobody}/a", f"{nobody}/b"))
+        main(options(data="auto", epochs=1, limit_train=100, limit_test=50, out="run"))
+    lines = capsys.readouterr().out.splitlines()
+    notices = [i for i, line in enumerate(lines) if line.startswith("NOTICE: CIFAR-10 could not be had")]
+    assert len(notices) == 2
+    assert notices[0] < 3
+    assert notices[1] > len(lines) - 5
+    assert "CIFAR-10 could not be had" in (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert json.loads(lines[-1])["dataset"] == "digits"
+
+
+def test_help_names_every_flag_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        parse(Options, "train_stn", ["--help"])
+    assert stopped.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for name in vars(parse(Options, "train_stn", [])):
+        assert f"--{name.replace('_', '-')}" in text
+    assert "(default: tuned)" in text

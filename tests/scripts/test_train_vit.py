@@ -1,0 +1,234 @@
+"""The Vision Transformer's run as a person starts it: every recipe to its report, weights in, errors in one line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from scripts import experiment
+from scripts.data.datasets import Dataset, Split
+from scripts.data.transforms import Normalise
+from scripts.experiment import settle
+from scripts.models.vit import PRESETS, VisionTransformer
+from scripts.run import page
+from scripts.run.findings import evenly_spaced
+from scripts.run.folder import read_metrics
+from scripts.subjects.vit import OPTIMIZERS, SHOWN, where_it_looks
+from scripts.system.command_line import parse
+from scripts.system.machine import COMPILING_PAYS, Machine
+from scripts.train_vit import RECIPES, Options, main
+from scripts.weights.pretrained import read_weights, write_weights
+from tests.support.machines import FAST_CPU, H100, PLAIN_CPU
+from tests.support.networks import TINY
+from tests.support.strategies import generator
+from tests.support.trees import write_tree
+
+pytestmark = pytest.mark.numerics
+
+
+SPLIT = Split(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.arange(2))
+TWO = Dataset("two", "two images", ("a", "b"), SPLIT, SPLIT)
+
+
+def options(**changes: object) -> Options:
+    """In one type, whatever the machine that runs the tests would choose."""
+    return Options(**{**parse(Options, "train_vit", []).__dict__, "device": "cpu", "precision": "float32", **changes})
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return write_tree(tmp_path / "photos")
+
+
+@pytest.fixture
+def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipe is tested, not the size: 86 M parameters would take a minute."""
+    monkeypatch.setitem(PRESETS, "b16", TINY)
+    monkeypatch.setitem(PRESETS, "lite", {**TINY, "patch_size": 4, "dropout": 0.0})
+
+
+@pytest.fixture
+def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "write_report", lambda folder: folder / "report.html")
+
+
+def pretrained(path: Path, classes: int, **size: object) -> VisionTransformer:
+    """Write a file in Google's layout with random values, and return the network that it is of."""
+    torch.manual_seed(0)
+    network = VisionTransformer.from_preset("b16", classes, **size)
+    torch.nn.init.normal_(network.head.weight, std=0.02)
+    write_weights(path, network.state_dict(), "google", network.encoder.blocks[0].attn.num_heads)
+    return network
+
+
+@pytest.mark.usefixtures("_tiny")
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_leaves_everything_and_ends_with_json(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], recipe: str
+) -> None:
+    pretrained(tmp_path / "start.npz", 21)
+    weights = "start.npz" if RECIPES[recipe].pretrained else None
+    main(options(data=str(tree), recipe=recipe, steps=2, weights=weights, batch_size=16, precision="bfloat16",
+                 out="run"))  # fmt: skip
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (summary["recipe"], summary["steps"], summary["epochs"], summary["run_folder"]) == (recipe, 2, 1, "run")
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names >= {"last.pt", "best.pt", "report.html", "attention.png", "curves.png", "misclassified.png"}
+    assert len(read_metrics(tmp_path / "run")) == 1
+    resolved = json.loads((tmp_path / "run" / "config.json").read_text())["resolved"]
+    side = 224 if RECIPES[recipe].pretrained else 32
+    assert resolved["image_size"] == [side, side]
+    found = torch.load(tmp_path / "run" / "findings.pt", weights_only=True)
+    cells = side // resolved["patch_size"]
+    assert found["attention_images"].shape == (6, 3, side, side)
+    assert found["attention_rollout"].shape == (6, cells, cells)
+    assert found["attention_last_layer"].shape == (6, 2, cells, cells)
+    page = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert "Where the class token looks" in page
+    assert ("too few for attention" in page) == (cells**2 < 16)
+
+
+@pytest.mark.usefixtures("_tiny", "_no_report")
+@pytest.mark.parametrize(("recipe", "warned"), [("b16", True), ("lite", False)])
+def test_few_patches_are_warned_of_before_training(
+    tree: Path, capsys: pytest.CaptureFixture[str], recipe: str, warned: bool
+) -> None:
+    main(options(data=str(tree), recipe=recipe, steps=1, out="run"))
+    before, _ = capsys.readouterr().out.split("Epoch 1/1")
+    assert ("WARNING: an image of 32x32 pixels is only 4 patches" in before) == warned
+
+
+@pytest.mark.usefixtures("_tiny", "_no_report")
+def test_fine_tuning_starts_from_the_weights_with_a_zero_head(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = pretrained(tmp_path / "start.npz", 21)
+    seen: dict[str, torch.Tensor] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment.Trainer, "fit", lambda trainer, _: seen.update(trainer.model.state_dict()) or 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            main(options(data=str(tree), recipe="b16-finetune", steps=1, weights="start.npz", out="run"))
+    assert not seen["head.weight"].any()
+    assert seen["head.weight"].shape == (3, 24)
+    for name, value in network.state_dict().items():
+        assert name.startswith("head.") or torch.equal(seen[name], value), name
+    assert "start.npz: the head is zero: the file has 21 classes, the model 3" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("_tiny", "_no_report")
+def test_a_finished_run_is_a_start_for_the_next_with_its_head(tree: Path, tmp_path: Path) -> None:
+    main(options(data=str(tree), recipe="b16", steps=2, out="first"))
+    state = torch.load(tmp_path / "first" / "last.pt", weights_only=True)["model"]
+    kept = read_weights(tmp_path / "first" / "last.pt").state
+    assert all(torch.equal(kept[name], value) for name, value in state.items())
+    main(options(data=str(tree), recipe="b16", steps=1, lr=1e-12, weights="first/last.pt", out="second"))
+    again = torch.load(tmp_path / "second" / "last.pt", weights_only=True)["model"]
+    torch.testing.assert_close(again, state, atol=1e-6, rtol=0)
+    assert state["head.weight"].any()
+
+
+def test_fine_tuning_is_the_published_recipe_to_the_letter() -> None:
+    recipe, short = RECIPES["b16-finetune"], RECIPES["b16-finetune-500"]
+    network = VisionTransformer.from_preset(recipe.preset, device="meta", **recipe.options)
+    (optimizer,) = OPTIMIZERS[recipe.optimizer](network, recipe.lr)
+    (group,) = optimizer.param_groups
+    assert (type(optimizer).__name__, group["lr"], group["momentum"], group["weight_decay"]) == ("SGD", 0.03, 0.9, 0)
+    assert not group["nesterov"]
+    assert (recipe.batch_size, recipe.steps, recipe.clip, recipe.image_size) == (512, 10_000, 1.0, 224)
+    assert recipe.normalise.mean == recipe.normalise.std == (0.5, 0.5, 0.5)
+    assert recipe.schedule(250 / 10_000) == pytest.approx(0.5)
+    assert recipe.schedule(500 / 10_000) == 1
+    assert recipe.schedule((500 + 9_500 / 2) / 10_000) == pytest.approx(0.5)
+    assert recipe.schedule(1.0) == pytest.approx(0)
+    assert (short.steps, short.schedule(50 / 500), short.schedule(100 / 500)) == (500, pytest.approx(0.5), 1)
+    assert (network.embeddings.dropout.p, network.encoder.blocks[0].attn.attn_dropout) == (0.1, 0.0)
+
+
+def test_every_parameter_has_one_optimizer_and_vectors_do_not_decay() -> None:
+    network = VisionTransformer.from_preset("lite", device="meta")
+    for recipe in RECIPES.values():
+        groups = [group for optimizer in OPTIMIZERS[recipe.optimizer](network, 1.0) for group in optimizer.param_groups]
+        given = [id(parameter) for group in groups for parameter in group["params"]]
+        assert sorted(given) == sorted(id(parameter) for parameter in network.parameters())
+        decayed = {id(parameter) for group in groups if group["weight_decay"] for parameter in group["params"]}
+        layers = {id(parameter) for name, parameter in network.named_parameters()
+                  if name.endswith("weight") and "norm" not in name}  # fmt: skip
+        assert decayed in (set(), layers)
+
+
+@pytest.mark.usefixtures("_tiny", "_no_report")
+@pytest.mark.parametrize("recipe", ["lite", "b16"])
+def test_it_learns_to_tell_bright_images_from_dark_ones(tree: Path, tmp_path: Path, recipe: str) -> None:
+    main(options(data=str(tree), recipe=recipe, epochs=10, batch_size=8, lr=0.01, out="run"))
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["test_accuracy"] == 100, "chance is 33"
+
+
+def test_fine_tuning_blocks_of_vit_b16_at_224_pixels(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of the twelve; from a file with Google's names and shapes and random values."""
+    monkeypatch.setitem(PRESETS, "b16", PRESETS["b16"] | {"depth": 2})
+    sizes = {"embedding/kernel": (16, 16, 3, 768), "Transformer/posembed_input/pos_embedding": (1, 197, 768)}
+    network = pretrained(tmp_path / "ViT-B_16.npz", 1000)
+    with np.load(tmp_path / "ViT-B_16.npz") as file:
+        assert {name: file[name].shape for name in sizes} == sizes
+    main(options(data=str(tree), recipe="b16-finetune", steps=5, batch_size=1, limit_test=2,
+                 weights="ViT-B_16.npz", out="run"))  # fmt: skip
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    assert (summary["steps"], summary["parameters"]) == (5, parameters - (1000 - 3) * 769)
+    assert all(np.isfinite(list(row.values())).all() for row in read_metrics(tmp_path / "run"))
+    assert (tmp_path / "run" / "attention.png").stat().st_size > 10_000
+
+
+@pytest.mark.usefixtures("_tiny", "_no_report")
+def test_the_same_seed_gives_the_same_run(tree: Path, tmp_path: Path) -> None:
+    def weights(out: str, seed: int) -> torch.Tensor:
+        main(options(data=str(tree), recipe="lite", steps=2, seed=seed, out=out))
+        return torch.load(tmp_path / out / "last.pt", weights_only=True)["model"]["encoder.blocks.0.attn.qkv.weight"]
+
+    first = weights("a", 5)
+    assert torch.equal(weights("b", 5), first)
+    assert not torch.equal(weights("c", 6), first)
+
+
+def test_attention_is_that_of_the_images_shown() -> None:
+    torch.manual_seed(0)
+    network = VisionTransformer(3, image_size=32, **TINY).eval()
+    images = torch.randint(0, 256, (12, 3, 32, 48), dtype=torch.uint8, generator=generator(0))
+    normalise = Normalise((0.5,) * 3, (0.5,) * 3)
+    found = where_it_looks(network, images, normalise, (2, 3))
+    shown = images[evenly_spaced(12, SHOWN)]
+    assert torch.equal(found["attention_images"], shown)
+    _, weights = network(normalise(shown), return_weights=True)
+    torch.testing.assert_close(found["attention_last_layer"].flatten(2), weights[:, -1, :, 0, 1:])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "asked", "steps", "machine", "compiled"),
+    [
+        ("lite", "auto", COMPILING_PAYS, FAST_CPU, True),
+        ("lite", "auto", COMPILING_PAYS - 1, FAST_CPU, False),
+        ("lite", "auto", COMPILING_PAYS, H100, False),
+        ("b16", "auto", COMPILING_PAYS, FAST_CPU, True),
+        ("lite", "no", COMPILING_PAYS, FAST_CPU, False),
+        ("b16", "yes", 1, H100, True),
+    ],
+)
+def test_a_step_is_compiled_where_that_was_measured_to_pay_or_is_asked_for(
+    recipe: str, asked: str, steps: int, machine: Machine, compiled: bool
+) -> None:
+    given = options(recipe=recipe, compile=asked, steps=steps)
+    assert settle(RECIPES[recipe], given, TWO, TWO.train, machine).compiled == compiled
+
+
+@pytest.mark.parametrize(("machine", "chosen"), [(FAST_CPU, "bfloat16"), (PLAIN_CPU, "float32"), (H100, "bfloat16")])
+def test_a_run_computes_in_the_type_that_its_machine_is_fast_at_or_that_is_asked_for(
+    machine: Machine, chosen: str
+) -> None:
+    for asked, wanted in ((None, chosen), ("auto", chosen), ("float32", "float32"), ("bfloat16", "bfloat16")):
+        given = options(recipe="lite", steps=1, precision=asked)
+        assert settle(RECIPES["lite"], given, TWO, TWO.train, machine).precision == wanted

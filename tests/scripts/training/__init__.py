@@ -1,0 +1,1 @@
+"""The loop, its end at any instant, optimizers and precisions."""

@@ -1,0 +1,62 @@
+"""A network that is compiled says what it says without."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from scripts.models.vit import VisionTransformer
+from scripts.system.machine import Machine
+from scripts.training.compiled import Compiled, for_inference
+from tests.support.machines import FAST_CPU, PLAIN_CPU
+from tests.support.marks import inductor_compiles_bfloat16
+
+pytestmark = pytest.mark.numerics
+
+SMALL = {"image_size": 32, "patch_size": 16, "dim": 32, "depth": 1, "num_heads": 2, "mlp_dim": 64, "dropout": 0.1}
+
+
+@pytest.mark.parametrize("machine", [FAST_CPU, PLAIN_CPU], ids=("bfloat16", "float32"))
+def test_it_computes_in_the_type_that_the_runs_choose_on_the_machine(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scripts.training.compiled.this_machine", lambda device: machine)
+    monkeypatch.setattr(torch, "compile", lambda network: network)
+    output = for_inference(nn.Linear(3, 2))(torch.randn(4, 3))
+    assert output.dtype == getattr(torch, machine.precision("auto"))
+
+
+@inductor_compiles_bfloat16
+def test_it_says_what_the_network_says_with_weights_as_constants(device: torch.device) -> None:
+    """Were they arguments, they would be cast and packed in every call."""
+    torch.manual_seed(0)
+    network = VisionTransformer(**SMALL).to(device)
+    nn.init.normal_(network.head.weight)
+    assert network.training
+    images = torch.randn(4, 3, 32, 32, device=device)
+    ask = for_inference(network, torch.bfloat16)
+    before = ask(images)
+    assert not before.requires_grad
+    expected = network.eval()(images).detach()
+    torch.testing.assert_close(before.float(), expected, atol=0.02 * expected.abs().max().item(), rtol=0)
+    with torch.no_grad():
+        network.encoder.blocks[0].mlp.fc1.weight.zero_()
+    assert torch.equal(ask(images), before)
+
+
+def test_training_has_one_graph_for_whole_batches_and_none_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of several processes may have no share of a small batch, and inductor no backward pass for that."""
+    seen = []
+
+    def compile(network: nn.Module, *, dynamic: bool) -> Callable[[Tensor], Tensor]:
+        assert not dynamic, "a run that is stopped and goes on would meet another graph, of other bits"
+        return lambda images: seen.append(len(images)) or network(images)
+
+    monkeypatch.setattr(torch, "compile", compile)
+    compiled = Compiled(nn.Conv2d(3, 2, 4), 4)
+    for count in (4, 1, 4, 0):
+        compiled(torch.randn(count, 3, 8, 8)).sum().backward()
+    assert seen == [4, 4]
+    Compiled(nn.Conv2d(3, 2, 4), 0)(torch.randn(0, 3, 8, 8)).sum().backward()
+    assert seen == [4, 4], "nor has one of more processes than images a share of a whole batch"

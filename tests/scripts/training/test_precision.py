@@ -1,0 +1,183 @@
+"""Half precision trains as float32 does, and numbers that are not finite never reach a weight or a file."""
+
+import math
+import re
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from scripts.system import command_line
+from scripts.system.errors import Diverged, Stopped
+from scripts.training.trainer import MOST_SKIPPED, Trainer
+from tests.support.runs import run, trainer, without_times
+
+pytestmark = pytest.mark.numerics
+
+PLAIN = {"save_minutes": 60.0}
+
+
+def poisoned(trainer: Trainer, *steps: int, value: float = math.nan, weight: str = "0.weight") -> Trainer:
+    """Make an element of that gradient not finite in these steps, counted over the whole run from 1."""
+    count = 0
+
+    def poison(gradient: Tensor) -> Tensor:
+        nonlocal count
+        count += 1
+        return torch.full_like(gradient, value) if count in steps else gradient
+
+    trainer.model.get_parameter(weight).register_hook(poison)
+    return trainer
+
+
+def warnings(trainer: Trainer) -> list[str]:
+    return re.findall("^WARNING: .*", (trainer.folder.path / "train.log").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("precision", ("bfloat16", "float16"))
+@pytest.mark.parametrize("at_once", (1000, 3))
+@pytest.mark.parametrize("clip", (None, 0.1))
+def test_optimizers_see_the_gradients_of_float32(
+    precision: str, at_once: int, clip: float | None, tmp_path: Path
+) -> None:
+    """Also the one that borrows them; whatever scale they were computed at, clipped, and for a batch in parts."""
+
+    def gradients(precision: str) -> dict[str, Tensor]:
+        made = run(tmp_path / precision, precision=precision, at_once=at_once, clip=clip, steps=1, **PLAIN)
+        made.model[2].p = 0.0
+        seen: dict[str, Tensor] = {}
+        made.optimizers[-1].register_step_pre_hook(
+            lambda *given: seen.update({name: weight.grad.clone() for name, weight in made.model.named_parameters()})
+        )
+        made.fit()
+        return seen
+
+    exact, half = gradients("float32"), gradients(precision)
+    total = torch.cat([gradient.flatten() for gradient in exact.values()]).norm()
+    assert total == pytest.approx(0.1, rel=1e-4) if clip else total > 0.15
+    for name, gradient in exact.items():
+        assert half[name].dtype == torch.float32
+        assert (half[name] - gradient).norm() < 0.02 * total, name
+    assert any(not torch.equal(half[name], gradient) for name, gradient in exact.items()), "half precision was used"
+
+
+def test_the_scaler_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole", precision="float16")
+    rows = whole.fit()
+    first = run(tmp_path / "run", precision="float16")
+    count = 0
+
+    def send(module: nn.Module, given: object) -> None:
+        nonlocal count
+        count += module.training
+        if count == 6 and module.training:
+            signal.raise_signal(signal.SIGTERM)
+
+    first.model.register_forward_pre_hook(send)
+    with pytest.raises(Stopped):
+        first.fit()
+    saved = first.folder.last_sound()
+    assert saved is not None
+    assert (saved["scaler"]["scale"], saved["scaler"]["_growth_tracker"]) == (2.0**16, 6)
+    again = run(first.folder, precision="float16")
+    assert without_times(again.fit(saved)) == without_times(rows)
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(again.model.state_dict()[name], weight), name
+
+
+def test_a_scale_that_is_too_large_falls_until_gradients_fit(tmp_path: Path) -> None:
+    made = run(tmp_path / "run", precision="float16", **PLAIN)
+    state = made.state(made.begin())
+    state["scaler"]["scale"] = 2.0**21
+    rows = made.fit(state)
+    said = warnings(made)
+    assert 1 <= len(said) < MOST_SKIPPED
+    assert re.search(r"step 1 of epoch 1 is skipped: .* \(loss 0\.\d+, gradient scale 2\.09715e\+06\)$", said[0])
+    assert "gradient scale 1.04858e+06" in said[1]
+    assert all(math.isfinite(row["train_loss"]) for row in rows)
+
+
+@pytest.mark.parametrize("value", (math.nan, math.inf))
+def test_a_gradient_that_is_not_finite_is_reported_and_its_step_skipped(value: float, tmp_path: Path) -> None:
+    """As if the step had not been there: weights, momentum and learning rate stay."""
+    made = poisoned(run(tmp_path / "run", **PLAIN), 6, value=value, weight="3.weight")
+    before: list[dict[str, Tensor]] = []
+    made.model.register_forward_pre_hook(
+        lambda module, given: before.append({name: weight.clone() for name, weight in module.state_dict().items()})
+        if module.training else None
+    )  # fmt: skip
+    rows = made.fit()
+    (said,) = warnings(made)
+    assert re.fullmatch(
+        r"WARNING: step 2 of epoch 2 is skipped: the gradient of 3\.weight is not finite \(loss \d\.\d+\)", said
+    )
+    assert all(torch.equal(before[6][name], weight) for name, weight in before[5].items())
+    assert any(not torch.equal(before[5][name], weight) for name, weight in before[4].items())
+    assert "Accuracy: " in (made.folder.path / "train.log").read_text()
+    assert re.search(r"Train set: .*/22 \(", (made.folder.path / "train.log").read_text()), "8 of 30 are not counted"
+    assert all(math.isfinite(row["train_loss"]) for row in rows)
+
+
+def test_a_loss_that_is_not_finite_is_reported_and_its_step_skipped(tmp_path: Path) -> None:
+    """With a truth of probability 0 the loss is infinite and every gradient finite."""
+    made = run(tmp_path / "run", **PLAIN)
+    count = 0
+
+    def impossible(module: nn.Module, given: object, logits: Tensor) -> Tensor:
+        nonlocal count
+        count += module.training
+        return logits + torch.tensor([-math.inf, 0.0]) if module.training and count == 2 else logits
+
+    made.model.register_forward_hook(impossible)
+    rows = made.fit()
+    (said,) = warnings(made)
+    assert said.startswith("WARNING: step 2 of epoch 1 is skipped: ")
+    assert said.endswith("(loss inf)")
+    assert all(math.isfinite(row["train_loss"]) for row in rows)
+
+
+def test_too_many_in_a_row_end_the_run_and_keep_its_last_checkpoint(tmp_path: Path) -> None:
+    made = poisoned(run(tmp_path / "run", steps=30, **PLAIN), *range(3, 31))
+    with pytest.raises(Diverged, match=r"^10 steps in a row were skipped, up to step 4 of epoch 3; the last"):
+        made.fit()
+    assert len(warnings(made)) == MOST_SKIPPED
+    saved = made.folder.last_sound()
+    assert saved is not None
+    assert (saved["epoch"], saved["skipped"]) == (2, 6)
+    assert all(weight.isfinite().all() for weight in saved["model"].values())
+
+
+def test_now_and_then_one_is_no_reason_to_end(tmp_path: Path) -> None:
+    often = poisoned(run(tmp_path / "run", steps=30, **PLAIN), *(step for step in range(1, 30) if step % 10))
+    often.fit()
+    assert len(warnings(often)) == 27
+
+
+def test_an_epoch_of_nothing_but_skipped_steps_has_no_loss(tmp_path: Path) -> None:
+    rows = poisoned(run(tmp_path / "run", **PLAIN), 1, 2, 3, 4).fit()
+    assert math.isnan(rows[0]["train_loss"])
+    assert rows[0]["images_per_second"] == 0
+    assert math.isfinite(rows[1]["train_loss"])
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
+    """A step that is too long takes them there although its gradient is finite."""
+    made = trainer(tmp_path / "run", schedule=lambda done: 1.0 if done < 0.6 else math.inf)
+    with pytest.raises(Diverged, match=r"^1\.weight is not finite; the last checkpoint in .*/run was left as it was"):
+        made.fit()
+    saved = made.folder.last_sound()
+    assert saved is not None
+    assert saved["epoch"] == 1
+    assert all(weight.isfinite().all() for weight in saved["model"].values())
+
+
+def test_such_an_end_is_one_line_and_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+    def astray() -> None:
+        raise Diverged("10 steps in a row were skipped")
+
+    with pytest.raises(SystemExit) as stopped:
+        command_line.run(astray, "train_stn")
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err == "train_stn: stopped: 10 steps in a row were skipped\n"

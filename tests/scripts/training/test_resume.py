@@ -1,0 +1,272 @@
+"""A run may be stopped at any instant: what goes on from its folder ends as if it had never been stopped."""
+
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from scripts.run.folder import RunFolder, read_metrics
+from scripts.system.errors import InputError, Stopped
+from scripts.training.trainer import Trainer
+from tests.support.runs import log_without_times, run, without_times
+from tests.support.sources import ROOT
+
+pytestmark = pytest.mark.numerics
+
+
+class Killed(BaseException):
+    """Stands in for SIGKILL: nothing of the run's own code sees it coming."""
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trainer, list[dict[str, float]]]:
+    whole = run(tmp_path_factory.mktemp("whole") / "run")
+    return whole, whole.fit()
+
+
+def assert_same(resumed: Trainer, rows: list[dict[str, float]], uninterrupted) -> None:
+    whole, whole_rows = uninterrupted
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], value), name
+    assert without_times(rows) == without_times(whole_rows)
+    mine, theirs = resumed.folder.path, whole.folder.path
+    assert without_times(read_metrics(mine)) == without_times(read_metrics(theirs))
+    assert log_without_times(mine) == log_without_times(theirs)
+    for name in ("last.pt", "best.pt"):
+        one, other = (torch.load(path / name, weights_only=True) for path in (mine, theirs))
+        assert one["epoch"] == other["epoch"]
+        assert all(torch.equal(one["model"][key], value) for key, value in other["model"].items())
+
+
+@pytest.mark.parametrize("steps", range(1, 11))
+@pytest.mark.parametrize("moment", ["before the step", "after it"])
+def test_killed_at_any_step_it_ends_with_the_same_bits(steps: int, moment: str, tmp_path: Path, uninterrupted) -> None:
+    """The last epoch is cut short, batches are of unequal size, and every step is saved."""
+    first = run(tmp_path / "run")
+    done = 0
+    original = Trainer._train_step
+
+    def dying(self: Trainer, *given: Any) -> None:
+        nonlocal done
+        done += 1
+        if done == steps and moment == "before the step":
+            raise Killed
+        original(self, *given)
+        if done == steps:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_train_step", dying)
+        with pytest.raises(Killed):
+            first.fit()
+    folder = first.folder
+    random.seed(99)
+    again = run(folder, seed=7)
+    torch.manual_seed(99)
+    checkpoint = folder.last_sound()
+    if checkpoint is None:
+        folder.rewind(0, [])
+        again = run(folder)
+    assert_same(again, again.fit(checkpoint), uninterrupted)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 9, 14, 20])
+@pytest.mark.parametrize("moment", ["replace", "fsync"])
+def test_killed_while_a_file_is_written_it_ends_with_the_same_bits(
+    count: int, moment: str, tmp_path: Path, uninterrupted
+) -> None:
+    """At every sync and at every renaming a checkpoint is there that is whole."""
+    first = run(tmp_path / "run")
+    calls = 0
+    replace, fsync = Path.replace, os.fsync
+
+    def dying(call):
+        def wrapped(*given: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == count:
+                raise Killed
+            return call(*given)
+
+        return wrapped
+
+    with pytest.MonkeyPatch.context() as patch:
+        if moment == "replace":
+            patch.setattr(Path, "replace", dying(replace))
+        else:
+            patch.setattr(os, "fsync", dying(fsync))
+        with pytest.raises(Killed):
+            first.fit()
+    folder = first.folder
+    checkpoint = folder.last_sound()
+    if checkpoint is None:
+        folder.rewind(0, [])
+    again = run(folder)
+    assert_same(again, again.fit(checkpoint), uninterrupted)
+
+
+class FullDisk:
+    """Lets so many bytes through, and no more after that; every file that is written passes."""
+
+    def __init__(self, left: int) -> None:
+        self.left, self.open = left, Path.open
+
+    def __call__(self, path: Path, mode: str = "r", **how: Any) -> Any:
+        file = self.open(path, mode, **how)
+        return file if "r" in mode else Filling(file, self)
+
+
+class Filling:
+    """A file on that disk."""
+
+    def __init__(self, file: Any, disk: FullDisk) -> None:
+        self.file, self.disk = file, disk
+
+    def write(self, content: Any) -> int:
+        fits = min(len(content), self.disk.left)
+        self.disk.left -= fits
+        self.file.write(content[:fits])
+        if fits < len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return fits
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def __enter__(self) -> "Filling":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+
+@pytest.mark.parametrize("eighth", range(8))
+def test_a_disk_that_is_full_at_any_byte_stops_the_run_with_its_last_checkpoint_whole(
+    eighth: int, tmp_path: Path, uninterrupted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With room again it goes on and ends as if the disk had never been full."""
+    first = run(tmp_path / "run")
+    disk = FullDisk(20_000 + 23_457 * eighth)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda path, *given, **how: disk(path, *given, **how))
+        with pytest.raises(OSError, match=r"^cannot write \S+/run/[\w.]+: No space left on device$"):
+            first.fit()
+    assert disk.left == 0
+    assert not list((tmp_path / "run").glob("*.part"))
+    checkpoint = first.folder.last_sound()
+    if checkpoint is None:
+        first.folder.rewind(0, [])
+    again = run(first.folder)
+    assert_same(again, again.fit(checkpoint), uninterrupted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_for_the_step_and_saves_it(number: signal.Signals, tmp_path: Path, uninterrupted) -> None:
+    first = run(tmp_path / "run", save_minutes=60.0)
+    before = signal.getsignal(number)
+    count = 0
+
+    def send(module: nn.Module, given: object) -> None:
+        nonlocal count
+        count += module.training
+        if count == 6 and module.training:
+            signal.raise_signal(number)
+
+    first.model.register_forward_pre_hook(send)
+    with pytest.raises(Stopped, match="after 1 epochs and 2 steps") as stopped:
+        first.fit()
+    assert (stopped.value.by, stopped.value.folder) == (number, str(tmp_path / "run"))
+    assert signal.getsignal(number) is before, "handlers are put back"
+    again = run(first.folder)
+    assert_same(again, again.fit(first.folder.last_sound()), uninterrupted)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
+def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(
+    damage: str, tmp_path: Path, uninterrupted, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = run(tmp_path / "run")
+    first.model.register_forward_pre_hook(
+        lambda module, given: signal.raise_signal(signal.SIGTERM) if first.folder.log_size > 300 else None
+    )
+    with pytest.raises(Stopped):
+        first.fit()
+    last = tmp_path / "run" / "last.pt"
+    content = bytearray(last.read_bytes())
+    if damage == "cut":
+        last.write_bytes(content[: len(content) // 2])
+    elif damage == "flipped":
+        content[len(content) // 2] ^= 1
+        last.write_bytes(content)
+    else:
+        last.unlink()
+    checkpoint = first.folder.last_sound()
+    assert ("last.pt is damaged" in capsys.readouterr().err) == (damage != "gone")
+    again = run(first.folder)
+    assert_same(again, again.fit(checkpoint), uninterrupted)
+
+
+def test_when_all_checkpoints_are_damaged_nothing_is_guessed(tmp_path: Path) -> None:
+    first = run(tmp_path / "run")
+    first.fit()
+    for name in ("last.pt", "previous.pt"):
+        (tmp_path / "run" / name).write_bytes(b"nothing")
+    with pytest.raises(InputError, match="must hold a sound checkpoint; all are damaged"):
+        first.folder.last_sound()
+
+
+def test_a_checkpoint_of_another_version_of_the_kit_is_refused(tmp_path: Path) -> None:
+    """Its rows may have other columns, and its state other parts."""
+    first = run(tmp_path / "run")
+    first.fit()
+    checkpoint = first.folder.last_sound()
+    assert checkpoint is not None
+    del checkpoint["version"]
+    before = {path: path.read_bytes() for path in first.folder.path.iterdir()}
+    with pytest.raises(InputError, match=r"^--resume \(.*/run\) must be a run of this version of the kit \(3\); its "
+                       r"checkpoint is of version 1$"):  # fmt: skip
+        run(first.folder).fit(checkpoint)
+    assert {path: path.read_bytes() for path in first.folder.path.iterdir()} == before
+
+
+def test_every_generator_draws_on_from_the_checkpoint(tmp_path: Path) -> None:
+    run(tmp_path / "run").fit()
+
+    def draws() -> tuple[float, float, float]:
+        return random.random(), float(np.random.rand()), float(torch.rand(()))  # noqa: NPY002
+
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    torch.manual_seed(1)
+    first = run(tmp_path / "other", seed=1)
+    checkpoint = first.state(first.begin())
+    expected = draws()
+    draws()
+    first.restore(checkpoint)
+    assert draws() == expected
+
+
+def test_two_processes_never_write_one_folder_and_a_dead_one_locks_nobody_out(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from scripts.run.folder import RunFolder;"
+        "folder = RunFolder.create(Path(sys.argv[1])); print('open', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path / "run")], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "open\n"
+        (tmp_path / "run" / "config.json").write_text("{}")
+        with pytest.raises(InputError, match="must belong to no other process"):
+            RunFolder.reopen(tmp_path / "run")
+        other.kill()
+    RunFolder.reopen(tmp_path / "run")

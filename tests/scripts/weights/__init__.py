@@ -1,0 +1,1 @@
+"""Weights of every family, and hostile files."""

@@ -1,0 +1,485 @@
+"""Weights of every family: there and back bit for bit, into a network, and refused in one line where that cannot be."""
+
+import pickle
+import re
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from components.patch_embeddings import resize_pos_embed
+from scripts.models.stn import STNClassifier
+from scripts.models.vit import VisionTransformer
+from scripts.system.errors import InputError
+from scripts.weights.families import to_family
+from scripts.weights.files import read_arrays, write_arrays
+from scripts.weights.names import FAMILIES, TABLE
+from scripts.weights.pretrained import load_weights, read_weights, write_weights
+from tests.support.networks import SIZE, Bomb, bits, every_family, google, network, with_pre_logits
+from tests.support.strategies import (
+    channels,
+    generator,
+    grid_sides,
+    head_counts,
+    head_widths,
+    patch_sizes,
+    random_images,
+    seeds,
+)
+
+flax_families = [family for family in FAMILIES if FAMILIES[family].flax]
+precisions = st.sampled_from((torch.float32, torch.float64, torch.float16, torch.bfloat16))
+suffixes = st.sampled_from((".npz", ".safetensors", ".pth"))
+BLOCK = "Transformer/encoderblock_0/"
+
+
+def drawn(arrays: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
+    """The same names and shapes, new numbers, a negative zero in each."""
+    draw = generator(seed)
+    anew = {name: torch.randn(array.shape, generator=draw).to(array.dtype) for name, array in arrays.items()}
+    for array in anew.values():
+        array.view(-1)[0] = -0.0
+    return anew
+
+
+def refused(path: Path, message: str) -> None:
+    """One line that begins with the file."""
+    with pytest.raises(InputError) as error:
+        load_weights(network(), path)
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith(str(path))
+    assert message in str(error.value)
+
+
+# there and back
+
+
+@given(st.sampled_from((*FAMILIES,)), suffixes, seeds, head_counts, head_widths, patch_sizes, grid_sides, channels,
+       st.integers(1, 3), st.sampled_from((0, 1, 4)), precisions)  # fmt: skip
+def test_a_file_read_and_written_again_has_the_same_bits(
+    family: str, suffix: str, seed: int, heads: int, width: int, patch: int, grid: int, in_channels: int, depth: int,
+    num_classes: int, dtype: torch.dtype,
+) -> None:  # fmt: skip
+    model = VisionTransformer(
+        max(num_classes, 1), image_size=patch * grid, patch_size=patch, dim=heads * width, depth=depth,
+        num_heads=heads, mlp_dim=5, in_channels=in_channels, dtype=dtype,
+    )  # fmt: skip
+    state = {name: array for name, array in model.state_dict().items() if num_classes or not name.startswith("head.")}
+    given_arrays = drawn(to_family(state, family, heads), seed)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"weights{suffix}"
+        write_arrays(path, given_arrays)
+        weights = read_weights(path)
+        assert weights.family == family
+        assert weights.num_heads == (heads if FAMILIES[family].flax else None)
+        write_weights(path, weights.state, family, heads)
+        assert bits(read_arrays(path)) == bits(given_arrays)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pt"])
+def test_thirds_of_a_fused_array_are_written_without_the_rest(tmp_path: Path, suffix: str) -> None:
+    state = network(dim=240, depth=1).state_dict()
+    for family in ("timm", "jeonsworld"):
+        write_weights(tmp_path / f"{family}{suffix}", state, family, None)
+    sizes = [(tmp_path / f"{family}{suffix}").stat().st_size for family in ("timm", "jeonsworld")]
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.02)
+
+
+@every_family
+def test_a_network_comes_back_as_the_same_function(tmp_path: Path, family: str) -> None:
+    model, x = network(), random_images(0, 2, 3, 32, 32, dtype=torch.float32)
+    write_weights(tmp_path / "vit.safetensors", model.state_dict(), family, 3)
+    other = network(seed=1)
+    assert load_weights(other, tmp_path / "vit.safetensors") == [
+        f"{tmp_path / 'vit.safetensors'}: {family} weights, 32 arrays"
+    ]
+    close = {"atol": 1e-4, "rtol": 1e-4} if family.startswith("big-vision") else {"atol": 0, "rtol": 0}
+    torch.testing.assert_close(other(x), model(x), **close)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pt"])
+def test_other_precisions_are_kept_in_the_file_and_fit_any_network(
+    tmp_path: Path, dtype: torch.dtype, suffix: str
+) -> None:
+    """bfloat16 in an .npz is two raw bytes a number, as big_vision stores it: NumPy has no such type."""
+    state = network().to(dtype).state_dict()
+    path = tmp_path / f"vit{suffix}"
+    write_weights(path, state, "google", 3)
+    assert bits(read_weights(path).state) == bits(state)
+    model = network(seed=1)
+    load_weights(model, path)
+    assert bits(model.state_dict()) == bits({name: array.float() for name, array in state.items()})
+
+
+def test_numbers_of_the_other_byte_order_are_read(tmp_path: Path) -> None:
+    arrays = to_family(network().state_dict(), "google", 3)
+    np.savez(tmp_path / "vit.npz", **{name: array.numpy().astype(">f4") for name, array in arrays.items()})
+    assert bits(read_arrays(tmp_path / "vit.npz")) == bits(arrays)
+
+
+def test_google_files_have_the_published_arrays() -> None:
+    """200 for ViT-B/16 with a head; names and shapes as in the Flax code."""
+    arrays = to_family(VisionTransformer.from_preset("b16", 1000, device="meta").state_dict(), "google", 12)
+    shapes = {name: tuple(array.shape) for name, array in arrays.items()}
+    assert len(shapes) == 200
+    attention = "Transformer/encoderblock_11/MultiHeadDotProductAttention_1"
+    published = {
+        "cls": (1, 1, 768),
+        "Transformer/posembed_input/pos_embedding": (1, 197, 768),
+        "embedding/kernel": (16, 16, 3, 768),
+        "Transformer/encoderblock_0/LayerNorm_0/scale": (768,),
+        f"{attention}/query/kernel": (768, 12, 64),
+        f"{attention}/value/bias": (12, 64),
+        f"{attention}/out/kernel": (12, 64, 768),
+        f"{attention}/out/bias": (768,),
+        "Transformer/encoderblock_3/LayerNorm_2/bias": (768,),
+        "Transformer/encoderblock_3/MlpBlock_3/Dense_0/kernel": (768, 3072),
+        "Transformer/encoderblock_3/MlpBlock_3/Dense_1/kernel": (3072, 768),
+        "Transformer/encoder_norm/scale": (768,),
+        "head/kernel": (768, 1000),
+    }
+    assert published.items() <= shapes.items()
+
+
+def test_big_vision_files_have_the_published_arrays() -> None:
+    state = VisionTransformer.from_preset("b16", 1000, device="meta").state_dict()
+    shapes = {name: tuple(array.shape) for name, array in to_family(state, "big-vision-stacked", 12).items()}
+    attention = "params/Transformer/encoderblock/MultiHeadDotProductAttention_0"
+    published = {
+        "params/cls": (1, 1, 768),
+        "params/pos_embedding": (1, 196, 768),
+        "params/Transformer/encoderblock/LayerNorm_1/scale": (12, 768),
+        f"{attention}/key/kernel": (12, 768, 12, 64),
+        "params/Transformer/encoderblock/MlpBlock_0/Dense_1/kernel": (12, 3072, 768),
+    }
+    assert published.items() <= shapes.items()
+    assert len(shapes) == 16 + 8
+    assert "params/Transformer/encoderblock_11/MlpBlock_0/Dense_1/bias" in to_family(state, "big-vision", 12)
+
+
+def test_jeonsworld_files_have_the_names_of_its_modules() -> None:
+    names = {name for name in to_family(network().state_dict(), "jeonsworld", 3) if "layer.0" not in name}
+    block = ("attention_norm", "attn.query", "attn.key", "attn.value", "attn.out", "ffn_norm", "ffn.fc1", "ffn.fc2")
+    layers = [f"encoder.layer.1.{layer}" for layer in block] + ["encoder.encoder_norm", "embeddings.patch_embeddings"]
+    published = {f"transformer.{layer}.{leaf}" for layer in layers for leaf in ("weight", "bias")}
+    published |= {"transformer.embeddings.cls_token", "transformer.embeddings.position_embeddings"}
+    assert names == published | {"head.weight", "head.bias"}
+
+
+def test_no_name_has_a_backslash() -> None:
+    """Names are no paths: https://github.com/jeonsworld/ViT-pytorch/issues/11, and 31, copied into three others."""
+    assert not any("\\" in str(name) for part in TABLE for name in part)
+
+
+def test_names_do_not_change_with_the_separator_of_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """https://github.com/jeonsworld/ViT-pytorch/issues/11: os.path.join on the names of an archive."""
+    import ntpath
+    import os
+
+    write_weights(tmp_path / "vit.npz", network().state_dict(), "google", 3)
+    with monkeypatch.context() as windows:
+        windows.setattr(os.path, "join", ntpath.join)
+        names = set(to_family(network().state_dict(), "google", 3))
+    with zipfile.ZipFile(tmp_path / "vit.npz") as archive:
+        assert {name.removesuffix(".npy") for name in archive.namelist()} == names
+    assert f"{BLOCK}MultiHeadDotProductAttention_1/query/kernel" in names
+
+
+# other spellings of the same
+
+
+def respelled(tmp_path: Path, family: str, change: Callable[[str], str]) -> tuple[list[str], VisionTransformer]:
+    arrays = to_family(network().state_dict(), family, 3)
+    torch.save({change(name): array for name, array in arrays.items()}, tmp_path / "vit.pth")
+    model = network(seed=1)
+    lines = load_weights(model, tmp_path / "vit.pth")
+    assert bits(model.state_dict()) == bits(network().state_dict())
+    return lines, model
+
+
+def test_torchvisions_first_files_are_read(tmp_path: Path) -> None:
+    lines, _ = respelled(
+        tmp_path, "torchvision", lambda name: name.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2.")
+    )
+    assert "torchvision weights" in lines[0]
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in flax_families])
+def test_prefixes_of_wrapped_networks_are_no_obstacle(tmp_path: Path, family: str, prefix: str) -> None:
+    """https://github.com/huggingface/pytorch-image-models/pull/2003."""
+    respelled(tmp_path, family, lambda name: prefix + name)
+
+
+@pytest.mark.parametrize("key", ["model", "state_dict"])
+def test_weights_are_found_in_what_a_training_saves(tmp_path: Path, key: str) -> None:
+    torch.save({"epoch": 3, key: network().state_dict(), "metrics": {"loss": 0.5}}, tmp_path / "best.pt")
+    model = network(seed=1)
+    load_weights(model, tmp_path / "best.pt")
+    assert bits(model.state_dict()) == bits(network().state_dict())
+
+
+def test_hugging_faces_encoder_alone_gets_a_zero_head_and_no_pooler(tmp_path: Path) -> None:
+    arrays = to_family(network().state_dict(), "huggingface", 3)
+    arrays = {name.removeprefix("vit."): array for name, array in arrays.items() if "classifier" not in name}
+    arrays |= {"pooler.dense.weight": torch.ones(12, 12), "pooler.dense.bias": torch.ones(12)}
+    write_arrays(tmp_path / "model.safetensors", arrays)
+    model = network(seed=1)
+    lines = load_weights(model, tmp_path / "model.safetensors")
+    assert lines[1:] == [
+        f"{tmp_path / 'model.safetensors'}: ignored vit.pooler.dense.bias, vit.pooler.dense.weight, which no "
+        "classifier has",
+        f"{tmp_path / 'model.safetensors'}: the head is zero: the file has none",
+    ]
+    assert not model.head.weight.any()
+    state = {name: array for name, array in network().state_dict().items() if not name.startswith("head.")}
+    assert bits({name: model.state_dict()[name] for name in state}) == bits(state)
+
+
+# into a network that is not quite the same
+
+
+@every_family
+def test_another_number_of_classes_leaves_the_head_at_zero_and_is_said(tmp_path: Path, family: str) -> None:
+    write_weights(tmp_path / "vit.npz", network(9).state_dict(), family, 3)
+    model = network(seed=1)
+    lines = load_weights(model, tmp_path / "vit.npz")
+    assert lines[1:] == [f"{tmp_path / 'vit.npz'}: the head is zero: the file has 9 classes, the model 7"]
+    assert not model.head.weight.any()
+    assert not model.head.bias.any()
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic-antialias", "bilinear-corners"])
+@every_family
+def test_positions_of_another_grid_are_resampled_and_that_is_said(
+    tmp_path: Path, family: str, interpolation: str
+) -> None:
+    path = tmp_path / "vit.npz"
+    source = network()
+    write_weights(path, source.state_dict(), family, 3)
+    model = network(seed=1, image_size=(24, 48), interpolation=interpolation)
+    lines = load_weights(model, path)
+    assert lines[1:] == [f"{path}: positions resampled from 4x4 to 3x6 patches, {interpolation}"]
+    wanted = resize_pos_embed(source.embeddings.pos_embed, (4, 4), (3, 6), interpolation=interpolation)
+    torch.testing.assert_close(model.embeddings.pos_embed[:, 1:], wanted[:, 1:], atol=0, rtol=0)
+    torch.testing.assert_close(
+        (model.embeddings.pos_embed[:, 0] + model.embeddings.cls_token)[0],
+        (source.embeddings.pos_embed[:, 0] + source.embeddings.cls_token)[0],
+        atol=0, rtol=0,
+    )  # fmt: skip
+
+
+def test_as_many_patches_in_another_shape_are_another_grid(tmp_path: Path) -> None:
+    """The early return of timm compared the number alone, so that 8x2 became 4x4 unresampled."""
+    write_weights(tmp_path / "vit.npz", network().state_dict(), "timm", 3)
+    lines = load_weights(network(seed=1, image_size=(16, 64)), tmp_path / "vit.npz")
+    assert "resampled from 4x4 to 2x8" in lines[1]
+
+
+def test_a_network_of_ones_own_keeps_its_grid(tmp_path: Path) -> None:
+    wide = network(image_size=(16, 64))
+    torch.save(wide.state_dict(), tmp_path / "last.pt")
+    other = network(seed=1, image_size=(16, 64))
+    assert len(load_weights(other, tmp_path / "last.pt")) == 1
+    assert bits(other.state_dict()) == bits(wide.state_dict())
+
+
+@pytest.mark.parametrize("family", ["google", "google-opt-target"])
+def test_pre_logits_go_with_the_head(tmp_path: Path, family: str) -> None:
+    path = with_pre_logits(tmp_path / "in21k.npz", 21, family)
+    prefix = FAMILIES[family].prefix
+    lines = load_weights(network(), path)
+    why = "the head is zero: the file has 21 classes, the model 7"
+    assert lines[1:] == [f"{path}: {why}; dropped {prefix}pre_logits/kernel, {prefix}pre_logits/bias"]
+
+
+def test_pre_logits_in_front_of_a_head_that_is_wanted_are_an_error(tmp_path: Path) -> None:
+    refused(with_pre_logits(tmp_path / "vit.npz", 7), "must have the head right behind the encoder; pre_logits/kernel")
+
+
+# files that are not whole
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    refused(tmp_path / "vit.npz", "must be a file of weights; it is not there")
+
+
+def test_an_unknown_kind_of_file(tmp_path: Path) -> None:
+    (tmp_path / "vit.h5").write_bytes(b"x")
+    refused(tmp_path / "vit.h5", "must end in one of .npz, .safetensors, .pt, .pth, .bin")
+
+
+@given(st.sampled_from((".npz", ".safetensors", ".pt", ".bin")), st.integers(0, 999))
+def test_a_download_that_was_cut_off(suffix: str, thousandths: int) -> None:
+    """https://github.com/faustomorales/vit-keras/issues/27: "not a zip file" was all that was said."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"vit{suffix}"
+        write_weights(path, network(dim=3, mlp_dim=2).state_dict(), "google", 3)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size * thousandths // 1000])
+        refused(path, "must be a whole")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pt"])
+def test_a_page_that_was_saved_instead_of_the_file(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"vit{suffix}").write_text("<!doctype html><title>404</title>" * 20)
+    refused(tmp_path / f"vit{suffix}", "must be a whole")
+
+
+def test_a_damaged_array_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "vit.npz"
+    write_arrays(path, google())
+    content = bytearray(path.read_bytes())
+    place = content.index(b"embedding/kernel.npy") + 600
+    content[place] ^= 255
+    path.write_bytes(content)
+    refused(path, "embedding/kernel must be a whole array; it cannot be read")
+
+
+# files that would run code
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin"])
+def test_a_torch_file_that_needs_code_is_refused_and_runs_none(tmp_path: Path, suffix: str) -> None:
+    path, target = tmp_path / f"vit{suffix}", tmp_path / "boom"
+    torch.save({"model": network().state_dict(), "optimizer": Bomb(target)}, path)
+    refused(path, "must hold tensors alone; to open it, torch would have to run code")
+    assert not target.exists()
+    pickle.loads(pickle.dumps(Bomb(target)))
+    assert target.exists(), "the bomb is real"
+
+
+def test_a_pickle_in_an_npz_is_refused_and_runs_no_code(tmp_path: Path) -> None:
+    """https://github.com/google-research/vision_transformer/issues/307."""
+    path, target = tmp_path / "vit.npz", tmp_path / "boom"
+    arrays = {name: array.numpy() for name, array in google().items()}
+    np.savez(path, **arrays, extra=np.array([Bomb(target)], dtype=object))
+    refused(path, "extra must be numbers; it is a pickle, which could run code")
+    assert not target.exists()
+
+
+# files of something else
+
+
+def test_a_missing_array_is_named(tmp_path: Path) -> None:
+    write_arrays(tmp_path / "vit.npz", google(Transformer__encoder_norm__scale=None))
+    refused(tmp_path / "vit.npz", "must hold Transformer/encoder_norm/scale, as google files do; it is missing")
+
+
+def test_half_a_head_is_a_missing_array(tmp_path: Path) -> None:
+    write_arrays(tmp_path / "vit.npz", google(head__kernel=None))
+    refused(tmp_path / "vit.npz", "must hold head/kernel")
+
+
+def test_a_missing_block_is_a_missing_array(tmp_path: Path) -> None:
+    arrays = to_family(network(depth=3).state_dict(), "timm", 3)
+    write_arrays(tmp_path / "vit.pt", {name: array for name, array in arrays.items() if ".1." not in name})
+    refused(tmp_path / "vit.pt", "must hold blocks.1.norm1.weight, as timm files do; it is missing")
+
+
+def test_unknown_arrays_are_named_but_not_all_of_them(tmp_path: Path) -> None:
+    arrays = to_family(network().state_dict(), "timm", 3) | {f"ls{i}.gamma": torch.ones(12) for i in range(5)}
+    write_arrays(tmp_path / "vit.pt", arrays)
+    refused(tmp_path / "vit.pt", "and nothing else; unknown are ls0.gamma, ls1.gamma, ls2.gamma and 2 more")
+
+
+def test_the_same_weight_under_two_names(tmp_path: Path) -> None:
+    arrays = to_family(network().state_dict(), "timm", 3)
+    torch.save(arrays | {"module.cls_token": arrays["cls_token"]}, tmp_path / "vit.pth")
+    refused(tmp_path / "vit.pth", "must hold cls_token once; module.cls_token is the same")
+
+
+@every_family
+def test_a_wrong_size_is_named_with_the_right_one(tmp_path: Path, family: str) -> None:
+    arrays = to_family(network().state_dict(), family, 3)
+    name = next(name for name in arrays if "norm1.weight" in name or "LayerNorm_0/scale" in name or "ln_1" in name
+                or "attention_norm.weight" in name or "layernorm_before.weight" in name)  # fmt: skip
+    write_arrays(tmp_path / "vit.pt", arrays | {name: arrays[name][..., :-1]})
+    refused(tmp_path / "vit.pt", "(11,) must be (12,)")
+
+
+@pytest.mark.parametrize("name", google())
+def test_an_array_with_an_axis_too_many_is_named(tmp_path: Path, name: str) -> None:
+    write_arrays(tmp_path / "vit.npz", google(**{name.replace("/", "__"): google()[name][None]}))
+    refused(tmp_path / "vit.npz", f"vit.npz: {name} (1, ")
+
+
+@pytest.mark.parametrize(("name", "shape", "message"), [
+    ("embedding/kernel", (12, 3), "embedding/kernel (12, 3) must have 4 axes"),
+    ("embedding/kernel", (8, 4, 3, 12), "embedding/kernel (8, 4, 3, 12) must be (8, 8, 3, 12)"),
+    ("Transformer/posembed_input/pos_embedding", (17, 12), "pos_embedding (17, 12) must have 3 axes"),
+    ("Transformer/posembed_input/pos_embedding", (1, 1, 12), "must hold a Vision Transformer; by its shapes, Patch"),
+    (f"{BLOCK}MultiHeadDotProductAttention_1/query/bias", (5, 3), "by its shapes, Attention: dim (12) must be div"),
+    (f"{BLOCK}MultiHeadDotProductAttention_1/key/kernel", (12, 4, 3), "(12, 4, 3) must be (12, 3, 4)"),
+    (f"{BLOCK}MlpBlock_3/Dense_0/kernel", (20, 12), "(20, 12) must be (12, 20)"),
+    ("head/kernel", (7, 12), "head/kernel (7, 12) must be (12, 7)"),
+])  # fmt: skip
+def test_wrong_shapes_of_google_arrays(tmp_path: Path, name: str, shape: tuple[int, ...], message: str) -> None:
+    write_arrays(tmp_path / "vit.npz", google(**{name.replace("/", "__"): torch.ones(shape)}))
+    refused(tmp_path / "vit.npz", message)
+
+
+def test_stacked_blocks_of_unequal_depth(tmp_path: Path) -> None:
+    arrays = to_family(network().state_dict(), "big-vision-stacked", 3)
+    name = "params/Transformer/encoderblock/LayerNorm_1/scale"
+    write_arrays(tmp_path / "vit.npz", arrays | {name: arrays[name][:1]})
+    refused(tmp_path / "vit.npz", "must hold params/Transformer/encoderblock_1/LayerNorm_1/scale")
+    write_arrays(tmp_path / "vit.npz", arrays | {name: torch.tensor(1.0)})
+    refused(tmp_path / "vit.npz", "must hold params/Transformer/encoderblock_0/LayerNorm_1/scale")
+
+
+def test_text_is_no_weights(tmp_path: Path) -> None:
+    np.savez(tmp_path / "vit.npz", **{name: array.numpy() for name, array in google().items()}, note=np.array("hello"))
+    refused(tmp_path / "vit.npz", "note must be floating-point numbers; can't convert np.ndarray of type numpy.str_")
+
+
+def test_a_torch_file_of_one_tensor(tmp_path: Path) -> None:
+    torch.save(torch.ones(3), tmp_path / "vit.pt")
+    refused(tmp_path / "vit.pt", "must hold tensors by their names, or have them under 'model' or 'state_dict'")
+
+
+def test_a_network_of_another_kind(tmp_path: Path) -> None:
+    torch.save({"model": STNClassifier().state_dict()}, tmp_path / "best.pt")
+    refused(tmp_path / "best.pt", "must hold a Vision Transformer of a known family; it holds transformer.localization")
+
+
+def test_a_residual_network(tmp_path: Path) -> None:
+    names = ("conv1.weight", "bn1.weight", "layer1.0.conv1.weight", "fc.weight", "fc.bias")
+    torch.save({name: torch.ones(3) for name in names}, tmp_path / "resnet.pth")
+    refused(tmp_path / "resnet.pth", "it holds conv1.weight, bn1.weight, layer1.0.conv1.weight and 2 more")
+
+
+@pytest.mark.parametrize(("option", "value"), [
+    ("dim", 24), ("depth", 3), ("mlp_dim", 24), ("patch_size", 4), ("in_channels", 1),
+])  # fmt: skip
+@every_family
+def test_another_architecture_is_named_with_the_models(tmp_path: Path, family: str, option: str, value: int) -> None:
+    write_weights(tmp_path / "vit.npz", network(**{option: value}).state_dict(), family, 3)
+    own = (SIZE | {"in_channels": 3})[option]
+    refused(tmp_path / "vit.npz", f"must hold the weights of the model ({option} {own}); it has {option} {value}")
+
+
+@pytest.mark.parametrize("family", flax_families)
+def test_another_number_of_heads_is_refused_where_the_file_says_it(tmp_path: Path, family: str) -> None:
+    write_weights(tmp_path / "vit.npz", network().state_dict(), family, 4)
+    refused(tmp_path / "vit.npz", "must hold the weights of the model (num_heads 3); it has num_heads 4")
+
+
+def test_positions_that_are_no_square(tmp_path: Path) -> None:
+    write_weights(tmp_path / "vit.npz", network(image_size=(16, 24)).state_dict(), "google", 3)
+    refused(tmp_path / "vit.npz", "must have positions of a square grid; 6 patches are none")
+
+
+def test_a_refused_file_leaves_the_network_as_it_was(tmp_path: Path) -> None:
+    write_weights(tmp_path / "vit.npz", network(dim=24).state_dict(), "google", 3)
+    model = network()
+    with pytest.raises(InputError, match=re.escape("dim 24")):
+        load_weights(model, tmp_path / "vit.npz")
+    assert bits(model.state_dict()) == bits(network().state_dict())
