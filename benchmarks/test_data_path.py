@@ -54,7 +54,7 @@ def test_augmenting_and_feeding(benchmark: BenchmarkFixture, device: torch.devic
     """Batches as the recipe makes them, and the training step that takes them, in turn in every round."""
     benchmark.group = "augmenting and feeding"
     recipe = RECIPES[name]
-    side = getattr(recipe, "image_size", None) or 32
+    side, _ = recipe.image_size or (32, 32)
     count = min(recipe.batch_size, recipe.at_once)
     if benchmark.disabled or (device.type == "cpu" and side > 32):
         count = FEW
@@ -75,7 +75,7 @@ def test_augmenting_and_feeding(benchmark: BenchmarkFixture, device: torch.devic
     if name in STN_RECIPES:
         network = STNClassifier(dropout=0.0).to(memory_format=torch.channels_last)
     else:
-        network = VisionTransformer.from_preset(recipe.preset, image_size=side, **recipe.options)
+        network = VisionTransformer.from_preset(image_size=side, **recipe.network)
     dtype = getattr(torch, this_machine(device).precision(recipe.precision))
     calls = {"feed": feed, "step": MODES["step"](network.to(device), x, dtype)}
     for call in calls.values():

@@ -7,15 +7,17 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch.nn import functional as F
 
-from scripts.data.batches import channel_statistics, shuffled, training_batches
-from scripts.data.datasets import Split
+from scripts.data.batches import shuffled, training_batches
+from scripts.data.datasets import Dataset, Split
+from scripts.experiment import planned
 from scripts.models.stn import STNClassifier
 from scripts.run.folder import RunFolder
 from scripts.subjects.stn import OPTIMIZERS
+from scripts.system.command_line import parse
 from scripts.system.devices import clock
 from scripts.system.machine import Machine, this_machine
 from scripts.system.signals import Asked
-from scripts.train_stn import RECIPES
+from scripts.train_stn import RECIPES, Options
 from scripts.training.trainer import Trainer
 
 LIMIT = 1.1
@@ -28,15 +30,16 @@ def stn_trainer(recipe_name: str, device: torch.device, folder: Path) -> Trainer
     """A run of train-stn on random images."""
     recipe = RECIPES[recipe_name]
     torch.manual_seed(0)
-    network = STNClassifier(dropout=recipe.dropout).to(device).to(memory_format=torch.channels_last)
+    network = STNClassifier(**recipe.network).to(device).to(memory_format=torch.channels_last)
     images = torch.randint(0, 256, (IMAGES, 3, 32, 32), dtype=torch.uint8, device=device)
     split = Split(images, torch.randint(0, 10, (IMAGES,), device=device)).to(device)
+    options = parse(Options, "", ["--recipe", recipe_name, "--steps", "400000", "--precision", "float32"])
+    dataset = Dataset("random", "random images", [str(digit) for digit in range(10)], split, split)
     return Trainer(
+        plan=planned(recipe, options, dataset, split, this_machine(device)),
         model=network, predict=lambda x: (network(x), None),
         optimizers=OPTIMIZERS[recipe.optimizer](network, recipe.lr),
-        schedule=recipe.schedule, train=split, held_out=split, held_out_name="test",
-        prepare=recipe.normalise or channel_statistics(images), augment=recipe.augment, batch_size=recipe.batch_size,
-        steps=400_000, precision="float32", seed=0, folder=RunFolder.create(folder), about={},
+        train=split, held_out=split, held_out_name="test", folder=RunFolder.create(folder), about={},
     )  # fmt: skip
 
 
@@ -46,9 +49,7 @@ def within(share: float, limit: float, machine: Machine) -> bool:
 
 
 def epoch_seconds(trainer: Trainer) -> float:
-    progress = trainer.begin()
-    progress.shuffle = progress.generator.get_state()
-    return trainer.train_epoch(progress, Asked())["train_seconds"]
+    return trainer.train_epoch(trainer.begin(), Asked())["train_seconds"]
 
 
 def test_an_epoch_costs_little_more_than_the_bare_steps(
@@ -58,8 +59,8 @@ def test_an_epoch_costs_little_more_than_the_bare_steps(
     benchmark.group = "epoch"
     trainer = stn_trainer("tutorial", device, tmp_path / "run")
     generator = torch.Generator().manual_seed(0)
-    order = shuffled(trainer.train, trainer.batch_size, generator)
-    batches = list(training_batches(trainer.train, order, trainer.prepare, trainer.augment, generator))
+    order = shuffled(trainer.train, trainer.plan.batch_size, generator)
+    batches = list(training_batches(trainer.train, order, trainer.prepare, trainer.plan.augment, generator))
     ratios = []
 
     def bare() -> float:
@@ -91,14 +92,13 @@ def test_a_checkpoint_costs_less_than_one_percent_of_an_epoch(
     benchmark.group = "checkpoint"
     trainer = stn_trainer("tuned", device, tmp_path / "run")
     epoch = epoch_seconds(trainer) * CIFAR10_IMAGES / IMAGES
-    progress = trainer.begin()
-    progress.rows.append({"epoch": 1.0, "test_accuracy": 50.0})
+    state = trainer.begin()
+    state.progress.rows.append({"epoch": 1.0, "test_accuracy": 50.0})
     seconds = []
 
     def checkpoint() -> None:
         start = clock(device)
-        trainer.folder.checkpoint("best.pt", trainer.state(progress))
-        trainer.save(progress)
+        trainer.save(state, best=True)
         seconds.append(clock(device) - start)
 
     benchmark.pedantic(checkpoint, rounds=1 if benchmark.disabled else 50, warmup_rounds=1)

@@ -13,10 +13,10 @@ from scripts.system.command_line import parse, run
 def main(options: Options) -> None:
     """Data -> network -> loop -> run folder -> report."""
     # here, since these import torch, and the flags were to be read before
-    from scripts.experiment import conduct
+    from scripts.experiment import train
     from scripts.subjects.stn import subject
 
-    conduct(options, RECIPES, subject)
+    train(options, RECIPES, subject)
 
 
 if __name__ == "__main__":

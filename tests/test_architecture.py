@@ -29,9 +29,9 @@ KNOWS = {  # room of scripts -> rooms that it may import; all know the component
     "weights": {"system", "models"},
     "run": {"system", "models"},
     "training": {"system", "data", "run"},
-    "recipes": {"system", "data"},
+    "recipes": {"system", "data", "training"},
     "subjects": {"system", "data", "models", "weights", "run", "training", "recipes"},
-    "pages": {"system", "data", "models", "run"},
+    "pages": {"system", "data", "models", "run", "training", "recipes", "subjects"},
 }
 FLOORS = {"components": set(), "scripts": {"components"}, "benchmarks": {"components", "scripts"},
           "tests": {"components", "scripts", "benchmarks"}}  # fmt: skip

@@ -32,6 +32,17 @@ def test_a_list_of_files_has_every_module_of_every_room(tmp_path: Path) -> None:
     ]
 
 
+def test_a_recipe_is_told_in_words() -> None:
+    table = tables.recipe_table("train-stn")
+    assert "| over the run | constant | rises for 20% of the steps, then falls to zero |\n" in table
+    assert "| training images | unchanged | mirrored, shifted by up to 2 pixels |\n" in table
+    assert "| batch size | 256 | 128 |\n" in table
+    table = tables.recipe_table("train-vit")
+    assert "| 512, 64 at once | 512, 64 at once |\n" in table
+    assert "| a random box of at least 5% of the area |" in table.replace("mirrored, ", "")
+    assert "| length | 20 epochs | 10 epochs | 10,000 steps | 500 steps |\n" in table
+
+
 @pytest.mark.parametrize("page", ["", f"{BEGIN}\n", 2 * f"{BEGIN}\n<!-- end of a -->"])
 def test_a_page_without_the_marks_is_refused(page: str) -> None:
     with pytest.raises(ValueError, match="<!-- a, made by"):

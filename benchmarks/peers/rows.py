@@ -84,7 +84,7 @@ def rows(*, small: bool = False, batch: int | None = None) -> list[Row]:
     found = []
     models = (("ViT-B/16", "b16", few), ("ViT-B/16", "b16-finetune", many), ("ViT-Lite-7/4", "lite", few))
     for title, recipe, (side, *batches) in models:
-        model = partial(vision_transformers, RECIPES[recipe].preset, side, **sizes)
+        model = partial(vision_transformers, RECIPES[recipe].network["preset"], side, **sizes)
         compiled = ASKED | ({"training"} if RECIPES[recipe].compiled else set())
         found.append(Row(f"{title}, {side} pixels", model, (3, side, side), *batches, whole=True, compiled=compiled))
     for side, *batches in (few, many):

@@ -5,7 +5,7 @@ python -m scripts.pages.tables
 
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,12 +14,20 @@ from typing import IO, Any
 from scripts.pages.markdown import rewritten
 from scripts.pages.markdown import table as markdown_table
 from scripts.pages.trees import tree
+from scripts.recipes import stn, vit
 from scripts.run.folder import read_metrics
+from scripts.subjects import stn as stn_subject
+from scripts.subjects import vit as vit_subject
 from scripts.system.files import write_whole
+from scripts.training.plan import Recipe
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "scripts" / "results"
-FLOORS = ("scripts", "benchmarks", "tests")  # folders whose README lists their files
+RECIPES: dict[str, tuple[Mapping[str, Recipe], Mapping[str, Callable[..., Any]]]] = {
+    "train-stn": (stn.RECIPES, stn_subject.OPTIMIZERS),
+    "train-vit": (vit.RECIPES, vit_subject.OPTIMIZERS),
+}
+LISTED = ("scripts", "benchmarks", "tests")  # folders whose README lists their files
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,40 @@ def table(entry: str, folder: Path = RESULTS) -> str:
     return markdown_table([*columns], ([column(group) for column in columns.values()] for group in runs.values()))
 
 
+def recipe_table(entry: str) -> str:
+    """What the recipes of an entry are, in words: a column a recipe."""
+    recipes, optimizers = RECIPES[entry]
+    columns = [_described(recipe, optimizers[recipe.optimizer]) for recipe in recipes.values()]
+    rows = [[name, *(column[name] for column in columns)] for name in columns[0]]
+    return markdown_table(["", *(f"`{name}`" for name in recipes)], [row for row in rows if any(row[1:])])
+
+
+def _described(recipe: Recipe, optimizers: Callable[..., object]) -> dict[str, str]:
+    schedule, augment = recipe.schedule, recipe.augment
+    rise = f"rises for {schedule.warm_up:.0%} of the steps, then " if schedule.warm_up else ""
+    fall = {"constant": "constant", "linear": "falls to zero", "cosine": "half a cosine to zero"}[schedule.fall]
+    changes = {
+        "mirrored": augment.mirror,
+        f"shifted by up to {augment.shift} pixels": augment.shift,
+        f"a random box of at least {augment.crop or 0:.0%} of the area": augment.crop,
+    }
+    whole = recipe.batch_size <= recipe.at_once
+    return {
+        "network": ", ".join(f"{name} {value}" for name, value in recipe.network.items()),
+        "weights to start from": "`--weights`" if recipe.pretrained else "",
+        "image size": "x".join(map(str, recipe.image_size)) if recipe.image_size else "",
+        "training images": ", ".join(words for words, given in changes.items() if given) or "unchanged",
+        "normalised by": "fixed statistics" if recipe.normalise else "statistics of the training images",
+        "optimizer": (optimizers.__doc__ or "").partition("\n")[0].rstrip("."),
+        "highest learning rate": f"{recipe.lr:g}",
+        "over the run": rise + fall,
+        "batch size": f"{recipe.batch_size}" + ("" if whole else f", {recipe.at_once} at once"),
+        "length": f"{recipe.steps:,} steps" if recipe.steps else f"{recipe.epochs} epochs",
+        "longest gradient": f"{recipe.clip:g}" if recipe.clip else "",
+        "precision": recipe.precision,
+    }
+
+
 def pages() -> dict[Path, str]:
     """Every page with a part that is made from files, as it should be."""
     readme = ROOT / "README.md"
@@ -117,9 +159,12 @@ def pages() -> dict[Path, str]:
     for entry in TABLES:
         text = rewritten(text, f"results of {entry}", table(entry))
     found = {readme: text}
-    for floor in FLOORS:
+    for floor in LISTED:
         page = ROOT / floor / "README.md"
         found[page] = rewritten(page.read_text("utf-8"), "the files", tree(ROOT / floor))
+    for entry in RECIPES:
+        page = ROOT / "scripts" / "README.md"
+        found[page] = rewritten(found[page], f"the recipes of {entry}", recipe_table(entry))
     return found
 
 

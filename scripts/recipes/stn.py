@@ -3,41 +3,30 @@
 from dataclasses import dataclass
 
 from scripts.data.transforms import Augment, Normalise
-from scripts.recipes.recipe import Recipe, RunOptions
-from scripts.recipes.schedules import constant, one_cycle
+from scripts.recipes.options import RunOptions
 from scripts.system.command_line import option
-
-
-@dataclass(frozen=True, kw_only=True)
-class STNRecipe(Recipe):
-    """How to train the spatial transformer network.
-
-    Args:
-        dropout: Probability in both dropout layers.
-    """
-
-    dropout: float
-
+from scripts.training.plan import Recipe
+from scripts.training.schedule import Schedule
 
 RECIPES = {
-    "tutorial": STNRecipe(
+    "tutorial": Recipe(
         lr=0.01,
         batch_size=256,
         epochs=50,
-        dropout=0.5,
+        network={"dropout": 0.5},
         normalise=Normalise((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
         augment=Augment(),
-        schedule=constant,
+        schedule=Schedule(),
         precision="float32",
         optimizer="sgd",
     ),
-    "tuned": STNRecipe(
+    "tuned": Recipe(
         lr=0.02,
         batch_size=128,
         epochs=50,
-        dropout=0.0,
+        network={"dropout": 0.0},
         augment=Augment(mirror=True, shift=2),
-        schedule=one_cycle(warm_up=0.2),
+        schedule=Schedule("linear", warm_up=0.2),
         optimizer="muon",
     ),
 }

@@ -5,25 +5,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scripts.data.datasets import Dataset
 from scripts.data.transforms import Normalise
 from scripts.models.stn import SMALLEST, STNClassifier
-from scripts.recipes.stn import Options, STNRecipe
+from scripts.recipes.stn import Options
 from scripts.run.theta import theta_remark, theta_statistics
 from scripts.subjects.subject import Subject
 from scripts.system.errors import InputError
 from scripts.system.machine import this_machine
 from scripts.training.optimizers import Muon
+from scripts.training.plan import Plan
 from scripts.training.untraced import SGD, AdamW
 
 
 def sgd(network: STNClassifier, lr: float) -> list[torch.optim.Optimizer]:
-    """The published run's: one learning rate for everything."""
+    """SGD with momentum 0.9."""
     return [SGD(network.parameters(), lr=lr, momentum=0.9, fused=True)]
 
 
 def muon(network: STNClassifier, lr: float) -> list[torch.optim.Optimizer]:
-    """Muon for the classifier's hidden kernels, AdamW for the rest, and a tenth of its pace for the localization."""
+    """Muon for conv1, conv2 and fc1 of the classifier, AdamW at a fifth of its rate, of the localization a fiftieth."""
     kernels = [network.conv1.weight, network.conv2.weight, network.fc1.weight]
     localization: list[Tensor] = [] if network.transformer is None else list(network.transformer.parameters())
     elsewhere = {id(parameter) for parameter in [*kernels, *localization]}
@@ -37,17 +37,17 @@ def muon(network: STNClassifier, lr: float) -> list[torch.optim.Optimizer]:
 OPTIMIZERS = {"sgd": sgd, "muon": muon}  # of the recipes
 
 
-def subject(options: Options, recipe: STNRecipe, dataset: Dataset, device: torch.device) -> Subject:
+def subject(options: Options, plan: Plan, device: torch.device) -> Subject:
     """The network on its device, and what theta does in it.
 
     Raises:
         InputError: If the images are too small.
     """
     transform = not options.no_transformer
-    height, width = dataset.train.images.shape[-2:]
+    height, width = plan.image_size
     if min(height, width) < SMALLEST:
         raise InputError(f"--data ({options.data}) must hold images of at least {SMALLEST}x{SMALLEST} pixels")
-    network = STNClassifier(len(dataset.classes), dropout=recipe.dropout, transform=transform)
+    network = STNClassifier(len(plan.classes), transform=transform, **plan.network)
     network.to(device).to(memory_format=torch.channels_last)
 
     def describe(theta: Tensor) -> tuple[dict[str, float], str]:
@@ -56,9 +56,7 @@ def subject(options: Options, recipe: STNRecipe, dataset: Dataset, device: torch
 
     return Subject(
         network=network,
-        optimizers=OPTIMIZERS[recipe.optimizer](network, recipe.lr),
-        size=(height, width),
-        settings={"dropout": recipe.dropout, "optimizer": recipe.optimizer},
+        optimizers=OPTIMIZERS[plan.optimizer](network, plan.lr),
         predict=(lambda images: network(images, return_theta=True)) if transform else None,
         describe=describe if transform else None,
         findings=lambda images, normalise: warped(network, images, normalise) if transform else {},

@@ -1,7 +1,7 @@
 """What an entry trains, and what the report shows of it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,8 +18,7 @@ class Subject:
     Args:
         network: In evaluation images (B, 3, h, w) -> logits.
         optimizers: Over its parameters.
-        size: Height and width of the images that it takes; others are resized.
-        settings: What else the recipe came to, for config.json and the checkpoints: plain values alone.
+        settings: What else config.json and the checkpoints say of the network: plain values alone.
         remarks: Lines for the log before training starts.
         predict: As in ``Trainer``, where the network reports more than logits.
         describe: As in ``Trainer``.
@@ -28,8 +27,7 @@ class Subject:
 
     network: nn.Module
     optimizers: Sequence[torch.optim.Optimizer]
-    size: tuple[int, int]
-    settings: dict[str, Any]
+    settings: dict[str, Any] = field(default_factory=dict)
     remarks: Sequence[str] = ()
     predict: Predict | None = None
     describe: Callable[[Tensor], tuple[dict[str, float], str]] | None = None

@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scripts.data.datasets import Dataset
 from scripts.data.transforms import Normalise
 from scripts.models.vit import PRESETS, VisionTransformer, few_patches_warning
-from scripts.recipes.vit import Options, ViTRecipe
+from scripts.recipes.vit import Options
 from scripts.run.attention_maps import attention_rollout, last_layer_maps
 from scripts.run.findings import evenly_spaced
 from scripts.subjects.subject import Subject
 from scripts.system.errors import InputError
 from scripts.system.machine import this_machine
 from scripts.training.optimizers import Muon
+from scripts.training.plan import Plan
 from scripts.training.untraced import SGD, AdamW
 from scripts.weights.pretrained import load_weights
 
@@ -24,12 +24,12 @@ SHOWN = 8  # images whose attention is drawn
 
 
 def sgd(network: VisionTransformer, lr: float) -> list[torch.optim.Optimizer]:
-    """The published fine-tuning's."""
+    """SGD with momentum 0.9, no weight decay."""
     return [SGD(network.parameters(), lr=lr, momentum=0.9, fused=True)]
 
 
 def adamw(network: VisionTransformer, lr: float) -> list[torch.optim.Optimizer]:
-    """AdamW; weights of layers decay, and nothing else does."""
+    """AdamW; the weights of layers decay."""
     return [AdamW(_decayed(list(network.parameters())), lr=lr, fused=True)]
 
 
@@ -54,22 +54,21 @@ def _decayed(parameters: Sequence[Tensor]) -> list[dict[str, Any]]:
 OPTIMIZERS = {"sgd": sgd, "adamw": adamw, "muon": muon}  # of the recipes
 
 
-def subject(options: Options, recipe: ViTRecipe, dataset: Dataset, device: torch.device) -> Subject:
+def subject(options: Options, plan: Plan, device: torch.device) -> Subject:
     """The network on its device, with the weights to start from, and where it looks.
 
     Raises:
         InputError: If the images are no whole number of patches, or the weights cannot be had.
     """
-    if recipe.pretrained and options.weights is None:
-        raise InputError(f"--weights (None) must be a file of pretrained weights for recipe {options.recipe}")
-    height, width = dataset.train.images.shape[-2:]
-    size = (recipe.image_size or height, recipe.image_size or width)
-    side = PRESETS[recipe.preset]["patch_size"]
+    if plan.pretrained and options.weights is None:
+        raise InputError(f"--weights (None) must be a file of pretrained weights for recipe {plan.recipe}")
+    size, preset = plan.image_size, PRESETS[plan.network["preset"]]
+    side = preset["patch_size"]
     if any(length % side for length in size):
-        wanted = f"images of a multiple of {side} pixels for recipe {options.recipe}"
+        wanted = f"images of a multiple of {side} pixels for recipe {plan.recipe}"
         raise InputError(f"--data ({options.data}) must hold {wanted}")
     network = VisionTransformer.from_preset(
-        recipe.preset, len(dataset.classes), image_size=size, device=device, **recipe.options
+        num_classes=len(plan.classes), image_size=size, device=device, **plan.network
     )
     remarks = []
     if options.weights and not options.resume:  # a checkpoint has weights of its own
@@ -79,15 +78,8 @@ def subject(options: Options, recipe: ViTRecipe, dataset: Dataset, device: torch
         remarks.append(f"WARNING: {warning}")
     return Subject(
         network=network,
-        optimizers=OPTIMIZERS[recipe.optimizer](network, recipe.lr),
-        size=size,
-        settings={
-            **PRESETS[recipe.preset],
-            **recipe.options,
-            "preset": recipe.preset,
-            "patches": grid[0] * grid[1],
-            "optimizer": recipe.optimizer,
-        },
+        optimizers=OPTIMIZERS[plan.optimizer](network, plan.lr),
+        settings={"network": {**preset, **plan.network}, "patches": grid[0] * grid[1]},
         remarks=remarks,
         findings=lambda images, normalise: where_it_looks(network, images, normalise, grid),
     )

@@ -24,6 +24,17 @@ def option(default: Any, help: str, *, type: Callable[[str], Any] = str, choices
     return dataclasses.field(default=default, metadata={"help": help, "type": type, "choices": choices})
 
 
+def setting(help: str, *, type: Callable[[str], Any] = str, choices: Sequence[str] = (), **default: Any) -> Any:
+    """Declare a field of a recipe that a flag may change."""
+    return dataclasses.field(**default, metadata={"help": help, "type": type, "choices": choices})
+
+
+def changes(of: type) -> Any:
+    """Declare the field for what flags change of a recipe: a flag for every setting of that class."""
+    settings = [field for field in dataclasses.fields(of) if field.metadata]
+    return dataclasses.field(default_factory=dict, metadata={"settings": settings})
+
+
 def argument(help: str) -> Any:
     """Declare a dataclass field that must be given, by its place and without a flag."""
     return dataclasses.field(metadata={"help": help})
@@ -93,24 +104,40 @@ def parse(options: type[Options], program: str, arguments: Sequence[str] | None 
         if not text.isprintable():  # it would be a name in a log and on a page
             raise InputError(f"argument {text} must be printable")
     parser = _Parser(program, description=options.__doc__, allow_abbrev=False)
+    settings: list[dataclasses.Field[Any]] = []
     for field in dataclasses.fields(options):  # type: ignore[arg-type]
-        flag, meta = "--" + field.name.replace("_", "-"), field.metadata
-        if field.default is dataclasses.MISSING:
-            parser.add_argument(field.name, metavar=field.name.upper(), help=meta["help"])
-            continue
-        if meta["type"] is bool:
-            parser.add_argument(flag, action="store_true", help=meta["help"])
-            continue
-        shown = "" if field.default is None else f" (default: {field.default})"
-        choices = meta["choices"]
-        parser.add_argument(
-            flag,
-            type=one_of(choices) if choices else meta["type"],
-            default=field.default,
-            metavar="|".join(choices) or field.name.upper(),
-            help=meta["help"] + shown,
-        )
-    return options(**vars(parser.parse_args(arguments)))
+        if field.default is field.default_factory is dataclasses.MISSING:
+            parser.add_argument(field.name, metavar=field.name.upper(), help=field.metadata["help"])
+        elif "settings" in field.metadata:
+            settings = field.metadata["settings"]
+            for each in settings:
+                _add_flag(parser, each, argparse.SUPPRESS, " (default: the recipe's)")
+        else:
+            _add_flag(parser, field, field.default, "" if field.default is None else f" (default: {field.default})")
+    given = vars(parser.parse_args(arguments))
+    changed = {field.name: given.pop(field.name) for field in settings if field.name in given}
+    return options(**given, **({"changes": changed} if settings else {}))
+
+
+def _add_flag(parser: argparse.ArgumentParser, field: "dataclasses.Field[Any]", default: Any, shown: str) -> None:
+    flag, meta = "--" + field.name.replace("_", "-"), field.metadata
+    if meta["type"] is bool:
+        parser.add_argument(flag, action="store_true", help=meta["help"])
+        return
+    choices = meta["choices"]
+    parser.add_argument(
+        flag,
+        type=one_of(choices) if choices else meta["type"],
+        default=default,
+        metavar="|".join(choices) or field.name.upper(),
+        help=meta["help"] + shown,
+    )
+
+
+def asked(options: Any) -> dict[str, Any]:
+    """The value of every flag, and of those that change the recipe what was given."""
+    values = dataclasses.asdict(options)
+    return values | values.pop("changes", {})
 
 
 def as_flags(values: Mapping[str, object]) -> list[str]:

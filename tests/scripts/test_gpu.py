@@ -1,7 +1,6 @@
 """What a GPU may do in its own way: fused attention, and the runs of both models. ``make test-gpu`` asks one."""
 
 import copy
-import dataclasses
 import json
 import math
 import signal
@@ -22,9 +21,10 @@ from scripts.models.stn import STNClassifier
 from scripts.models.vit import PRESETS, VisionTransformer
 from scripts.run import page
 from scripts.run.folder import read_metrics
-from scripts.system.command_line import parse
+from scripts.system.command_line import as_flags, parse
 from scripts.system.errors import Stopped
-from scripts.training.trainer import Trainer
+from scripts.training import trainer as loop
+from scripts.training.step import Outcome, train_step
 from tests.support.strategies import generator, random_mask, random_tokens
 from tests.support.trees import write_tree
 
@@ -77,7 +77,7 @@ class Run(NamedTuple):
 
     def start(self, **others: Any) -> None:
         """Begin one like it, or go on with one."""
-        self.entry.main(dataclasses.replace(parse(self.entry.Options, "", []), **others))
+        self.entry.main(parse(self.entry.Options, "", as_flags(others)))
 
 
 @pytest.fixture(scope="module", params=("train_stn", "train_vit"))
@@ -116,18 +116,18 @@ def test_a_model_is_trained_on_the_device(whole: Run, device: torch.device) -> N
 
 
 def test_a_run_that_is_stopped_goes_on_to_the_same_end(whole: Run, device: torch.device, tmp_path: Path) -> None:
-    step, done = Trainer._train_step, 0
+    done = 0
 
-    def terminated(*given: Any) -> bool:
+    def terminated(*given: Any) -> Outcome:
         nonlocal done
         done += 1
         if done == 5:
             signal.raise_signal(signal.SIGTERM)
-        return step(*given)
+        return train_step(*given)
 
     out = str(tmp_path / "run")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_train_step", terminated)
+        patch.setattr(loop, "train_step", terminated)
         with pytest.raises(Stopped, match="after 1 epochs and 2 steps"):
             whole.start(**whole.flags, out=out)
     whole.start(resume=out)

@@ -13,8 +13,8 @@ from scripts.run import figures, page
 from scripts.run.findings import classification_findings, evenly_spaced
 from scripts.run.page import write_report
 from scripts.system.errors import InputError
-from scripts.train_stn import main
-from tests.scripts.test_train_stn import options
+from scripts.train_stn import Options, main
+from tests.support.runs import flags
 from tests.support.trees import write_tree
 
 
@@ -24,7 +24,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("report")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        main(options(data=str(write_tree(root / "photos")), epochs=2, out=str(root / "run")))
+        main(flags(Options, data=str(write_tree(root / "photos")), epochs=2, out=str(root / "run")))
         for name in ("photos", "data"):
             shutil.rmtree(root / name)
     return root / "run"

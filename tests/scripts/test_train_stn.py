@@ -6,6 +6,8 @@ import re
 import resource
 import subprocess
 import sys
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,9 +22,11 @@ from scripts.run import page
 from scripts.run.folder import read_metrics
 from scripts.run.page import NEEDED as NEEDED_BY_THE_REPORT
 from scripts.system import command_line
-from scripts.system.command_line import parse
+from scripts.system.command_line import asked, parse
 from scripts.system.files import write_whole
 from scripts.train_stn import RECIPES, Options, main
+from scripts.training.plan import Recipe
+from tests.support.runs import flags
 from tests.support.servers import refused
 from tests.support.sources import ROOT
 from tests.support.trees import write_tree
@@ -33,9 +37,7 @@ NEEDED = {"dataset", "recipe", "epochs", "seed", "train_accuracy", "test_accurac
           "seconds", "images_per_second", "run_folder"}  # fmt: skip
 
 
-def options(**changes: object) -> Options:
-    """In one type, whatever the machine that runs the tests would choose."""
-    return Options(**{**parse(Options, "train_stn", []).__dict__, "device": "cpu", "precision": "float32", **changes})
+options = partial(flags, Options)
 
 
 @pytest.fixture
@@ -133,11 +135,12 @@ def test_every_flag_reaches_the_configuration(tree: Path, tmp_path: Path) -> Non
              "--out", "run"]  # fmt: skip
     parsed = parse(Options, "train_stn", given)
     defaults = parse(Options, "train_stn", [])
-    alone = ("epochs", "resume")  # no company for --steps, or for any
-    assert all(value != getattr(defaults, name) for name, value in vars(parsed).items() if name not in alone)
+    assert all(value != getattr(defaults, name) for name, value in vars(parsed).items() if name != "resume")
+    settings = {field.name for field in fields(Recipe) if field.metadata}
+    assert parsed.changes.keys() == settings - {"epochs"}, "which --steps takes the place of"
     main(parsed)
     config = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert config["asked"] == vars(parsed)
+    assert config["asked"] == asked(parsed)
     assert (config["resolved"]["lr"], config["resolved"]["batch_size"]) == (0.003, 5)
     assert (config["resolved"]["steps"], config["resolved"]["at_once"]) == (1, 3)
     assert (config["resolved"]["train_images"], config["resolved"]["test_images"]) == (8, 4)
@@ -205,7 +208,7 @@ def test_a_run_that_ends_behind_its_last_epoch_goes_on_to_all_its_files(
 def test_the_tutorial_recipe_is_the_published_run_to_the_letter(tree: Path, tmp_path: Path) -> None:
     main(options(data=str(tree), recipe="tutorial", epochs=1, precision=None, out="run"))
     resolved = json.loads((tmp_path / "run" / "config.json").read_text())["resolved"]
-    assert (resolved["lr"], resolved["batch_size"], resolved["dropout"]) == (0.01, 256, 0.5)
+    assert (resolved["lr"], resolved["batch_size"], resolved["network"]) == (0.01, 256, {"dropout": 0.5})
     assert resolved["normalise"] == {"mean": [0.4914, 0.4822, 0.4465], "std": [0.2470, 0.2435, 0.2616]}
     assert resolved["augment"] == {"mirror": False, "shift": 0, "crop": None, "size": None}
     assert resolved["precision"] == "float32"
@@ -255,6 +258,6 @@ def test_help_names_every_flag_with_its_default(capsys: pytest.CaptureFixture[st
         parse(Options, "train_stn", ["--help"])
     assert stopped.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
-    for name in vars(parse(Options, "train_stn", [])):
-        assert f"--{name.replace('_', '-')}" in text
+    given = [*vars(parse(Options, "train_stn", [])), *(field.name for field in fields(Recipe) if field.metadata)]
+    assert all(f"--{name.replace('_', '-')} " in text for name in given if name != "changes")
     assert "(default: tuned)" in text

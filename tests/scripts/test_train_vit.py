@@ -1,6 +1,7 @@
 """The Vision Transformer's run as a person starts it: every recipe to its report, weights in, errors in one line."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +11,18 @@ import torch
 from scripts import experiment
 from scripts.data.datasets import Dataset, Split
 from scripts.data.transforms import Normalise
-from scripts.experiment import settle
+from scripts.experiment import planned
 from scripts.models.vit import PRESETS, VisionTransformer
 from scripts.run import page
 from scripts.run.findings import evenly_spaced
 from scripts.run.folder import read_metrics
 from scripts.subjects.vit import OPTIMIZERS, SHOWN, where_it_looks
-from scripts.system.command_line import parse
 from scripts.system.machine import COMPILING_PAYS, Machine
 from scripts.train_vit import RECIPES, Options, main
 from scripts.weights.pretrained import read_weights, write_weights
 from tests.support.machines import FAST_CPU, H100, PLAIN_CPU
 from tests.support.networks import TINY
+from tests.support.runs import flags
 from tests.support.strategies import generator
 from tests.support.trees import write_tree
 
@@ -32,9 +33,7 @@ SPLIT = Split(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.arange(2))
 TWO = Dataset("two", "two images", ("a", "b"), SPLIT, SPLIT)
 
 
-def options(**changes: object) -> Options:
-    """In one type, whatever the machine that runs the tests would choose."""
-    return Options(**{**parse(Options, "train_vit", []).__dict__, "device": "cpu", "precision": "float32", **changes})
+options = partial(flags, Options)
 
 
 @pytest.fixture
@@ -82,7 +81,7 @@ def test_every_recipe_leaves_everything_and_ends_with_json(
     side = 224 if RECIPES[recipe].pretrained else 32
     assert resolved["image_size"] == [side, side]
     found = torch.load(tmp_path / "run" / "findings.pt", weights_only=True)
-    cells = side // resolved["patch_size"]
+    cells = side // resolved["network"]["patch_size"]
     assert found["attention_images"].shape == (6, 3, side, side)
     assert found["attention_rollout"].shape == (6, cells, cells)
     assert found["attention_last_layer"].shape == (6, 2, cells, cells)
@@ -132,12 +131,12 @@ def test_a_finished_run_is_a_start_for_the_next_with_its_head(tree: Path, tmp_pa
 
 def test_fine_tuning_is_the_published_recipe_to_the_letter() -> None:
     recipe, short = RECIPES["b16-finetune"], RECIPES["b16-finetune-500"]
-    network = VisionTransformer.from_preset(recipe.preset, device="meta", **recipe.options)
+    network = VisionTransformer.from_preset(device="meta", **recipe.network)
     (optimizer,) = OPTIMIZERS[recipe.optimizer](network, recipe.lr)
     (group,) = optimizer.param_groups
     assert (type(optimizer).__name__, group["lr"], group["momentum"], group["weight_decay"]) == ("SGD", 0.03, 0.9, 0)
     assert not group["nesterov"]
-    assert (recipe.batch_size, recipe.steps, recipe.clip, recipe.image_size) == (512, 10_000, 1.0, 224)
+    assert (recipe.batch_size, recipe.steps, recipe.clip, recipe.image_size) == (512, 10_000, 1.0, (224, 224))
     assert recipe.normalise.mean == recipe.normalise.std == (0.5, 0.5, 0.5)
     assert recipe.schedule(250 / 10_000) == pytest.approx(0.5)
     assert recipe.schedule(500 / 10_000) == 1
@@ -222,7 +221,7 @@ def test_a_step_is_compiled_where_that_was_measured_to_pay_or_is_asked_for(
     recipe: str, asked: str, steps: int, machine: Machine, compiled: bool
 ) -> None:
     given = options(recipe=recipe, compile=asked, steps=steps)
-    assert settle(RECIPES[recipe], given, TWO, TWO.train, machine).compiled == compiled
+    assert planned(RECIPES[recipe], given, TWO, TWO.train, machine).compiled == compiled
 
 
 @pytest.mark.parametrize(("machine", "chosen"), [(FAST_CPU, "bfloat16"), (PLAIN_CPU, "float32"), (H100, "bfloat16")])
@@ -231,4 +230,4 @@ def test_a_run_computes_in_the_type_that_its_machine_is_fast_at_or_that_is_asked
 ) -> None:
     for asked, wanted in ((None, chosen), ("auto", chosen), ("float32", "float32"), ("bfloat16", "bfloat16")):
         given = options(recipe="lite", steps=1, precision=asked)
-        assert settle(RECIPES["lite"], given, TWO, TWO.train, machine).precision == wanted
+        assert planned(RECIPES["lite"], given, TWO, TWO.train, machine).precision == wanted

@@ -1,8 +1,8 @@
 """Small runs, and what is compared of them."""
 
 import re
+from dataclasses import fields, replace
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import torch
@@ -10,9 +10,11 @@ from torch import nn
 
 from scripts.data.datasets import Split
 from scripts.data.transforms import Augment, Normalise
-from scripts.recipes.schedules import constant, one_cycle
 from scripts.run.folder import RunFolder
+from scripts.system.command_line import Options, as_flags, parse
 from scripts.training.optimizers import Muon
+from scripts.training.plan import Plan
+from scripts.training.schedule import Schedule
 from scripts.training.trainer import Trainer
 from tests.support.strategies import generator
 
@@ -24,28 +26,39 @@ def dots(count: int, seed: int) -> Split:
     return Split(noise + (100 * labels).byte().view(-1, 1, 1, 1), labels)
 
 
-def trainer(folder: Path, **changes: object) -> Trainer:
+PLAN = Plan(
+    recipe="small", seed=0, lr=0.05, batch_size=8, epochs=3, steps=12, precision="float32", optimizer="sgd",
+    schedule=Schedule(), augment=Augment(), normalise=Normalise((0.5,) * 3, (0.5,) * 3), image_size=(4, 4),
+    train_images=30, test_images=14, classes=("dark", "bright"),
+)  # fmt: skip
+
+
+def trainer(folder: RunFolder | Path, **changes: object) -> Trainer:
+    """A linear layer that learns to tell dots.
+
+    Args:
+        folder: Where it writes.
+        changes: Of its plan, and of what else a trainer is given.
+    """
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
-    settings = {
+    settings: dict[str, Any] = {
+        "plan": PLAN,
         "model": model,
         "predict": lambda x: (model(x), None),
         "describe": lambda extra: ({"extra_mean": extra.mean().item()}, f"mean {extra.mean():.3f}"),
         "optimizers": [torch.optim.SGD(model.parameters(), lr=0.05)],
-        "schedule": constant,
         "train": dots(30, seed=1),
         "held_out": dots(14, seed=2),
         "held_out_name": "test",
-        "prepare": Normalise((0.5,) * 3, (0.5,) * 3),
-        "augment": Augment(),
-        "batch_size": 8,
-        "steps": 12,
-        "precision": "float32",
-        "seed": 0,
-        "folder": RunFolder.create(folder),
+        "folder": RunFolder.create(folder) if isinstance(folder, Path) else folder,
         "about": {"classes": ["dark", "bright"]},
     }
-    return Trainer(**{**settings, **changes})
+    planned = {field.name: changes.pop(field.name) for field in fields(Plan) if field.name in changes}
+    settings |= changes
+    plan = replace(settings["plan"], **({"train_images": len(settings["train"])} | planned))
+    settings["plan"] = replace(plan, epochs=-(-plan.steps // plan.steps_an_epoch))
+    return Trainer(**settings)
 
 
 def run(folder: RunFolder | Path, seed: int = 0, **changes: object) -> Trainer:
@@ -59,12 +72,12 @@ def run(folder: RunFolder | Path, seed: int = 0, **changes: object) -> Trainer:
         torch.optim.AdamW([model[0].bias, model[3].bias], lr=0.01),
         torch.optim.SGD(model[5].parameters(), lr=0.05, momentum=0.9),
     ]
-    folder = RunFolder.create(folder) if isinstance(folder, Path) else folder
     settings: dict[str, Any] = {
         "model": model, "predict": lambda x: (model(x), None), "optimizers": optimizers, "steps": 11,
-        "schedule": one_cycle(0.3), "augment": Augment(mirror=True, shift=1), "save_minutes": 1e-9, "clip": 5.0,
+        "schedule": Schedule("linear", warm_up=0.3), "augment": Augment(mirror=True, shift=1), "save_minutes": 1e-9,
+        "clip": 5.0,
     }  # fmt: skip
-    return Trainer(**{**vars(trainer(Path(mkdtemp()))), "folder": folder, **settings, **changes})
+    return trainer(folder, **(settings | changes))
 
 
 def without_times(rows: list[dict[str, float]]) -> list[dict[str, float]]:
@@ -74,3 +87,8 @@ def without_times(rows: list[dict[str, float]]) -> list[dict[str, float]]:
 
 def log_without_times(path: Path) -> str:
     return re.sub(r", [\d.]+ s$", "", (path / "train.log").read_text(), flags=re.MULTILINE)
+
+
+def flags(entry: type[Options], **given: object) -> Options:
+    """What a person asks for by flags, on the CPU and in float32 whatever the machine that runs the tests."""
+    return parse(entry, "", as_flags({"device": "cpu", "precision": "float32", **given}))

@@ -190,11 +190,12 @@ def split_on_gpu(count: int) -> Split:
 @pytest.mark.parametrize(("name", "copies"), [("tutorial", 0), ("tuned", 1), ("lite", 1), ("b16-finetune", 1)])
 def test_a_batch_on_a_gpu_takes_its_draws_in_one_copy_and_waits_for_nothing(name: str, copies: int) -> None:
     """Beside the constants of the first batch; an order is one copy for the whole epoch."""
-    recipe, draw, size = RECIPES[name], generator(0), getattr(RECIPES[name], "image_size", None) or 32
+    recipe, draw = RECIPES[name], generator(0)
+    size = recipe.image_size or (32, 32)
     normalise = Normalise(NORMALISE.mean, NORMALISE.std)
 
     def prepare(batch: torch.Tensor) -> torch.Tensor:
-        return normalise(resized(batch, (size, size)))
+        return normalise(resized(batch, size))
 
     with fake_cuda.gpu() as traffic:
         split = split_on_gpu(64)
@@ -206,9 +207,9 @@ def test_a_batch_on_a_gpu_takes_its_draws_in_one_copy_and_waits_for_nothing(name
         before = traffic.copies
         for images, _ in batches:
             assert images.device == CUDA
-            assert images.shape == (8, 3, size, size)
+            assert images.shape == (8, 3, *size)
         assert traffic.copies - before == copies * 7
-        frames = len([*evaluation_batches(split, prepare, 8)]) if size != 32 else 0
+        frames = len([*evaluation_batches(split, prepare, 8)]) if size != (32, 32) else 0
         assert traffic.copies - before == copies * 7 + frames
         assert traffic.waits == 0
 

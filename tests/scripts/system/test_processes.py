@@ -10,10 +10,10 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from shutil import copytree
-from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from scripts.data.datasets import Split
 from scripts.data.transforms import Augment
 from scripts.models.stn import STNClassifier
-from scripts.recipes.schedules import one_cycle
 from scripts.run import page
 from scripts.run.folder import RunFolder, WatchedFolder, read_metrics
 from scripts.system.command_line import parse
@@ -33,7 +32,10 @@ from scripts.system.devices import choose_device
 from scripts.system.errors import InputError, Stopped
 from scripts.system.processes import Processes
 from scripts.train_stn import Options, main
+from scripts.training import trainer as loop
 from scripts.training.optimizers import Muon
+from scripts.training.schedule import Schedule
+from scripts.training.step import Outcome, train_step
 from scripts.training.trainer import Trainer
 from tests.support.runs import dots, trainer, without_times
 from tests.support.sources import ROOT
@@ -63,10 +65,11 @@ def run(folder: Path, processes: Processes, **changes: object) -> Trainer:
         opened = RunFolder(folder) if folder.exists() else RunFolder.create(folder)
     settings: dict[str, Any] = {
         "model": model, "predict": lambda x: (model(x), x[:, 0, 0]), "describe": None, "optimizers": optimizers,
-        "schedule": one_cycle(0.3), "train": dots(25, seed=1), "held_out": dots(14, seed=2), "clip": 0.5, "steps": 12,
-        "augment": Augment(mirror=True, shift=1), "at_once": 3, "processes": processes, "folder": opened,
+        "schedule": Schedule("linear", warm_up=0.3), "train": dots(25, seed=1), "held_out": dots(14, seed=2),
+        "clip": 0.5, "steps": 12, "augment": Augment(mirror=True, shift=1), "at_once": 3, "processes": processes,
+        "folder": opened,
     }  # fmt: skip
-    return Trainer(**{**vars(trainer(Path(mkdtemp()))), **settings, **changes})
+    return trainer(**(settings | changes))
 
 
 def fitted_stn(folder: Path, processes: Processes) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
@@ -81,29 +84,32 @@ def fitted_stn(folder: Path, processes: Processes) -> tuple[list[dict[str, float
     made = run(
         folder, processes, model=model, predict=lambda x: (model(x), None), train=split, held_out=split, batch_size=10,
         optimizers=[torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)], steps=6,
-        prepare=lambda pixels: pixels.double() / 127.5 - 1,
+        normalise=lambda pixels: pixels.double() / 127.5 - 1, image_size=(32, 32),
     )  # fmt: skip
     return made.fit(), model.state_dict()
 
 
-def at_step(made: Trainer, step: int, act: Any) -> None:
-    """Do something before that step of the run."""
-    original, count = Trainer._train_step, 0
+@contextmanager
+def at_step(step: int, act: Callable[[], object]) -> Iterator[None]:
+    """Do something before that step of a run."""
+    count = 0
 
-    def counted(*given: Any) -> bool:
+    def counted(*given: Any) -> Outcome:
         nonlocal count
         count += 1
         if count == step:
             act()
-        return original(made, *given)
+        return train_step(*given)
 
-    object.__setattr__(made, "_train_step", counted)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "train_step", counted)
+        yield
 
 
 def stopped(made: Trainer, step: int, here: bool = True) -> str:
     """Let the run be terminated within that step, by a signal to this process or another, and return where it says."""
-    at_step(made, step, lambda: signal.raise_signal(signal.SIGTERM) if here else None)
-    with pytest.raises(Stopped) as caught:
+    terminate = at_step(step, lambda: signal.raise_signal(signal.SIGTERM) if here else None)
+    with terminate, pytest.raises(Stopped) as caught:
         made.fit()
     return caught.value.where
 
@@ -156,9 +162,9 @@ def all_laws(processes: Processes, root: Path) -> dict[str, Any]:
 def one_dies(processes: Processes, root: Path) -> dict[str, Any]:
     """The last process is killed in the middle of the second epoch."""
     made = run(root / "killed", processes)
-    if processes.rank == processes.count - 1:
-        at_step(made, 6, lambda: os.kill(os.getpid(), signal.SIGKILL))
-    made.fit()
+    last = processes.rank == processes.count - 1
+    with at_step(6, lambda: os.kill(os.getpid(), signal.SIGKILL) if last else None):
+        made.fit()
     return {}
 
 
@@ -269,7 +275,7 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(several: tuple[Pa
     where = "stopped by SIGTERM after 1 epochs and 2 steps"
     assert [found["stopped"] for found in all_found] == [where] * len(all_found)
     saved = torch.load(root / "stopped" / "last.pt", weights_only=True)
-    assert (saved["epoch"], saved["step"]) == (1, 2)
+    assert (saved["epoch"], saved["progress"]["step"]) == (1, 2)
 
 
 def test_a_run_goes_on_in_another_number_of_processes(

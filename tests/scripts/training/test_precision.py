@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from scripts.system import command_line
 from scripts.system.errors import Diverged, Stopped
-from scripts.training.trainer import MOST_SKIPPED, Trainer
+from scripts.training.trainer import MOST_SKIPPED, VERSION, Trainer
 from tests.support.runs import run, trainer, without_times
 
 pytestmark = pytest.mark.numerics
@@ -89,9 +89,9 @@ def test_the_scaler_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
 
 def test_a_scale_that_is_too_large_falls_until_gradients_fit(tmp_path: Path) -> None:
     made = run(tmp_path / "run", precision="float16", **PLAIN)
-    state = made.state(made.begin())
-    state["scaler"]["scale"] = 2.0**21
-    rows = made.fit(state)
+    saved = {"version": VERSION, "log_size": 0, **made.begin().saved()}
+    saved["scaler"]["scale"] = 2.0**21
+    rows = made.fit(saved)
     said = warnings(made)
     assert 1 <= len(said) < MOST_SKIPPED
     assert re.search(r"step 1 of epoch 1 is skipped: .* \(loss 0\.\d+, gradient scale 2\.09715e\+06\)$", said[0])
@@ -145,7 +145,7 @@ def test_too_many_in_a_row_end_the_run_and_keep_its_last_checkpoint(tmp_path: Pa
     assert len(warnings(made)) == MOST_SKIPPED
     saved = made.folder.last_sound()
     assert saved is not None
-    assert (saved["epoch"], saved["skipped"]) == (2, 6)
+    assert (saved["epoch"], saved["progress"]["skipped"]) == (2, 6)
     assert all(weight.isfinite().all() for weight in saved["model"].values())
 
 

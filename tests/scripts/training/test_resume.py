@@ -16,6 +16,8 @@ from torch import nn
 
 from scripts.run.folder import RunFolder, read_metrics
 from scripts.system.errors import InputError, Stopped
+from scripts.training import trainer as loop
+from scripts.training.step import Outcome, train_step
 from scripts.training.trainer import Trainer
 from tests.support.runs import log_without_times, run, without_times
 from tests.support.sources import ROOT
@@ -53,19 +55,19 @@ def test_killed_at_any_step_it_ends_with_the_same_bits(steps: int, moment: str, 
     """The last epoch is cut short, batches are of unequal size, and every step is saved."""
     first = run(tmp_path / "run")
     done = 0
-    original = Trainer._train_step
 
-    def dying(self: Trainer, *given: Any) -> None:
+    def dying(*given: Any) -> Outcome:
         nonlocal done
         done += 1
         if done == steps and moment == "before the step":
             raise Killed
-        original(self, *given)
+        outcome = train_step(*given)
         if done == steps:
             raise Killed
+        return outcome
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_train_step", dying)
+        patch.setattr(loop, "train_step", dying)
         with pytest.raises(Killed):
             first.fit()
     folder = first.folder
@@ -232,7 +234,7 @@ def test_a_checkpoint_of_another_version_of_the_kit_is_refused(tmp_path: Path) -
     assert checkpoint is not None
     del checkpoint["version"]
     before = {path: path.read_bytes() for path in first.folder.path.iterdir()}
-    with pytest.raises(InputError, match=r"^--resume \(.*/run\) must be a run of this version of the kit \(3\); its "
+    with pytest.raises(InputError, match=r"^--resume \(.*/run\) must be a run of this version of the kit \(4\); its "
                        r"checkpoint is of version 1$"):  # fmt: skip
         run(first.folder).fit(checkpoint)
     assert {path: path.read_bytes() for path in first.folder.path.iterdir()} == before
@@ -248,10 +250,11 @@ def test_every_generator_draws_on_from_the_checkpoint(tmp_path: Path) -> None:
     np.random.seed(1)  # noqa: NPY002
     torch.manual_seed(1)
     first = run(tmp_path / "other", seed=1)
-    checkpoint = first.state(first.begin())
+    state = first.begin()
+    saved = state.saved()
     expected = draws()
     draws()
-    first.restore(checkpoint)
+    state.restore(saved)
     assert draws() == expected
 
 

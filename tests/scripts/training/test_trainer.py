@@ -16,7 +16,6 @@ from scripts import train_stn, train_vit
 from scripts.data.datasets import Split
 from scripts.models.stn import STNClassifier
 from scripts.models.vit import VisionTransformer
-from scripts.recipes.schedules import cosine, one_cycle
 from scripts.run.folder import read_metrics
 from scripts.run.theta import theta_statistics
 from scripts.subjects import stn as subject_stn
@@ -25,6 +24,7 @@ from scripts.system.errors import Stopped
 from scripts.system.signals import Asked
 from scripts.training import trainer as training
 from scripts.training.evaluation import Evaluation
+from scripts.training.schedule import Schedule
 from scripts.training.trainer import Trainer
 from tests.support import fake_cuda
 from tests.support.marks import pretends_cuda
@@ -156,13 +156,11 @@ def test_a_checkpoint_within_an_epoch_knows_the_time_of_all_its_steps(
 ) -> None:
     run = trainer(tmp_path / "run", steps=4)
     Lazy(monkeypatch, run, seconds=2.0)
-    progress = run.begin()
-    progress.shuffle = progress.generator.get_state()
-    asked = Asked()
+    state, asked = run.begin(), Asked()
     asked.by = signal.SIGINT
     with pytest.raises(Stopped):
-        run.train_epoch(progress, asked)
-    assert (progress.step, progress.seconds) == (1, 2.0)
+        run.train_epoch(state, asked)
+    assert (state.progress.step, state.progress.seconds) == (1, 2.0)
 
 
 def test_checkpoints_hold_the_last_and_the_best_epoch_and_load_without_running_code(tmp_path: Path) -> None:
@@ -219,7 +217,7 @@ def test_bfloat16_is_used_on_request_and_results_are_float32(tmp_path: Path) -> 
 
 
 def test_one_cycle_rises_to_one_and_falls_to_zero_linearly() -> None:
-    factor = one_cycle(0.2)
+    factor = Schedule("linear", warm_up=0.2)
     assert [factor(done) for done in (0, 0.1, 0.2, 0.6, 1)] == pytest.approx([0, 0.5, 1, 0.5, 0])
 
 
@@ -231,10 +229,10 @@ def test_the_learning_rate_follows_the_schedule_over_all_steps(tmp_path: Path) -
             used.append(self.param_groups[0]["lr"])
             super().step(closure)
 
-    run = trainer(tmp_path / "run", steps=20, schedule=one_cycle(0.2))
+    run = trainer(tmp_path / "run", steps=20, schedule=Schedule("linear", warm_up=0.2))
     spies = [Spy(run.model.parameters(), lr=2.0)]
     trainer(tmp_path / "again", model=run.model, predict=run.predict, optimizers=spies, steps=20,
-            schedule=one_cycle(0.2)).fit()  # fmt: skip
+            schedule=Schedule("linear", warm_up=0.2)).fit()  # fmt: skip
     assert len(used) == 5 * 4
     assert max(used) == pytest.approx(2.0, rel=0.2)
     assert used.index(max(used)) in (3, 4)
@@ -242,7 +240,7 @@ def test_the_learning_rate_follows_the_schedule_over_all_steps(tmp_path: Path) -
 
 
 def test_cosine_rises_linearly_and_falls_as_half_a_cosine() -> None:
-    factor = cosine(0.2)
+    factor = Schedule("cosine", warm_up=0.2)
     expected = [0, 0.5, 1, (1 + math.cos(math.pi / 4)) / 2, 0.5, 0]
     assert [factor(done) for done in (0, 0.1, 0.2, 0.4, 0.6, 1)] == pytest.approx(expected)
 
@@ -286,7 +284,7 @@ def test_the_norm_of_all_gradients_together_is_clipped_before_the_step(tmp_path:
 
 def test_a_run_may_end_within_an_epoch(tmp_path: Path) -> None:
     run = trainer(tmp_path / "run", steps=6)
-    assert (run.steps_an_epoch, run.epochs) == (4, 2)
+    assert (run.plan.steps_an_epoch, run.plan.epochs) == (4, 2)
     used: list[float] = []
     run.model.register_forward_pre_hook(lambda module, given: used.append(len(given[0])) if module.training else None)
     rows = run.fit()
@@ -307,9 +305,10 @@ def test_an_evaluation_waits_for_a_gpu_as_often_whatever_it_has_to_evaluate(tmp_
             run = trainer(
                 tmp_path / str(len(counts)), model=model, predict=lambda x: model(x, return_theta=True), at_once=10,
                 describe=lambda theta: (theta_statistics(theta, 32, 32), ""), train=split, held_out=split,
+                image_size=(32, 32),
             )  # fmt: skip
             before = traffic.waits
-            run._held_out_columns()
+            run.evaluate_epoch()
             counts.append(traffic.waits - before)
     assert counts[0] == counts[1] == counts[2] <= 8
 
@@ -326,11 +325,12 @@ def test_a_step_waits_for_a_gpu_once(name: str, copies: int, tmp_path: Path) -> 
         subject = subject_stn if name in train_stn.RECIPES else subject_vit
         optimizers = subject.OPTIMIZERS[recipe.optimizer](model, recipe.lr)
         run = trainer(tmp_path / "run", model=model, optimizers=optimizers,
-                      augment=recipe.augment, train=Split(images, labels), steps=100, clip=1.0)  # fmt: skip
-        progress = run.begin()
+                      augment=recipe.augment, train=Split(images, labels), steps=100, clip=1.0,
+                      image_size=(32, 32))  # fmt: skip
+        state = run.begin()
         for _ in range(2):  # the first epoch also has constants to copy
             before = traffic.waits, traffic.copies
-            progress.step, progress.shuffle = 0, progress.generator.get_state()
-            run.train_epoch(progress, Asked())
+            state.progress.step = 0
+            run.train_epoch(state, Asked())
     assert traffic.waits - before[0] == 5
     assert traffic.copies - before[1] == 1 + 5 * copies, "the order, and a batch's draws and results"

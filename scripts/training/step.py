@@ -1,0 +1,98 @@
+"""One step of a run: forward and backward passes, and the optimizers."""
+
+import math
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from scripts.system.processes import Processes
+from scripts.system.signals import Asked
+from scripts.training.plan import Plan
+from scripts.training.state import State
+
+
+class Outcome(NamedTuple):
+    """What came of a step.
+
+    Args:
+        loss: Sum over the batch.
+        hits: Images whose largest logit is that of their label.
+        stop: Whether any process is to stop: all stop after the same step.
+        broken: Why the optimizers made no step; empty where they did.
+    """
+
+    loss: float
+    hits: int
+    stop: bool
+    broken: str
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Where forward passes run in that precision."""
+    return torch.autocast(device.type, dtype=getattr(torch, precision), enabled=precision != "float32")
+
+
+def train_step(
+    state: State,
+    network: nn.Module,
+    plan: Plan,
+    processes: Processes,
+    batch: tuple[Tensor, Tensor],
+    count: int,
+    asked: Asked,
+) -> Outcome:
+    """One step of the optimizers, skipped if the loss or a gradient is not finite.
+
+    Args:
+        state: Goes on by it.
+        network: Its model, as it is called in training: compiled, or one of several processes.
+        plan: What is to be done.
+        processes: That share the batch.
+        batch: This process's share of images and labels, also if it is none.
+        count: Images in the whole batch.
+        asked: Whether this process is to stop, once the step is done.
+    """
+    images, labels = batch
+    for optimizer in state.optimizers:
+        optimizer.zero_grad()
+    totals = torch.zeros(3, device=labels.device)
+    parts = list(zip(images.split(plan.at_once), labels.split(plan.at_once), strict=True))
+    for number, (part, truth) in enumerate(parts, start=1):
+        with processes.accumulating(network) if number < len(parts) else nullcontext():
+            with autocast(labels.device, plan.precision):
+                logits = network(part)
+            loss = F.cross_entropy(logits.float(), truth, reduction="sum")
+            # the mean over the processes of these sums is the mean over the batch, whatever their shares
+            state.scaler.scale(loss * (processes.count / count)).backward()
+        hits = (logits.detach().argmax(1) == truth).sum()
+        totals[:2] += torch.stack([loss.detach(), hits])
+    for optimizer in state.optimizers:
+        state.scaler.unscale_(optimizer)
+    norm = nn.utils.get_total_norm([weight.grad for weight in state.model.parameters() if weight.grad is not None])
+    totals[2].fill_(bool(asked))  # an assignment would copy it there, and wait
+    # before the step, or it could not be skipped: the one time in a step that a GPU is waited for
+    loss_sum, correct, stopping, length = torch.stack([*processes.total(totals), norm]).tolist()
+    broken = ""
+    if math.isfinite(loss_sum) and math.isfinite(length):
+        if plan.clip is not None:
+            nn.utils.clip_grads_with_norm_(state.model.parameters(), plan.clip, norm)
+        for optimizer, scheduler in zip(state.optimizers, state.schedulers, strict=True):
+            optimizer.step()
+            scheduler.step()
+    else:
+        broken = _broken(state, loss_sum / count)
+    state.scaler.update()
+    return Outcome(loss_sum, int(correct), bool(stopping), broken)
+
+
+def _broken(state: State, loss: float) -> str:
+    """What is not finite, in words."""
+    gradients = {name: weight.grad for name, weight in state.model.named_parameters() if weight.grad is not None}
+    found = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
+    others = f" and {len(found) - 1} others" if len(found) > 1 else ""
+    what = f"the gradient of {found[0]}{others}" if found else "the loss or the norm of all gradients"
+    scale = f", gradient scale {state.scaler.get_scale():g}" if state.scaler.is_enabled() else ""
+    return f"{what} is not finite (loss {loss:.4g}{scale})"
