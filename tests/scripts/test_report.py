@@ -47,12 +47,18 @@ def test_the_page_needs_no_network(finished: Path) -> None:
     assert "http" not in text.replace("http-equiv", "")
 
 
-def test_the_page_shows_the_last_ten_epochs_of_the_log(finished: Path, tmp_path: Path) -> None:
+def test_the_page_shows_the_last_ten_epochs_of_the_log_and_nothing_in_it_becomes_markup(
+    finished: Path, tmp_path: Path
+) -> None:
     copy = tmp_path / "long"
     shutil.copytree(finished, copy)
-    (copy / "train.log").write_text("".join(f"Epoch {i}/12, learning rate 1\nTest set: {i}\n" for i in range(1, 13)))
-    log = re.search("<pre>(.*?)</pre>", write_report(copy).read_text("utf-8"), re.DOTALL)[1]
+    lines = (f"Epoch {i}/12, learning rate 1\nTest set: <script>alert({i})</script>\n" for i in range(1, 13))
+    (copy / "train.log").write_text("".join(lines))
+    text = write_report(copy).read_text("utf-8")
+    log = re.search("<pre>(.*?)</pre>", text, re.DOTALL)[1]
     assert [int(epoch) for epoch in re.findall(r"Epoch (\d+)/", log)] == list(range(3, 13))
+    assert log.count("&lt;script&gt;alert") == 10
+    assert "<script>" not in text
 
 
 @pytest.mark.parametrize("name", ["config.json", "summary.json", "metrics.csv", "findings.pt"])
@@ -69,13 +75,6 @@ def test_the_page_says_also_that_nobody_knows_of_changes(known: bool | None) -> 
     config: dict[str, dict[str, object]] = {"asked": {}, "resolved": {}}
     facts = dict(page.facts(config, {"commit": None, "uncommitted_changes": known}))
     assert facts == {"commit": "unknown", "uncommitted changes": "unknown" if known is None else str(known)}
-
-
-def test_text_from_outside_cannot_become_markup(finished: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "hostile"
-    shutil.copytree(finished, copy)
-    (copy / "train.log").write_text("Epoch 1/1, <script>alert(1)</script>\n")
-    assert "<script>" not in write_report(copy).read_text("utf-8")
 
 
 def coloured(path: Path) -> float:
@@ -99,11 +98,12 @@ def test_every_misclassified_image_is_on_the_sheet(tmp_path: Path) -> None:
     assert found["wrong_total"] == count
     assert found["wrong_images"].shape == (100, 3, 8, 8)
     assert found["wrong_confidences"].tolist() == pytest.approx([0.880797] * 100)
-    figures.misclassified(found, tmp_path / "all.png")
+    some = {name: value[:30] if torch.is_tensor(value) else value for name, value in found.items()}
+    figures.misclassified(some, tmp_path / "some.png")
     few = {name: value[:7] if torch.is_tensor(value) else value for name, value in found.items()}
     figures.misclassified(few, tmp_path / "few.png")
-    assert coloured(tmp_path / "all.png") > 0.35
-    assert 0.2 < coloured(tmp_path / "few.png") < coloured(tmp_path / "all.png")
+    assert coloured(tmp_path / "some.png") > 0.35
+    assert 0.2 < coloured(tmp_path / "few.png") < coloured(tmp_path / "some.png")
     none = {name: value[:0] if torch.is_tensor(value) else value for name, value in found.items()}
     figures.misclassified(none, tmp_path / "none.png")
 
@@ -130,8 +130,7 @@ def test_epochs_are_whole_numbers_on_an_axis(
     draw, epochs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Figure] = []
-    save = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda self, file: drawn.append(self) or save(self, file))
+    monkeypatch.setattr(Figure, "savefig", lambda self, _: drawn.append(self) or self.draw_without_rendering())
     names = [f"{split}_{kind}" for split in ("train", "test") for kind in ("loss", "accuracy")]
     names += [f"theta_{part}_{kind}" for part in ("scale", "angle", "shift_x", "shift_y") for kind in ("mean", "std")]
     rows = [dict.fromkeys((*names, "lr", "theta_outside"), 0.5) | {"epoch": 1.0 + i} for i in range(epochs)]
