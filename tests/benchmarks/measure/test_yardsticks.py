@@ -14,7 +14,6 @@ from torch import Tensor
 
 from benchmarks.describe import Options, main
 from benchmarks.measure import devices, machine
-from benchmarks.measure.alone import alone
 from scripts.system.machine import this_machine
 from tests.support.machines import CPU, CUDA, EVERY, MACHINES, T4
 from tests.support.sources import modules
@@ -110,13 +109,6 @@ def test_tf32_is_off_once_a_device_is_ready_and_the_record_says_so() -> None:
     assert machine.description(CPU)["tf32"] == {"products": True, "convolutions": True}
     devices.ready("cpu", keeping=False)
     assert machine.description(CPU)["tf32"] == {"products": False, "convolutions": False}
-
-
-@pytest.mark.parametrize("keeping", [True, False])
-def test_tf32_is_off_in_a_process_that_measures_one_thing(keeping: bool) -> None:
-    with alone(keeping=keeping) as process:
-        flags = process.submit(eval, "__import__('torch').backends.cudnn.allow_tf32").result()
-    assert flags is False
 
 
 def test_the_device_is_chosen_in_one_place_alone() -> None:

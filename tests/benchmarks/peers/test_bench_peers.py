@@ -5,6 +5,7 @@ import pickle
 import re
 import resource
 import sys
+from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import pairwise, product
 from pathlib import Path
@@ -215,8 +216,20 @@ def test_compiled_weights_are_constants_for_all_alike_or_as_they_come_for_the_ki
         assert torch.equal(each.call(), each.module(each.x)), "it is what is timed"
 
 
+@pytest.fixture(scope="module")
+def processes() -> Iterator[tuple[ProcessPoolExecutor, ProcessPoolExecutor]]:
+    """Two that measure one thing each; the first keeps freed memory."""
+    with alone(keeping=True) as kept, alone(keeping=False) as untouched:
+        yield kept, untouched
+
+
+def test_tf32_is_off_in_a_process_that_measures_one_thing(processes: tuple[ProcessPoolExecutor, ...]) -> None:
+    for process in processes:
+        assert process.submit(eval, "__import__('torch').backends.cudnn.allow_tf32").result() is False
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
-def test_freed_memory_is_kept_in_a_process_that_is_to_keep_it() -> None:
+def test_freed_memory_is_kept_in_a_process_that_is_to_keep_it(processes: tuple[ProcessPoolExecutor, ...]) -> None:
     def faults(process: ProcessPoolExecutor) -> int:
         """The fewest page faults for three tensors of 32 MiB, each freed before the next one."""
         counts = []
@@ -225,8 +238,8 @@ def test_freed_memory_is_kept_in_a_process_that_is_to_keep_it() -> None:
             counts.append(process.submit(resource.getrusage, resource.RUSAGE_SELF).result().ru_minflt)
         return min(after - before for before, after in pairwise(counts))
 
-    with alone(keeping=True) as kept, alone(keeping=False) as untouched:
-        assert faults(kept) < 1000 < faults(untouched)
+    kept, untouched = map(faults, processes)
+    assert kept < 1000 < untouched
 
 
 def test_the_kit_is_compared_with_the_fastest_peer_of_the_same_mode() -> None:

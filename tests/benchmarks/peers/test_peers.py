@@ -24,7 +24,7 @@ from scripts.models.vit import VisionTransformer
 from scripts.weights.families import sizes, to_family
 from scripts.weights.pretrained import load_weights, write_weights
 from tests.reference.flax import Array, vision_transformer
-from tests.support.strategies import head_counts, random_images, seeds
+from tests.support.strategies import generator, head_counts, random_images, seeds
 
 pytestmark = pytest.mark.numerics
 
@@ -209,13 +209,14 @@ class Case(NamedTuple):
 
 @pytest.fixture(scope="module")
 def weights_of_vit_b16() -> dict[str, Tensor]:
-    torch.manual_seed(0)
-    model = drawn(VisionTransformer.from_preset("b16"))
-    with torch.no_grad():
-        for parameter in model.encoder.parameters():
-            if parameter.ndim == 2:  # to about the 0.02 with which timm and transformers start
-                parameter.mul_(0.5)
-    return model.state_dict()
+    """Of the 0.02 with which timm and transformers start; nothing is zero or one."""
+    draw = generator(0)
+    state = {}
+    for name, array in VisionTransformer.from_preset("b16", device="meta").state_dict().items():
+        state[name] = torch.randn(array.shape, generator=draw).mul_(0.02)
+        if "norm" in name and name.endswith("weight"):
+            state[name] += 1
+    return state
 
 
 @pytest.fixture(scope="module", params=[(32, 12), (224, 2)], ids=["32 pixels", "224 pixels, two blocks"])
