@@ -24,7 +24,7 @@ settings.register_profile(
 # hypothesis' own option --hypothesis-profile still wins over this default
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
-gc.set_threshold(10_000)  # objects: by default it looks for garbage after every 700, through all that was imported
+gc.set_threshold(10_000)  # new objects, instead of 700: collecting garbage takes a share of the suite's time
 torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # it keeps 10 bits of 23
 
 
@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What is imported stays: to look through it for garbage, again and again, was a tenth of the suite's time."""
+    """Keep what was imported out of the garbage collector, which would look through it again and again."""
     gc.collect()
     gc.freeze()
 

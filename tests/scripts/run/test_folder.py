@@ -124,7 +124,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None
 
 WINDOWS = """
 import ctypes, subprocess, sys, types
-import torch, torchvision
+import torch
 import scripts.system.files, scripts.system.processes
 from pathlib import Path
 
