@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Let every token take from every other what it needs.
+"""Multi-head attention: every token takes a mean of all others, or of those of a context.
 
-    Attention(x) = proj(concat over heads of softmax(q k^T / sqrt(D / heads) + mask) v),  q, k, v = split(qkv(x))
+    Attention(x, context) = proj(concat over heads of softmax(q k^T / sqrt(D / heads) + mask) v),
+    q from qkv(x), k and v from qkv(context)
 
-Letters: B batch, N tokens, D width, d = D / heads width of a head.
+Letters: B batch, N tokens of x, M tokens of the context (M = N without one), D width, d = D / heads width of a head.
 
 Source: "Attention Is All You Need", Vaswani et al. 2017 (https://arxiv.org/abs/1706.03762), section 3.2.
 
@@ -14,6 +15,7 @@ Weights start as in the original Flax code: q, k, v and proj are each a Xavier u
 
 from collections.abc import Set
 from functools import cache
+from typing import TYPE_CHECKING, Literal, overload
 
 import torch
 from einops import rearrange
@@ -21,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def open_mask(mask: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def open_mask(mask: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Make a mask harmless: no NaN comes from a row without keys, nor from a hidden key (0 times NaN is NaN).
 
     Returns the mask as an addend; the rows that attend to nothing, which it opens so that their softmax exists; k and v
@@ -29,16 +31,26 @@ def open_mask(mask: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tenso
     """
     if mask.dtype != torch.bool and not mask.is_floating_point():
         raise TypeError(f"Attention: mask ({mask.dtype}) must be boolean (True = attend) or floating point")
-    full = (*k.shape[:3], k.shape[2])
+    full = (*q.shape[:3], k.shape[2])
     if mask.ndim != 4 or any(size not in (1, most) for size, most in zip(mask.shape, full, strict=True)):
         raise ValueError(f"Attention: mask {tuple(mask.shape)} must be {full} or 1 in any place")
     bias = torch.where(mask, 0.0, -torch.inf) if mask.dtype == torch.bool else mask
     bias = bias.to(k.dtype)  # before looking for -inf: the smallest float32 is -inf in bfloat16
     hidden = bias == -torch.inf
     empty = hidden.all(-1, keepdim=True)  # (B, heads, N, 1)
-    broken = ~(k.isfinite() & v.isfinite()).all(-1, keepdim=True)  # (B, heads, N, 1)
-    bias = bias.masked_fill(empty, 0).masked_fill(broken.mT & ~hidden, torch.nan)  # (B, heads, N, N)
+    broken = ~(k.isfinite() & v.isfinite()).all(-1, keepdim=True)  # (B, heads, M, 1)
+    bias = bias.masked_fill(empty, 0).masked_fill(broken.mT & ~hidden, torch.nan)  # (B, heads, N, M)
     return bias, empty, k.masked_fill(broken, 0), v.masked_fill(broken, 0)
+
+
+def is_plain(layer: nn.Linear) -> bool:
+    """Whether a call of this layer is ``F.linear`` with its parameters, and nothing else: then parts can be computed.
+
+    Adapters and quantisation take the layer's place, its ``forward`` or its weight; hooks want to see the call.
+    """
+    if type(layer) is not nn.Linear or type(layer.weight) is not nn.Parameter or "forward" in layer.__dict__:
+        return False
+    return not (layer._forward_pre_hooks or layer._forward_hooks or layer._backward_pre_hooks or layer._backward_hooks)
 
 
 def longest_plain(dtype: torch.dtype, instructions: Set[str]) -> int:
@@ -73,7 +85,10 @@ def cpu_instructions() -> frozenset[str]:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with a fused kernel, and the attention weights on request.
+    """Multi-head attention with a fused kernel, and the attention weights on request.
+
+    Without a context it is self-attention, with one cross-attention. ``attention(x[:, :1], x)`` is class attention:
+    the first token attends to all, and no other query is computed.
 
     Args:
         dim: Width of a token.
@@ -85,19 +100,18 @@ class Attention(nn.Module):
         dtype: Floating-point type of the parameters.
 
     Shape:
-        - Input: (B, N, dim). ``mask``: (B, num_heads, N, N) or 1 in any place; row i says what token i attends to:
-          True = attend, or numbers that are added to the scores, where -inf hides. ``real[:, None, None, :]`` hides
-          padding if ``real`` (B, N) is True for the tokens that exist.
+        - Input: (B, N, dim), and the context (B, M, dim): x itself if there is none. ``mask``: (B, num_heads, N, M) or
+          1 in any place; row i says what token i attends to: True = attend, or numbers that are added to the scores,
+          where -inf hides. ``real[:, None, None, :]`` hides padding if ``real`` (B, M) is True for what exists.
         - Output: (B, N, dim). Whatever a hidden token holds, NaN included, has no influence on the row, and a row
           that attends to nothing is zero before ``proj``.
-        - With ``return_weights=True`` also the weights (B, num_heads, N, N) before dropout: a row sums to one, or to
+        - With ``return_weights=True`` also the weights (B, num_heads, N, M) before dropout: a row sums to one, or to
           zero if it attends to nothing. The output is then computed from them without the fused kernel: equal up to
           rounding (and the draw of ``attn_dropout``), with a gradient for the weights and with second derivatives.
-        - With ``first=n`` only the first n tokens (B, n, dim), for less work, and weights (B, num_heads, n, N).
 
     Raises:
         TypeError: If the mask is neither boolean nor floating point.
-        ValueError: If a size, a probability or ``first`` is out of range, or input or mask have another shape.
+        ValueError: If a size or a probability is out of range, or input, context or mask have another shape.
     """
 
     def __init__(
@@ -137,25 +151,40 @@ class Attention(nn.Module):
             if bias is not None:
                 nn.init.zeros_(bias)
 
+    @overload
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, return_weights: bool = False, first: int | None = None
+        self,
+        x: Tensor,
+        context: Tensor | None = ...,
+        *,
+        mask: Tensor | None = ...,
+        return_weights: Literal[False] = ...,
+    ) -> Tensor: ...
+    @overload
+    def forward(
+        self, x: Tensor, context: Tensor | None = ..., *, mask: Tensor | None = ..., return_weights: Literal[True]
+    ) -> tuple[Tensor, Tensor]: ...
+    @overload
+    def forward(
+        self, x: Tensor, context: Tensor | None = ..., *, mask: Tensor | None = ..., return_weights: bool
+    ) -> Tensor | tuple[Tensor, Tensor]: ...
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None, return_weights: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Return the tokens after attention, and the weights where they are asked for."""
         if x.ndim != 3 or x.shape[-1] != self.dim:
             raise ValueError(f"Attention: input {tuple(x.shape)} must be (B, N, {self.dim})")
-        if first is not None and not 1 <= first <= x.shape[1]:
-            raise ValueError(f"Attention: first ({first}) must be at least 1 and at most N ({x.shape[1]})")
-        q, k, v = rearrange(self.qkv(x), "b n (three heads d) -> three b heads n d", three=3, heads=self.num_heads)
+        if context is not None and (context.ndim != 3 or context.shape[::2] != x.shape[::2]):
+            raise ValueError(f"Attention: context {tuple(context.shape)} must be ({x.shape[0]}, M, {self.dim})")
+        q, k, v = self._project(x, context)
         bias = empty = weights = None
         if mask is not None:
-            bias, empty, k, v = open_mask(mask, k, v)
-            bias, empty = bias[:, :, :first], empty[:, :, :first]
-        q = q[:, :, :first]  # (B, heads, n, d)
+            bias, empty, k, v = open_mask(mask, q, k, v)
         attn_dropout = self.attn_dropout if self.training else 0.0  # the fused kernel does not ask
         # a graph that is exported runs anywhere, with any number of tokens
         on_cpu = q.device.type == "cpu" and not torch.compiler.is_exporting()
         if return_weights or (on_cpu and k.shape[2] <= longest_plain_here(q.dtype)):
-            scores = q * q.shape[-1] ** -0.5 @ k.mT  # (B, heads, n, N); q @ k.mT * scale is fused by torch.compile
+            scores = q * q.shape[-1] ** -0.5 @ k.mT  # (B, heads, N, M); q @ k.mT * scale is fused by torch.compile
             weights = torch.softmax(scores if bias is None else scores + bias, -1)
             weights = weights if empty is None else weights.masked_fill(empty, 0)
             x = F.dropout(weights, attn_dropout) @ v  # (B, heads, N, d)
@@ -164,6 +193,27 @@ class Attention(nn.Module):
         x = x if empty is None else x.masked_fill(empty, 0)
         x = self.dropout(self.proj(rearrange(x, "b heads n d -> b n (heads d)")))
         return (x, weights) if return_weights and weights is not None else x
+
+    if TYPE_CHECKING:
+        __call__ = forward  # nn.Module's own returns Any
+
+    def _project(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, heads, N, d) of x, keys and values (B, heads, M, d) of the context."""
+
+        def split(t: Tensor) -> Tensor:
+            width = self.dim // self.num_heads
+            return rearrange(t, "b n (parts heads d) -> parts b heads n d", heads=self.num_heads, d=width)
+
+        if context is None:
+            q, k, v = split(self.qkv(x))
+        elif is_plain(self.qkv):
+            rows = (self.dim, 2 * self.dim)
+            weights = self.qkv.weight.split_with_sizes(rows)
+            biases = (None, None) if self.qkv.bias is None else self.qkv.bias.split_with_sizes(rows)
+            (q,), (k, v) = (split(F.linear(t, *part)) for t, *part in zip((x, context), weights, biases, strict=True))
+        else:  # all of it for both: whatever is done to the layer acts here too
+            (q, _, _), (_, k, v) = split(self.qkv(x)), split(self.qkv(context))
+        return q, k, v
 
     def extra_repr(self) -> str:
         """Show the options in ``print(module)``."""

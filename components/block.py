@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""One layer of a transformer: look around, then think, each as a correction to what is there.
+"""One layer of a transformer: attention, then an MLP, each as a correction to what is there.
 
-    y = x + Attention(norm1(x)),  Block(x) = y + MLP(norm2(y))
+    y = x + Attention(norm1(x), norm1(context)),  Block(x, context) = y + MLP(norm2(y))
 
-Letters: B batch, N tokens, D width.
+Letters: B batch, N tokens of x, M tokens of the context (M = N without one), D width.
 
 Source: "An Image is Worth 16x16 Words", Dosovitskiy et al. 2020 (https://arxiv.org/abs/2010.11929), equations 2 and 3;
 stochastic depth: "Deep Networks with Stochastic Depth", Huang et al. 2016 (https://arxiv.org/abs/1603.09382).
@@ -12,6 +12,8 @@ Convention: pre-norm: the residual path itself is never normalised. LayerNorm ep
 default is 1e-5). Stochastic depth drops a branch for whole samples in training and scales what it keeps by
 1 / (1 - rate), so that nothing changes in evaluation.
 """
+
+from typing import TYPE_CHECKING, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -36,13 +38,13 @@ class Block(nn.Module):
         dtype: Floating-point type of the parameters.
 
     Shape:
-        - Input: (B, N, dim), and ``mask`` as in ``Attention``: (B, num_heads, N, N), True = attend.
-        - Output: (B, N, dim); with ``return_weights=True`` also the attention weights (B, num_heads, N, N).
-        - With ``first=n`` only the first n tokens (B, n, dim), for less work, and weights (B, num_heads, n, N).
+        - Input: (B, N, dim); context (B, M, dim), x itself if there is none, and ``mask`` (B, num_heads, N, M), True =
+          attend, as in ``Attention``. ``block(x[:, :n], x)`` computes the first n tokens alone.
+        - Output: (B, N, dim); with ``return_weights=True`` also the attention weights (B, num_heads, N, M).
 
     Raises:
         TypeError: If the mask is neither boolean nor floating point.
-        ValueError: If a size, a probability or ``first`` is out of range, or input or mask have another shape.
+        ValueError: If a size or a probability is out of range, or input, context or mask have another shape.
     """
 
     def __init__(
@@ -75,17 +77,40 @@ class Block(nn.Module):
         for child in (self.norm1, self.attn, self.norm2, self.mlp):
             child.reset_parameters()
 
+    @overload
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, return_weights: bool = False, first: int | None = None
+        self,
+        x: Tensor,
+        context: Tensor | None = ...,
+        *,
+        mask: Tensor | None = ...,
+        return_weights: Literal[False] = ...,
+    ) -> Tensor: ...
+    @overload
+    def forward(
+        self, x: Tensor, context: Tensor | None = ..., *, mask: Tensor | None = ..., return_weights: Literal[True]
+    ) -> tuple[Tensor, Tensor]: ...
+    @overload
+    def forward(
+        self, x: Tensor, context: Tensor | None = ..., *, mask: Tensor | None = ..., return_weights: bool
+    ) -> Tensor | tuple[Tensor, Tensor]: ...
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None, return_weights: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Return the tokens after both branches, and the attention weights where they are asked for."""
         if x.ndim != 3 or x.shape[-1] != self.attn.dim:
             raise ValueError(f"Block: input {tuple(x.shape)} must be (B, N, {self.attn.dim})")
-        attended = self.attn(self.norm1(x), mask, return_weights, first)
-        attended, weights = attended if return_weights else (attended, None)  # (B, n, D), (B, heads, n, N)
-        x = x[:, :first] + self._skip_samples(attended)
+        if context is not None and (context.ndim != 3 or context.shape[::2] != x.shape[::2]):
+            raise ValueError(f"Block: context {tuple(context.shape)} must be ({x.shape[0]}, M, {self.attn.dim})")
+        normed = None if context is None else self.norm1(context)
+        attended = self.attn(self.norm1(x), normed, mask=mask, return_weights=return_weights)
+        attended, weights = attended if isinstance(attended, tuple) else (attended, None)  # (B, N, D), (B, heads, N, M)
+        x = x + self._skip_samples(attended)
         x = x + self._skip_samples(self.mlp(self.norm2(x)))
         return x if weights is None else (x, weights)
+
+    if TYPE_CHECKING:
+        __call__ = forward  # nn.Module's own returns Any
 
     def _skip_samples(self, branch: Tensor) -> Tensor:
         """Multiply by zero or by 1 / (1 - rate), one draw a sample."""

@@ -13,6 +13,9 @@ probability stochastic_depth * l / L, as in the paper; timm starts at zero, l - 
 here: without them the encoder treats its tokens as a set.
 """
 
+from functools import partial
+from typing import TYPE_CHECKING, Literal, overload
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -40,12 +43,12 @@ class Encoder(nn.Module):
     Shape:
         - Input: (B, N, dim), and ``mask`` as in ``Attention``: (B, num_heads, N, N), True = attend, for every block.
         - Output: (B, N, dim); with ``return_weights=True`` also all attention weights (B, depth, num_heads, N, N).
-        - With ``first=n`` only the first n tokens (B, n, dim): the last block leaves out what nobody reads.
+        - With ``first=n`` only the first n tokens (B, n, dim). The last block then leaves out what nobody reads, unless
+          weights are asked for: those are of every token.
 
     Raises:
         TypeError: If the mask is neither boolean nor floating point.
-        ValueError: If a size, a probability or ``first`` is out of range, input or mask have another shape, or
-            ``first`` is given together with ``return_weights``.
+        ValueError: If a size, a probability or ``first`` is out of range, or input or mask have another shape.
     """
 
     def __init__(
@@ -85,26 +88,46 @@ class Encoder(nn.Module):
         for child in (*self.blocks, self.norm):
             child.reset_parameters()
 
+    @overload
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, return_weights: bool = False, first: int | None = None
+        self, x: Tensor, *, mask: Tensor | None = ..., return_weights: Literal[False] = ..., first: int | None = ...
+    ) -> Tensor: ...
+    @overload
+    def forward(
+        self, x: Tensor, *, mask: Tensor | None = ..., return_weights: Literal[True], first: int | None = ...
+    ) -> tuple[Tensor, Tensor]: ...
+    @overload
+    def forward(
+        self, x: Tensor, *, mask: Tensor | None = ..., return_weights: bool, first: int | None = ...
+    ) -> Tensor | tuple[Tensor, Tensor]: ...
+    def forward(
+        self, x: Tensor, *, mask: Tensor | None = None, return_weights: bool = False, first: int | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Return the tokens after all blocks, and the attention weights of each where they are asked for."""
         if x.ndim != 3 or x.shape[-1] != self.dim:
             raise ValueError(f"Encoder: input {tuple(x.shape)} must be (B, N, {self.dim})")
-        if return_weights and first is not None:
-            raise ValueError(f"Encoder: first ({first}) must be None with return_weights: those are of every token")
+        count = x.shape[1]
+        if first is not None and not 1 <= first <= count:
+            raise ValueError(f"Encoder: first ({first}) must be at least 1 and at most N ({count})")
+        if mask is not None and (mask.ndim != 4 or mask.shape[2] not in (1, count)):
+            full = f"(B, num_heads, {count}, {count})"
+            raise ValueError(f"Encoder: mask {tuple(mask.shape)} must be {full} or 1 in any place")
         attention = []
         for index, block in enumerate(self.blocks, 1):
-            wanted = first if index == len(self.blocks) else None
-            if self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, mask, return_weights, wanted, use_reentrant=False)
-            else:
-                x = block(x, mask, return_weights, wanted)
+            context = None
+            if first is not None and index == len(self.blocks) and not return_weights:
+                x, context, mask = x[:, :first], x, None if mask is None else mask[:, :, :first]
+            checkpointing = self.checkpointing and torch.is_grad_enabled()
+            run = partial(checkpoint, block, use_reentrant=False) if checkpointing else block
+            x = run(x, context, mask=mask, return_weights=return_weights)
             if return_weights:
                 x, weights = x  # (B, N, D), (B, heads, N, N)
                 attention.append(weights)
-        x = self.norm(x)
+        x = self.norm(x[:, :first])
         return (x, torch.stack(attention, 1)) if return_weights else x
+
+    if TYPE_CHECKING:
+        __call__ = forward  # nn.Module's own returns Any
 
     def extra_repr(self) -> str:
         """Show the options in ``print(module)``."""

@@ -355,7 +355,7 @@ ATTENTION = (
     ),
     Exhibit(
         "heads take turns in the width instead of following each other",
-        change=("(three heads d) -> three", "(three d heads) -> three"),
+        change=("(parts heads d) -> parts", "(parts d heads) -> parts"),
         law=test_attention.test_weights_are_those_of_the_loops_and_leave_the_output_as_it_was,
         given={"training": False},
     ),
@@ -366,7 +366,7 @@ ATTENTION = (
     ),
     Exhibit(
         "queries and keys swapped",
-        change=("q, k, v = rearrange", "k, q, v = rearrange"),
+        change=("q, k, v = split(", "k, q, v = split("),
         law=test_attention.test_weights_are_those_of_the_loops_and_leave_the_output_as_it_was,
         given={"training": True},
     ),
@@ -422,10 +422,16 @@ ATTENTION = (
                  "https://github.com/pytorch/pytorch/pull/170415"),
     ),
     Exhibit(
-        "where only the first tokens are asked for, they attend to nobody else",
-        change=("q = q[:, :, :first]", "q, k, v = q[:, :, :first], k[:, :, :first], v[:, :, :first]"),
-        law=test_attention.test_the_first_tokens_alone_are_those_of_all_with_their_gradients,
+        "the context is forgotten, and every token attends to its own sequence",
+        change=("if context is None:", "if True:"),
+        law=test_attention.test_queries_come_from_the_input_and_keys_and_values_from_the_context,
         given={"masked": False, "return_weights": False},
+    ),
+    Exhibit(
+        "the weights of a layer are read though a hook or an adapter changes what it computes",
+        change=("elif is_plain(self.qkv):", "elif True:"),
+        law=test_attention.test_what_is_done_to_the_fused_layer_acts_across_two_sequences_too,
+        given={"way": "hook", "bias": True},
     ),
     Exhibit(
         "the mask is forgotten where weights are asked for",
@@ -536,9 +542,9 @@ MLP = (
 
 BLOCK = (
     Exhibit(
-        "the first tokens are added to the last",
-        change=("x = x[:, :first] + self", "x = x[:, -attended.shape[1] :] + self"),
-        law=test_block.test_the_first_tokens_alone_are_those_of_all,
+        "the context is not normalised",
+        change=("self.norm1(context)", "context"),
+        law=test_block.test_a_context_is_normalised_as_the_input_is_and_is_not_added,
     ),
     Exhibit(
         "no residual around the MLP",
@@ -547,25 +553,25 @@ BLOCK = (
     ),
     Exhibit(
         "the attention is added to itself, not to its input",
-        change=("x = x[:, :first] + self._skip_samples(attended)", "x = attended + self._skip_samples(attended)"),
+        change=("x = x + self._skip_samples(attended)", "x = attended + self._skip_samples(attended)"),
         law=test_block.test_with_silent_branches_it_is_the_identity,
         reports=("https://github.com/kyegomez/BitNet/issues/32",),
     ),
     Exhibit(
         "post-norm: the residual path itself is normalised",
-        change=("x = x[:, :first] + self._skip_samples(attended)", "x = self.norm1(x + self._skip_samples(attended))"),
+        change=("x = x + self._skip_samples(attended)", "x = self.norm1(x + self._skip_samples(attended))"),
         law=test_block.test_with_silent_branches_it_is_the_identity,
     ),
     Exhibit(
         "the residual starts behind the norm",
-        change=("x = x[:, :first] + self._skip_samples(attended)", "x = self.norm1(x) + self._skip_samples(attended)"),
+        change=("x = x + self._skip_samples(attended)", "x = self.norm1(x) + self._skip_samples(attended)"),
         law=test_block.test_each_branch_sees_a_normalised_input_and_is_added_to_a_raw_one,
         reports=("https://github.com/Howuhh/faster-trajectory-transformer/issues/3",
                  "https://github.com/SHI-Labs/Compact-Transformers/issues/25"),
     ),
     Exhibit(
         "the second residual starts where the first did",
-        change=("x = x[:, :first] + self._skip_samples(attended)\n"
+        change=("x = x + self._skip_samples(attended)\n"
                 "        x = x + self._skip_samples(self.mlp(self.norm2(x)))",
                 "x = x + self._skip_samples(self.mlp(self.norm2(x + self._skip_samples(attended))))"),
         law=test_block.test_each_branch_sees_a_normalised_input_and_is_added_to_a_raw_one,
@@ -573,7 +579,7 @@ BLOCK = (
     ),
     Exhibit(
         "the sum is written into the input",
-        change=("x = x[:, :first] + self._skip_samples(attended)", "x += self._skip_samples(attended)"),
+        change=("x = x + self._skip_samples(attended)", "x += self._skip_samples(attended)"),
         law=test_contract.test_the_input_is_left_alone,
         reports=("https://github.com/callummcdougall/ARENA_3.0/pull/225",),
     ),
@@ -595,7 +601,7 @@ BLOCK = (
     ),
     Exhibit(
         "the mask does not reach the attention",
-        change=("self.norm1(x), mask,", "self.norm1(x), None,"),
+        change=("normed, mask=mask,", "normed, mask=None,"),
         law=test_block.test_a_mask_hides_and_weights_come_back,
     ),
     Exhibit(
@@ -622,20 +628,20 @@ BLOCK = (
 ENCODER = (
     Exhibit(
         "every block, not only the last, leaves out the tokens that nobody asked for",
-        change=("wanted = first if index == len(self.blocks) else None", "wanted = first"),
+        change=("first is not None and index == len(self.blocks) and", "first is not None and"),
         law=test_encoder.test_the_first_tokens_alone_are_those_of_all,
         given={"checkpointing": False},
-        error=(ValueError,),
+        error=(AssertionError, ValueError),
     ),
     Exhibit(
         "no norm after the last block",
-        change=("x = self.norm(x)", "pass"),
+        change=("x = self.norm(x[:, :first])", "pass"),
         law=test_encoder.test_every_token_leaves_normalised,
         reports=("https://github.com/kornia/kornia/pull/2786",),
     ),
     Exhibit(
         "the first block again and again, while the others wait",
-        change=("x = block(x, mask, return_weights, wanted)", "x = self.blocks[0](x, mask, return_weights, wanted)"),
+        change=("if checkpointing else block", "if checkpointing else self.blocks[0]"),
         law=test_contract.test_every_parameter_gets_a_gradient,
     ),
     Exhibit(
@@ -670,7 +676,7 @@ ENCODER = (
     ),
     Exhibit(
         "checkpointing forgets the mask",
-        change=("checkpoint(block, x, mask,", "checkpoint(block, x, None,"),
+        change=("x, context, mask=mask,", "x, context, mask=None if checkpointing else mask,"),
         law=test_encoder.test_checkpointing_changes_no_number,
         given={"training": False, "return_weights": False},
     ),
@@ -684,7 +690,7 @@ ENCODER = (
     ),
     Exhibit(
         "checkpointing that keeps everything",
-        change=("if self.checkpointing and torch.is_grad_enabled():", "if not torch.is_grad_enabled():"),
+        change=("self.checkpointing and torch.is_grad_enabled()", "not torch.is_grad_enabled()"),
         law=test_encoder.test_checkpointing_keeps_only_the_input_of_every_block,
     ),
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """The Vision Transformer, put together from the components."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,7 @@ class VisionTransformer(nn.Module):
         num_heads: Number of attention heads in each.
         mlp_dim: Hidden width of each MLP.
         in_channels: Channels of the image.
+        qkv_bias: Whether q, k and v have a bias.
         dropout: Probability of dropping an element of the tokens, of any branch and of any MLP's hidden layer.
         attn_dropout: Probability of dropping an attention weight.
         stochastic_depth: Probability that a sample skips a branch of the last block; linear in depth before it.
@@ -87,6 +88,7 @@ class VisionTransformer(nn.Module):
         num_heads: int,
         mlp_dim: int,
         in_channels: int = 3,
+        qkv_bias: bool = True,
         dropout: float = 0.0,
         attn_dropout: float = 0.0,
         stochastic_depth: float = 0.0,
@@ -105,8 +107,9 @@ class VisionTransformer(nn.Module):
             device=device, dtype=dtype,
         )  # fmt: skip
         self.encoder = Encoder(
-            dim, depth, num_heads=num_heads, mlp_dim=mlp_dim, dropout=dropout, attn_dropout=attn_dropout,
-            stochastic_depth=stochastic_depth, checkpointing=checkpointing, device=device, dtype=dtype,
+            dim, depth, num_heads=num_heads, mlp_dim=mlp_dim, qkv_bias=qkv_bias, dropout=dropout,
+            attn_dropout=attn_dropout, stochastic_depth=stochastic_depth, checkpointing=checkpointing,
+            device=device, dtype=dtype,
         )  # fmt: skip
         self.head = nn.Linear(dim, num_classes, device=device, dtype=dtype)
         nn.init.zeros_(self.head.weight)
@@ -119,12 +122,22 @@ class VisionTransformer(nn.Module):
             raise ValueError(f"VisionTransformer: preset ({preset!r}) must be one of {(*PRESETS,)}")
         return cls(num_classes, **(PRESETS[preset] | options))
 
+    @overload
+    def forward(self, x: Tensor, return_weights: Literal[False] = ...) -> Tensor: ...
+    @overload
+    def forward(self, x: Tensor, return_weights: Literal[True]) -> tuple[Tensor, Tensor]: ...
+    @overload
+    def forward(self, x: Tensor, return_weights: bool) -> Tensor | tuple[Tensor, Tensor]: ...
     def forward(self, x: Tensor, return_weights: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Return the logits, and the attention weights of every layer where they are asked for."""
         x = self.embeddings(x)  # (B, 1 + N, D)
         if self.training and self.patch_dropout:
             x = drop_patches(x, self.patch_dropout)
-        encoded = self.encoder(x, return_weights=return_weights, first=None if return_weights else 1)
-        x, weights = encoded if return_weights else (encoded, None)  # class token first; (B, L, heads, 1 + N, 1 + N)
+        encoded = self.encoder(x, return_weights=return_weights, first=1)  # the head reads the class token alone
+        # (B, 1, D), (B, L, heads, 1 + N, 1 + N)
+        x, weights = encoded if isinstance(encoded, tuple) else (encoded, None)
         logits: Tensor = self.head(x[:, 0])
         return logits if weights is None else (logits, weights)
+
+    if TYPE_CHECKING:
+        __call__ = forward  # nn.Module's own returns Any

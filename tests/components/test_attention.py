@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch._dynamo.backends.common import aot_autograd
 from torch._inductor.decomposition import select_decomp_table
 from torch._inductor.fx_passes.joint_graph import joint_graph_passes
+from torch.nn.utils import parametrize, prune
+from torch.utils.flop_counter import FlopCounterMode
 
 from components import Attention
 from components.attention import cpu_instructions, longest_plain
@@ -40,9 +42,15 @@ def build(seed: int, dim: int, heads: int, **options: object) -> Attention:
     return attention
 
 
-def output(attention: Attention, x: Tensor, mask: Tensor | None = None, return_weights: bool = False) -> Tensor:
+def output(
+    attention: Attention,
+    x: Tensor,
+    mask: Tensor | None = None,
+    return_weights: bool = False,
+    context: Tensor | None = None,
+) -> Tensor:
     """The tokens alone, by either path."""
-    out = attention(x, mask, return_weights)
+    out = attention(x, context, mask=mask, return_weights=return_weights)
     return out[0] if return_weights else out
 
 
@@ -91,28 +99,162 @@ def test_scores_are_divided_by_the_root_of_the_width_of_a_head(seed: int, heads:
 
 @either_path
 @pytest.mark.parametrize("masked", (False, True))
+@given(seeds, batch_sizes, counts, counts, head_counts, head_widths)
+def test_queries_come_from_the_input_and_keys_and_values_from_the_context(
+    masked, return_weights, seed, batch, n, m, heads, width
+) -> None:
+    attention, x = build(seed, heads * width, heads), random_tokens(seed, batch, n, heads * width)
+    context = random_tokens(seed + 1, batch, m, heads * width)
+    mask = random_mask(seed, batch, heads, n, m) if masked else None
+    expected, expected_weights = reference.attention(attention, x, context, mask)
+    torch.testing.assert_close(output(attention, x, mask, return_weights, context), expected)
+    torch.testing.assert_close(attention(x, context, mask=mask, return_weights=True)[1], expected_weights)
+
+
+@either_path
+@pytest.mark.parametrize("masked", (False, True))
 @given(seeds, batch_sizes, counts, head_counts, head_widths)
-def test_the_first_tokens_alone_are_those_of_all_with_their_gradients(
+def test_some_of_a_sequence_over_all_of_it_are_those_of_self_attention_with_their_gradients(
     masked, return_weights, seed, batch, n, heads, width
 ) -> None:
-    """All tokens attend, but only the first are asked for: the class token needs no other in the last layer."""
+    """One token is class attention; all of them are self-attention."""
     attention, x = build(seed, heads * width, heads), random_tokens(seed, batch, n, heads * width).requires_grad_()
-    mask, first = random_mask(seed, batch, heads, n) if masked else None, 1 + seed % n
-    every, some = attention(x, mask, return_weights), attention(x, mask, return_weights, first=first)
+    mask, wanted = random_mask(seed, batch, heads, n) if masked else None, 1 + seed % n
+    every = attention(x, mask=mask, return_weights=return_weights)
+    mask = None if mask is None else mask[:, :, :wanted]
+    some = attention(x[:, :wanted], x, mask=mask, return_weights=return_weights)
     if return_weights:
-        torch.testing.assert_close(some[1], every[1][:, :, :first])
+        torch.testing.assert_close(some[1], every[1][:, :, :wanted])
         every, some = every[0], some[0]
-    torch.testing.assert_close(some, every[:, :first])
+    torch.testing.assert_close(some, every[:, :wanted])
     upstream = torch.randn(some.shape, generator=generator(seed), dtype=torch.float64)
-    gradients = [torch.autograd.grad(out, x, upstream)[0] for out in (some, every[:, :first])]
+    inputs = (x, *attention.parameters())
+    gradients = [torch.autograd.grad(out, inputs, upstream) for out in (some, every[:, :wanted])]
     torch.testing.assert_close(*gradients)
 
 
-@pytest.mark.parametrize("axis", (1, 2, 3))
-def test_the_first_tokens_take_a_mask_of_any_shape(axis: int) -> None:
-    attention, x = build(0, 6, 2), random_tokens(0, 2, 4, 6)
-    mask = random_mask(0, 2, 2, 4).narrow(axis, 0, 1)
-    torch.testing.assert_close(attention(x, mask, first=2), attention(x, mask)[:, :2])
+@either_path
+@given(seeds, batch_sizes, counts, counts, head_counts, head_widths)
+def test_the_order_of_the_context_changes_nothing(return_weights, seed, batch, n, m, heads, width) -> None:
+    attention, x = build(seed, heads * width, heads), random_tokens(seed, batch, n, heads * width)
+    context, order = random_tokens(seed + 1, batch, m, heads * width), torch.randperm(m, generator=generator(seed))
+    permuted = output(attention, x, None, return_weights, context[:, order])
+    torch.testing.assert_close(permuted, output(attention, x, None, return_weights, context))
+
+
+@either_path
+@pytest.mark.parametrize("value", (1e30, math.inf, math.nan))
+@given(seeds)
+def test_a_hidden_token_of_the_context_has_no_influence_and_no_gradient(value, return_weights, seed: int) -> None:
+    attention, x, context = build(seed, 6, 2), random_tokens(seed, 2, 3, 6), random_tokens(seed + 1, 2, 5, 6)
+    real = torch.tensor([[True, True, False, True, False], [False, True, True, True, True]])
+    spoiled = context.masked_fill(~real[..., None], value).requires_grad_()
+    before, after = (output(attention, x, real[:, None, None], return_weights, c) for c in (context, spoiled))
+    assert torch.equal(before, after)
+    (slope,) = torch.autograd.grad(after.square().sum(), spoiled)
+    assert torch.equal(slope.any(-1), real)
+
+
+@either_path
+@pytest.mark.parametrize("masked", (False, True))
+def test_an_empty_context_gives_zero_before_proj(masked: bool, return_weights: bool) -> None:
+    attention, x = build(0, 6, 2), random_tokens(0, 2, 3, 6).requires_grad_()
+    mask = torch.ones(2, 2, 3, 0, dtype=torch.bool) if masked else None
+    out = output(attention, x, mask, return_weights, x[:, :0])
+    torch.testing.assert_close(out, attention.proj.bias.expand_as(out))
+    for slope in torch.autograd.grad(out.sum(), [x, *attention.parameters()], allow_unused=True):
+        assert slope is None or slope.isfinite().all()
+
+
+@pytest.mark.parametrize(("n", "m"), ((1, 11), (11, 1), (3, 7)))
+def test_q_is_computed_for_the_queries_alone_and_k_and_v_for_the_context_alone(n: int, m: int) -> None:
+    attention, batch, dim = Attention(12, 3, device="meta"), 2, 12
+    x, context = (torch.empty(batch, count, dim, device="meta") for count in (n, m))
+    with FlopCounterMode(display=False) as counter:
+        attention(x, context, return_weights=True)
+    multiply_adds = n * dim**2 + 2 * m * dim**2 + 2 * n * m * dim + n * dim**2  # q; k, v; scores, sums; proj
+    assert counter.get_total_flops() == 2 * batch * multiply_adds
+
+
+class Adapted(nn.Module):
+    """A layer with something beside it, as adapters have it."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.layer, self.beside = layer, nn.Linear(layer.in_features, layer.out_features, dtype=torch.float64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) + self.beside(x)
+
+
+class Twice(nn.Module):
+    """A parametrisation: what is used is twice what is learned."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return 2 * weight
+
+
+class Packed(Tensor):
+    """A weight that is more than it shows, as quantised ones are: its products are twice those of its numbers."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None) -> object:
+        with torch._C.DisableTorchFunctionSubclass():
+            result = function(*args, **(kwargs or {}))
+        if function is Tensor.detach:
+            return result.as_subclass(cls)  # what nn.Parameter asks for
+        return 2 * result if function is nn.functional.linear else result
+
+
+def adapt(attention: Attention) -> None:
+    attention.qkv = Adapted(attention.qkv)
+
+
+def pack(attention: Attention) -> None:
+    attention.qkv.weight = nn.Parameter(attention.qkv.weight.detach().as_subclass(Packed))
+
+
+def replace_forward(attention: Attention) -> None:
+    forward = attention.qkv.forward
+    attention.qkv.forward = lambda x: 2 * forward(x)
+
+
+WAYS = {
+    "adapter": adapt,
+    "quantised weight": pack,
+    "forward of its own": replace_forward,
+    "parametrisation": lambda attention: parametrize.register_parametrization(attention.qkv, "weight", Twice()),
+    "pruning": lambda attention: prune.l1_unstructured(attention.qkv, "weight", 0.5),
+    "hook": lambda attention: attention.qkv.register_forward_hook(lambda layer, args, out: 2 * out),
+    "hook before": lambda attention: attention.qkv.register_forward_pre_hook(lambda layer, args: (2 * args[0],)),
+    "backward hook": lambda attention: attention.qkv.register_full_backward_hook(
+        lambda layer, inputs, outputs: (2 * inputs[0],)
+    ),
+    "backward hook before": lambda attention: attention.qkv.register_full_backward_pre_hook(
+        lambda layer, slopes: (2 * slopes[0],)
+    ),
+}
+
+
+@pytest.mark.parametrize("bias", (True, False))
+@pytest.mark.parametrize("way", [None, *WAYS])
+def test_what_is_done_to_the_fused_layer_acts_across_two_sequences_too(way: str | None, bias: bool) -> None:
+    """The oracle calls the layer: self-attention of both sequences as one, in which the first does not see itself."""
+    attention, x, context = build(0, 6, 2, qkv_bias=bias), random_tokens(0, 2, 3, 6), random_tokens(1, 2, 5, 6)
+    seen = torch.tensor([False] * 3 + [True] * 5)[None, None, None]
+    upstream = torch.randn(2, 3, 6, generator=generator(2), dtype=torch.float64)
+
+    def run(call: Callable[..., Tensor]) -> list[Tensor]:
+        inputs = (x.clone().requires_grad_(), context.clone().requires_grad_())
+        out = call(*inputs)
+        return [out, *torch.autograd.grad(out, inputs, upstream)]
+
+    plain = run(attention)
+    if way is not None:
+        WAYS[way](attention)
+    across = run(attention)
+    torch.testing.assert_close(across, run(lambda *both: attention(torch.cat(both, 1), mask=seen)[:, :3]))
+    assert (way is None) == all(torch.equal(one, other) for one, other in zip(across, plain, strict=True))
 
 
 @either_path
@@ -136,9 +278,9 @@ def test_true_in_a_mask_means_attend(kind, return_weights, seed, batch, n, heads
     attention, x = build(seed, heads * width, heads), random_tokens(seed, batch, n, heads * width)
     mask = random_mask(seed, batch, heads, n)
     given_mask = mask if kind == "boolean" else torch.zeros(mask.shape).masked_fill(~mask, -torch.inf)
-    expected, expected_weights = reference.attention(attention, x, mask)
+    expected, expected_weights = reference.attention(attention, x, mask=mask)
     torch.testing.assert_close(output(attention, x, given_mask, return_weights), expected)
-    torch.testing.assert_close(attention(x, given_mask, return_weights=True)[1], expected_weights)
+    torch.testing.assert_close(attention(x, mask=given_mask, return_weights=True)[1], expected_weights)
 
 
 @either_path
@@ -146,7 +288,7 @@ def test_true_in_a_mask_means_attend(kind, return_weights, seed, batch, n, heads
 def test_numbers_in_a_mask_are_added_to_the_scores(return_weights: bool, seed: int) -> None:
     attention, x = build(seed, 6, 3), random_tokens(seed, 2, 4, 6)
     bias = torch.randn(1, 3, 4, 4, generator=generator(seed), dtype=torch.float64)
-    plain, shifted = (attention(x, mask, return_weights=True)[1] for mask in (None, bias))
+    plain, shifted = (attention(x, mask=mask, return_weights=True)[1] for mask in (None, bias))
     expected = plain * bias.exp()
     torch.testing.assert_close(shifted, expected / expected.sum(-1, keepdim=True))
     v = (x @ attention.qkv.weight[12:].T + attention.qkv.bias[12:]).unflatten(-1, (3, 2))  # (B, N, heads, d)
@@ -158,8 +300,8 @@ def test_numbers_in_a_mask_are_added_to_the_scores(return_weights: bool, seed: i
 def test_a_mask_that_hides_nothing_changes_nothing(seed: int) -> None:
     attention, x = build(seed, 6, 3), random_tokens(seed, 2, 4, 6)
     mask = torch.ones(1, 1, 4, 4, dtype=torch.bool)
-    torch.testing.assert_close(attention(x, mask), attention(x))
-    masked, plain = (attention(x, given_mask, return_weights=True) for given_mask in (mask, None))
+    torch.testing.assert_close(attention(x, mask=mask), attention(x))
+    masked, plain = (attention(x, mask=given_mask, return_weights=True) for given_mask in (mask, None))
     assert all(torch.equal(one, other) for one, other in zip(masked, plain, strict=True)), "to the bit"
 
 
@@ -236,9 +378,9 @@ def test_a_row_that_attends_to_nothing_is_zero_with_finite_gradients(kind, dtype
         mask = torch.zeros(mask.shape).masked_fill(~mask, hidden)
     captured = []
     hook = attention.proj.register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0].unflatten(-1, (2, 3))))
-    out = attention(x, mask, return_weights)
+    out = attention(x, mask=mask, return_weights=return_weights)
     hook.remove()
-    out, weights = out if return_weights else (out, attention(x, mask, return_weights=True)[1])
+    out, weights = out if return_weights else (out, attention(x, mask=mask, return_weights=True)[1])
     (heads,) = captured  # (B, N, heads, d)
     nothing = torch.zeros(2, 4, 2, dtype=torch.bool)
     nothing[0, 1] = nothing[1, 2, 0] = True
@@ -372,21 +514,41 @@ def test_a_mask_compiles_and_exports_with_any_number_of_tokens() -> None:
         return random_tokens(n, batch, n, 6), torch.rand(batch, 1, n, n, generator=generator(n)) > 0.5
 
     batch, n = torch.export.Dim("batch"), torch.export.Dim("n")
-    shapes = ({0: batch, 1: n}, {0: batch, 2: n, 3: n})
-    program = torch.export.export(attention, inputs(2, 5), dynamic_shapes=shapes).module()
+    x, mask = inputs(2, 5)
+    shapes = {"x": {0: batch, 1: n}, "mask": {0: batch, 2: n, 3: n}}
+    program = torch.export.export(attention, (x,), {"mask": mask}, dynamic_shapes=shapes).module()
     torch._dynamo.reset()
     compiled = torch.compile(attention, backend="eager", fullgraph=True)
     for sizes in ((2, 5), (3, 7)):
         x, mask = inputs(*sizes)
-        torch.testing.assert_close(program(x, mask), attention(x, mask))
-        torch.testing.assert_close(compiled(x, mask, True), attention(x, mask, True))
+        torch.testing.assert_close(program(x, mask=mask), attention(x, mask=mask))
+        both = (attend(x, mask=mask, return_weights=True) for attend in (compiled, attention))
+        torch.testing.assert_close(*both)
+
+
+def test_a_context_compiles_and_exports_with_any_number_of_tokens() -> None:
+    attention = build(0, 6, 2)
+
+    def inputs(batch: int, n: int, m: int) -> dict[str, Tensor]:
+        mask = torch.rand(batch, 1, n, m, generator=generator(n)) > 0.5
+        return {"x": random_tokens(n, batch, n, 6), "context": random_tokens(m, batch, m, 6), "mask": mask}
+
+    batch, n, m = (torch.export.Dim(name) for name in ("batch", "n", "m"))
+    shapes = {"x": {0: batch, 1: n}, "context": {0: batch, 1: m}, "mask": {0: batch, 2: n, 3: m}}
+    program = torch.export.export(attention, (), inputs(2, 5, 3), dynamic_shapes=shapes).module()
+    torch._dynamo.reset()
+    compiled = torch.compile(attention, backend="eager", fullgraph=True)
+    for sizes in ((2, 5, 3), (3, 7, 11), (3, 2, 5)):
+        given_inputs = inputs(*sizes)
+        torch.testing.assert_close(program(**given_inputs), attention(**given_inputs))
+        torch.testing.assert_close(compiled(**given_inputs), attention(**given_inputs))
 
 
 @given(seeds)
 def test_autocast_takes_a_mask_of_any_floating_point_type(seed: int) -> None:
     attention, x = build(seed, 6, 2).float(), random_tokens(seed, 2, 4, 6, dtype=torch.float32)
     mask = torch.zeros(2, 1, 4, 4).masked_fill(~random_mask(seed, 2, 1, 4), -torch.inf)
-    exact = attention(x, mask)
+    exact = attention(x, mask=mask)
     for return_weights in (False, True):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             mixed = output(attention, x, mask, return_weights)
@@ -450,10 +612,10 @@ def test_the_kernel_is_chosen_by_the_number_of_keys_not_of_the_tokens_that_are_w
     monkeypatch.delattr(nn.functional, "scaled_dot_product_attention")
     attention, x = build(0, 6, 2), random_tokens(0, 2, 5, 6)
     monkeypatch.setattr("components.attention.longest_plain_here", lambda dtype: 5)
-    attention(x, first=1)
+    attention(x[:, :1], x)
     monkeypatch.setattr("components.attention.longest_plain_here", lambda dtype: 4)
     with pytest.raises(AttributeError, match="scaled_dot_product_attention"):
-        attention(x, first=1)
+        attention(x[:, :1], x)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

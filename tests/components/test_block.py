@@ -62,22 +62,34 @@ def test_the_norms_have_the_eps_of_the_original_code() -> None:
 @given(seeds)
 def test_a_mask_hides_and_weights_come_back(seed: int) -> None:
     block, x, mask = build(seed, 6, 2), random_tokens(seed, 2, 4, 6), random_mask(seed, 2, 2, 4)
-    out, weights = block(x, mask, return_weights=True)
+    out, weights = block(x, mask=mask, return_weights=True)
     normed = reference.layer_norm(block.norm1, x)
-    expected, expected_weights = reference.attention(block.attn, normed, mask)
+    expected, expected_weights = reference.attention(block.attn, normed, mask=mask)
     torch.testing.assert_close(weights, expected_weights)
-    torch.testing.assert_close(out, block(x, mask))
+    torch.testing.assert_close(out, block(x, mask=mask))
     attended = x + expected
     torch.testing.assert_close(out, attended + block.mlp(reference.layer_norm(block.norm2, attended)))
 
 
+@given(seeds, counts, counts)
+def test_a_context_is_normalised_as_the_input_is_and_is_not_added(seed: int, n: int, m: int) -> None:
+    block, x, context = build(seed, 6, 2), random_tokens(seed, 2, n, 6), random_tokens(seed + 1, 2, m, 6)
+    mask = random_mask(seed, 2, 2, n, m)
+    out, weights = block(x, context, mask=mask, return_weights=True)
+    torch.testing.assert_close(out, reference.block(block, x, context, mask))
+    torch.testing.assert_close(out, block(x, context, mask=mask))
+    normed = (reference.layer_norm(block.norm1, t) for t in (x, context))
+    torch.testing.assert_close(weights, reference.attention(block.attn, *normed, mask)[1])
+
+
 @given(seeds, counts)
-def test_the_first_tokens_alone_are_those_of_all(seed: int, n: int) -> None:
-    block, x, mask, first = build(seed, 6, 2), random_tokens(seed, 2, n, 6), random_mask(seed, 2, 2, n), 1 + seed % n
-    torch.testing.assert_close(block(x, mask, first=first), block(x, mask)[:, :first])
-    some, every = (block(x, mask, return_weights=True, first=m) for m in (first, None))
-    torch.testing.assert_close(some[0], every[0][:, :first])
-    torch.testing.assert_close(some[1], every[1][:, :, :first])
+def test_some_of_a_sequence_over_all_of_it_are_those_of_self_attention(seed: int, n: int) -> None:
+    block, x, mask, some = build(seed, 6, 2), random_tokens(seed, 2, n, 6), random_mask(seed, 2, 2, n), 1 + seed % n
+    every, weights = block(x, mask=mask, return_weights=True)
+    torch.testing.assert_close(block(x[:, :some], x, mask=mask[:, :, :some]), every[:, :some])
+    torch.testing.assert_close(
+        block(x[:, :some], x, mask=mask[:, :, :some], return_weights=True), (every[:, :some], weights[:, :, :some])
+    )
 
 
 def test_stochastic_depth_skips_whole_samples_and_scales_the_others() -> None:

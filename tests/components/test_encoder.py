@@ -60,7 +60,7 @@ def test_hidden_tokens_stay_hidden_through_every_layer(seed: int, depth: int) ->
     padded = x.clone()
     padded[:, ~real] = torch.nan
     without = encoder(x[:, real])
-    torch.testing.assert_close(encoder(padded, real[None, None, None])[:, real], without)
+    torch.testing.assert_close(encoder(padded, mask=real[None, None, None])[:, real], without)
 
 
 @pytest.mark.parametrize("checkpointing", (False, True))
@@ -68,14 +68,35 @@ def test_hidden_tokens_stay_hidden_through_every_layer(seed: int, depth: int) ->
 def test_the_first_tokens_alone_are_those_of_all(checkpointing: bool, seed: int, n: int, depth: int) -> None:
     """Every block but the last works on all tokens: the first attend to them there."""
     encoder, mask = build(seed, 6, depth, 2, checkpointing=checkpointing), random_mask(seed, 2, 2, n)
-    x, first = random_tokens(seed, 2, n, 6), 1 + seed % n
-    torch.testing.assert_close(encoder(x, mask, first=first), encoder(x, mask)[:, :first])
+    x, first = random_tokens(seed, 2, n, 6).requires_grad_(), 1 + seed % n
+    some, (every, weights) = encoder(x, mask=mask, first=first), encoder(x, mask=mask, return_weights=True)
+    torch.testing.assert_close(some, every[:, :first])
+    upstream = torch.randn(some.shape, generator=generator(seed), dtype=torch.float64)
+    slopes = [torch.autograd.grad(out, x, upstream, retain_graph=True)[0] for out in (some, every[:, :first])]
+    torch.testing.assert_close(*slopes)
+    both = encoder(x, mask=mask, return_weights=True, first=first)
+    torch.testing.assert_close(both, (every[:, :first], weights), msg="weights are of every token in any case")
+
+
+def test_only_the_last_block_leaves_tokens_out() -> None:
+    encoder, widths = build(0, 6, 3, 2), []
+    for block in encoder.blocks:
+        block.mlp.register_forward_hook(lambda module, args, out: widths.append(out.shape[1]))
+    encoder(random_tokens(0, 2, 5, 6), first=2)
+    assert widths == [5, 5, 2]
+
+
+@pytest.mark.parametrize("axis", (0, 1, 2, 3))
+def test_the_first_tokens_take_a_mask_of_any_shape(axis: int) -> None:
+    encoder, x = build(0, 6, 2, 2), random_tokens(0, 2, 4, 6)
+    mask = random_mask(0, 2, 2, 4).narrow(axis, 0, 1)
+    torch.testing.assert_close(encoder(x, mask=mask, first=2), encoder(x, mask=mask)[:, :2])
 
 
 @given(seeds)
 def test_one_mask_serves_every_layer(seed: int) -> None:
     encoder, x, mask = build(seed, 6, 2, 2), random_tokens(seed, 2, 4, 6), random_mask(seed, 2, 2, 4)
-    _, weights = encoder(x, mask, return_weights=True)
+    _, weights = encoder(x, mask=mask, return_weights=True)
     assert torch.equal(weights > 0, mask[:, None].expand_as(weights))
 
 
@@ -101,7 +122,7 @@ def test_stochastic_depth_grows_linearly_to_its_value(depth: int, rate: float) -
 def gradients(encoder: Encoder, x: Tensor, return_weights: bool) -> list[Tensor]:
     torch.manual_seed(0)
     x = x.detach().requires_grad_()
-    out = encoder(x, random_mask(0, 4, 2, 5), return_weights)
+    out = encoder(x, mask=random_mask(0, 4, 2, 5), return_weights=return_weights)
     out, weights = out if return_weights else (out, out.new_zeros(1))
     return [out, *torch.autograd.grad(out.square().sum() + weights.square().sum(), [x, *encoder.parameters()])]
 

@@ -33,6 +33,7 @@ class Case:
     """One component under contract.
 
     Args:
+        name: The component, and in what its other rows differ from its first.
         build: Makes the module; takes ``device``, ``dtype`` and the options in ``rates``.
         input_shape: Shape of one input, without the batch.
         output_shape: Shape of one output, from the configuration.
@@ -127,14 +128,35 @@ NO_CHANNELS = "its input has no axis of channels"
 DROPS_NOTHING = "it drops nothing"
 ANOTHER_ROW = "the row of the learned size has it"
 NARROW_ROW = "the row of narrow heads has it"
+SELF_ATTENTION_ROW = "the row of self-attention has it"
 WITHOUT_THE_FUSED_KERNEL = {"return_weights": True}
 BLOCK = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
 MASK_SIZES = "(2, 3, 5, 5) or 1 in any place"
 
 
-def attend(mask: Tensor) -> object:
+class TwoAsk:
+    """The first two tokens are the input, the others the context."""
+
+    def forward(self, x: Tensor, **options: object) -> Tensor:
+        return super().forward(x[:, :2], x[:, 2:], **options)
+
+
+class AttentionToContext(TwoAsk, Attention):
+    """Cross-attention as a function of one tensor."""
+
+
+class BlockWithContext(TwoAsk, Block):
+    """The same for a block."""
+
+
+def attend(mask: Tensor, keys: int = 5) -> object:
     """Three heads on five tokens of width six."""
-    return Attention(6, 3)(torch.zeros(2, 5, 6), mask)
+    return Attention(6, 3)(torch.zeros(2, 5, 6), torch.zeros(2, keys, 6), mask=mask)
+
+
+def encode_first(mask: Tensor) -> object:
+    """The only block sees no more of the mask than its first row."""
+    return Encoder(4, 1, num_heads=2, mlp_dim=5)(torch.zeros(2, 3, 4), mask=mask, first=1)
 
 
 CASES = (
@@ -330,10 +352,12 @@ CASES = (
                     "Attention: input (5, 6) must be (B, N, 6)"),
             Refusal(lambda: Attention(6, 3)(torch.zeros(2, 5, 7)), ValueError,
                     "Attention: input (2, 5, 7) must be (B, N, 6)"),
-            Refusal(lambda: Attention(6, 3)(torch.zeros(2, 5, 6), first=0), ValueError,
-                    "Attention: first (0) must be at least 1 and at most N (5)"),
-            Refusal(lambda: Attention(6, 3)(torch.zeros(2, 5, 6), first=6), ValueError,
-                    "Attention: first (6) must be at least 1 and at most N (5)"),
+            Refusal(lambda: Attention(6, 3)(torch.zeros(2, 5, 6), torch.zeros(5, 6)), ValueError,
+                    "Attention: context (5, 6) must be (2, M, 6)"),
+            Refusal(lambda: Attention(6, 3)(torch.zeros(2, 5, 6), torch.zeros(2, 4, 7)), ValueError,
+                    "Attention: context (2, 4, 7) must be (2, M, 6)"),
+            Refusal(lambda: Attention(6, 3)(torch.zeros(2, 5, 6), torch.zeros(3, 4, 6)), ValueError,
+                    "Attention: context (3, 4, 6) must be (2, M, 6)"),
             Refusal(lambda: attend(torch.ones(2, 3, 5, 5, dtype=torch.int64)), TypeError,
                     "Attention: mask (torch.int64) must be boolean (True = attend) or floating point"),
             Refusal(lambda: attend(torch.ones(5, 5)), ValueError, f"Attention: mask (5, 5) must be {MASK_SIZES}"),
@@ -341,6 +365,8 @@ CASES = (
             Refusal(lambda: attend(torch.ones(3, 5, 5)), ValueError, f"Attention: mask (3, 5, 5) must be {MASK_SIZES}"),
             Refusal(lambda: attend(torch.ones(2, 3, 5, 4)), ValueError,
                     f"Attention: mask (2, 3, 5, 4) must be {MASK_SIZES}"),
+            Refusal(lambda: attend(torch.ones(2, 3, 5, 5), keys=4), ValueError,
+                    "Attention: mask (2, 3, 5, 5) must be (2, 3, 5, 4) or 1 in any place"),
         ),
     ),
     Case(  # heads as wide as those of ViT: no fused kernel of CUDA takes any that are narrower than eight
@@ -362,6 +388,30 @@ CASES = (
             "softmax": NARROW_ROW,
             "fused equals plain": NARROW_ROW,
             "refusals": NARROW_ROW,
+            "channels last": NO_CHANNELS,
+            "locality": ALL_SEE_ALL,
+            "geometry": NO_WARP,
+        },
+        refusals=(),
+    ),
+    Case(
+        name="Attention to a context",
+        build=lambda **options: AttentionToContext(6, 3, **options),
+        input_shape=(5, 6),
+        output_shape=(2, 6),
+        reference=lambda module, x: reference.attention(module, x[:, :2], x[:, 2:])[0],
+        keys=layers("qkv", "proj"),
+        rates=("dropout", "attn_dropout"),
+        autocast_dtype=torch.bfloat16,
+        smallest=(3, 6),
+        smooth=WITHOUT_THE_FUSED_KERNEL,
+        atomics=MEMORY_EFFICIENT,
+        exempt={
+            "dropout statistics": SELF_ATTENTION_ROW,
+            "permutation": SELF_ATTENTION_ROW,
+            "softmax": SELF_ATTENTION_ROW,
+            "fused equals plain": SELF_ATTENTION_ROW,
+            "refusals": SELF_ATTENTION_ROW,
             "channels last": NO_CHANNELS,
             "locality": ALL_SEE_ALL,
             "geometry": NO_WARP,
@@ -431,7 +481,36 @@ CASES = (
                     "Block: input (5, 6) must be (B, N, 6)"),
             Refusal(lambda: Block(6, 3, mlp_dim=7)(torch.zeros(2, 5, 7)), ValueError,
                     "Block: input (2, 5, 7) must be (B, N, 6)"),
+            Refusal(lambda: Block(6, 3, mlp_dim=7)(torch.zeros(2, 5, 6), torch.zeros(5, 6)), ValueError,
+                    "Block: context (5, 6) must be (2, M, 6)"),
+            Refusal(lambda: Block(6, 3, mlp_dim=7)(torch.zeros(2, 5, 6), torch.zeros(2, 4, 7)), ValueError,
+                    "Block: context (2, 4, 7) must be (2, M, 6)"),
+            Refusal(lambda: Block(6, 3, mlp_dim=7)(torch.zeros(2, 5, 6), torch.zeros(3, 4, 6)), ValueError,
+                    "Block: context (3, 4, 6) must be (2, M, 6)"),
         ),
+    ),
+    Case(
+        name="Block to a context",
+        build=lambda **options: BlockWithContext(6, 3, mlp_dim=7, **options),
+        input_shape=(5, 6),
+        output_shape=(2, 6),
+        reference=lambda module, x: reference.block(module, x[:, :2], x[:, 2:]),
+        keys=layers(*BLOCK),
+        rates=("dropout", "attn_dropout", "stochastic_depth"),
+        smallest=(3, 6),
+        smooth=WITHOUT_THE_FUSED_KERNEL,
+        atomics=MEMORY_EFFICIENT,
+        exempt={
+            "dropout statistics": SELF_ATTENTION_ROW,
+            "permutation": SELF_ATTENTION_ROW,
+            "softmax": SELF_ATTENTION_ROW,
+            "fused equals plain": SELF_ATTENTION_ROW,
+            "refusals": SELF_ATTENTION_ROW,
+            "channels last": NO_CHANNELS,
+            "locality": ALL_SEE_ALL,
+            "geometry": NO_WARP,
+        },
+        refusals=(),
     ),
     Case(
         name="Encoder",
@@ -473,8 +552,14 @@ CASES = (
                     "Encoder: input (3, 4) must be (B, N, 4)"),
             Refusal(lambda: Encoder(4, 2, num_heads=2, mlp_dim=5)(torch.zeros(2, 3, 5)), ValueError,
                     "Encoder: input (2, 3, 5) must be (B, N, 4)"),
-            Refusal(lambda: Encoder(4, 2, num_heads=2, mlp_dim=5)(torch.zeros(2, 3, 4), return_weights=True, first=1),
-                    ValueError, "Encoder: first (1) must be None with return_weights: those are of every token"),
+            Refusal(lambda: Encoder(4, 2, num_heads=2, mlp_dim=5)(torch.zeros(2, 3, 4), first=0), ValueError,
+                    "Encoder: first (0) must be at least 1 and at most N (3)"),
+            Refusal(lambda: Encoder(4, 2, num_heads=2, mlp_dim=5)(torch.zeros(2, 3, 4), first=4), ValueError,
+                    "Encoder: first (4) must be at least 1 and at most N (3)"),
+            Refusal(lambda: encode_first(torch.ones(3, 3)), ValueError,
+                    "Encoder: mask (3, 3) must be (B, num_heads, 3, 3) or 1 in any place"),
+            Refusal(lambda: encode_first(torch.ones(2, 2, 2, 3)), ValueError,
+                    "Encoder: mask (2, 2, 2, 3) must be (B, num_heads, 3, 3) or 1 in any place"),
         ),
     ),
 )  # fmt: skip

@@ -30,7 +30,7 @@ class SelfAttention(nn.MultiheadAttention):
         super().__init__(dim, num_heads, dropout, batch_first=True, **factory)
 
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, return_weights: bool = False
+        self, x: Tensor, *, mask: Tensor | None = None, return_weights: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
         mask = None if mask is None else mask.expand(len(x), self.num_heads, -1, -1).flatten(0, 1)
         output = super().forward(x, x, x, attn_mask=mask, need_weights=return_weights, average_attn_weights=False)
@@ -92,13 +92,13 @@ def test_a_mask_of_theirs_means_the_opposite() -> None:
     """True hides there. A mask that is carried over as it is raises nothing and gives other numbers."""
     theirs = TORCH.module(dtype=torch.float64)
     ours, x, attend = as_ours(theirs), random_tokens(0, 2, 5, 6), random_mask(0, 2, 3, 5)
-    torch.testing.assert_close(theirs(x, ~attend), ours(x, attend))
-    assert (theirs(x, attend) - ours(x, attend)).abs().max() > 0.1
+    torch.testing.assert_close(theirs(x, mask=~attend), ours(x, mask=attend))
+    assert (theirs(x, mask=attend) - ours(x, mask=attend)).abs().max() > 0.1
 
 
 def test_a_row_of_theirs_that_attends_to_nothing_is_nan() -> None:
     theirs = TORCH.module(dtype=torch.float64)
     ours, x, attend = as_ours(theirs), random_tokens(0, 2, 5, 6), random_mask(0, 2, 3, 5)
     attend[0, :, 1] = False
-    assert theirs(x, ~attend, return_weights=True)[0][0, 1].isnan().all()
-    assert torch.equal(ours(x, attend)[0, 1], ours.proj.bias)
+    assert theirs(x, mask=~attend, return_weights=True)[0][0, 1].isnan().all()
+    assert torch.equal(ours(x, mask=attend)[0, 1], ours.proj.bias)

@@ -6,21 +6,25 @@ import torch
 from torch import Tensor, nn
 
 
-def attention(module: nn.Module, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Output and weights. ``mask`` (B, heads, N, N) is boolean: a hidden key is left out of the sum altogether."""
+def attention(
+    module: nn.Module, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Output and weights. ``mask`` (B, heads, N, M) is boolean: a hidden key is left out of the sum altogether."""
     state = {name: value.double() for name, value in module.state_dict().items()}
     x, heads = x.double(), module.num_heads
-    batch, count, width = x.shape
+    context = x if context is None else context.double()
+    (batch, count, width), keys = x.shape, context.shape[1]
     side = width // heads
-    q, k, v = (x @ state["qkv.weight"][i * width : (i + 1) * width].T for i in range(3))
+    sources = (x, context, context)
+    q, k, v = (source @ state["qkv.weight"][i * width : (i + 1) * width].T for i, source in enumerate(sources))
     if "qkv.bias" in state:
         q, k, v = (t + state["qkv.bias"][i * width : (i + 1) * width] for i, t in enumerate((q, k, v)))
-    weights, out = x.new_zeros(batch, heads, count, count), torch.zeros_like(x)
+    weights, out = x.new_zeros(batch, heads, count, keys), torch.zeros_like(x)
     for b in range(batch):
         for h in range(heads):
             own = slice(h * side, (h + 1) * side)
             for i in range(count):
-                seen = [j for j in range(count) if mask is None or mask[b, h, i, j]]
+                seen = [j for j in range(keys) if mask is None or mask[b, h, i, j]]
                 scores = [math.exp(q[b, i, own].dot(k[b, j, own]) / math.sqrt(side)) for j in seen]
                 for j, score in zip(seen, scores, strict=True):
                     weights[b, h, i, j] = score / sum(scores)

@@ -14,8 +14,9 @@ def layer_norm(module: nn.Module, x: Tensor) -> Tensor:
     return centred / (variance + 1e-6).sqrt() * weight + bias
 
 
-def block(module: nn.Module, x: Tensor) -> Tensor:
+def block(module: nn.Module, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
     """Pre-norm attention and MLP."""
     x = x.double()
-    x = x + attention(module.attn, layer_norm(module.norm1, x))[0]
+    context = None if context is None else layer_norm(module.norm1, context.double())
+    x = x + attention(module.attn, layer_norm(module.norm1, x), context, mask)[0]
     return x + mlp(module.mlp, layer_norm(module.norm2, x))

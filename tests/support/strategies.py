@@ -44,7 +44,8 @@ def random_tokens(seed: int, batch: int, count: int, dim: int, dtype: torch.dtyp
     return random_images(seed, batch, count, dim, dtype=dtype)
 
 
-def random_mask(seed: int, batch: int, heads: int, count: int) -> Tensor:
-    """A boolean mask in which some pairs are hidden, and no row is empty: every token sees itself."""
-    open_pairs = torch.rand((batch, heads, count, count), generator=generator(seed)) > 0.4
-    return open_pairs | torch.eye(count, dtype=torch.bool)
+def random_mask(seed: int, batch: int, heads: int, count: int, keys: int | None = None) -> Tensor:
+    """A boolean mask in which some pairs are hidden, and no row is empty: query i sees key i, modulo their number."""
+    keys = count if keys is None else keys
+    open_pairs = torch.rand((batch, heads, count, keys), generator=generator(seed)) > 0.4
+    return open_pairs | (torch.arange(count)[:, None] % keys == torch.arange(keys))

@@ -66,8 +66,7 @@ def test_vit_b16_sees_four_patches_at_32_pixels() -> None:
 
 def test_lite_is_vit_lite_7_4() -> None:
     """3.717 M parameters in the README of SHI-Labs/Compact-Transformers, whose q, k and v have no bias."""
-    biases = 7 * 3 * 256
-    assert round((count("lite", 10) - biases) / 1e6, 3) == 3.717
+    assert round(count("lite", 10, qkv_bias=False) / 1e6, 3) == 3.717
 
 
 def test_the_first_prediction_is_uniform_and_the_trunk_waits_for_the_head() -> None:
@@ -106,10 +105,11 @@ def test_the_last_block_computes_the_class_token_alone(seed: int) -> None:
 
 
 def test_options_reach_the_parts() -> None:
-    model = tiny(in_channels=2, dropout=0.1, attn_dropout=0.2, stochastic_depth=0.3, checkpointing=True,
-                 interpolation="bilinear")  # fmt: skip
+    model = tiny(in_channels=2, qkv_bias=False, dropout=0.1, attn_dropout=0.2, stochastic_depth=0.3,
+                 checkpointing=True, interpolation="bilinear")  # fmt: skip
     assert (model.embeddings.proj.in_channels, model.embeddings.dropout.p) == (2, 0.1)
     assert (model.embeddings.interpolation, model.encoder.checkpointing) == ("bilinear", True)
+    assert [block.attn.qkv.bias for block in model.encoder.blocks] == [None, None]
     last = model.encoder.blocks[-1]
     assert (last.mlp.dropout.p, last.attn.attn_dropout, last.stochastic_depth) == (0.1, 0.2, 0.3)
     assert VisionTransformer.from_preset("lite", dropout=0.5, device="meta").embeddings.dropout.p == 0.5
