@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,15 +32,16 @@ class Survivor:
 
 
 ZERO_TIMES = "a key that is not finite has no weight, and zero times any number is zero"
-SAME_LENGTH = "both have four places, which was asked before"
+SAME_LENGTH = "they have the same length anyway"
 NAMES = "axes may have any names"
 IN_PLACE = "memory alone: nobody reads what it had before"
 FLOORED = "up to three more rows of zeros at the end are what both poolings leave out"
 
 EQUIVALENT = (
-    Survivor("components/attention.py", ("strict=True", "strict=None"), SAME_LENGTH),
-    Survivor("components/attention.py", ("strict=True", "strict=False"), SAME_LENGTH),
-    Survivor("components/attention.py", ("strict=True", ""), SAME_LENGTH),
+    *(
+        Survivor("components/attention.py", (f"{before}, strict=True", f"{before}, {instead}"), SAME_LENGTH)
+        for before in ("full", "biases") for instead in ("strict=None", "strict=False", "")
+    ),
     Survivor("components/attention.py", ("masked_fill(empty, 0).", "masked_fill(empty, 1)."),
              "softmax knows differences only, and the rows are set to zero after it"),
     Survivor("components/attention.py", ("k.masked_fill(broken, 0)", "k.masked_fill(broken, 1)"), ZERO_TIMES),
@@ -71,22 +72,24 @@ def taken_out_and_put_in(diff: list[str]) -> tuple[str, str]:
     return old, new
 
 
-def known(diff: list[str]) -> Survivor | None:
-    """What the list above says of a mutant, given what ``mutmut show`` prints of it."""
+def known(diff: list[str], listed: Sequence[Survivor]) -> Survivor | None:
+    """What the list says of a mutant, given what ``mutmut show`` prints of it."""
     _, file, _, *diff = diff
     old, new = taken_out_and_put_in(diff)
-    found = (one for one in EQUIVALENT if file == f"--- {one.file}" and old.replace(*one.change) == new)
+    found = (one for one in listed if file == f"--- {one.file}" and old.replace(*one.change) == new)
     return next(found, None)
 
 
-def complaints(outcomes: Mapping[str, str], diffs: Mapping[str, list[str]]) -> list[str]:
+def complaints(
+    outcomes: Mapping[str, str], diffs: Mapping[str, list[str]], listed: Sequence[Survivor] = EQUIVALENT
+) -> list[str]:
     """What is wrong with the outcomes of all mutants, given the differences of those that were not killed."""
-    found = {name: known(diff) for name, diff in diffs.items()}
+    found = {name: known(diff, listed) for name, diff in diffs.items()}
     unexplained = [name for name, survivor in found.items() if survivor is None]
     share = Counter(outcomes.values())["killed"] / len(outcomes)
     return [
         *("\n".join([f"{outcomes[name]}, and nobody says why: {name}", *diffs[name][1:]]) for name in unexplained),
-        *(f"in the list, but killed: {one}" for one in EQUIVALENT if one not in found.values()),
+        *(f"in the list, but killed: {one}" for one in listed if one not in found.values()),
         *([f"{share:.1%} of all mutants killed, {KILLED:.0%} wanted"] if share < KILLED else []),
     ]
 
