@@ -11,17 +11,11 @@ from shutil import copy
 
 import pytest
 
+import components
+from tests.contract.cases import CASES
+from tests.contract.items import snake_case
 from tests.support.sources import ROOT, dotted, imports, modules
 
-SIBLINGS = {  # component -> components it may import
-    "localization_net": set(),
-    "spatial_transformer": set(),
-    "patch_embeddings": set(),
-    "attention": set(),
-    "mlp": set(),
-    "block": {"attention", "mlp"},
-    "encoder": {"block"},
-}
 KNOWS = {  # room of scripts -> rooms that it may import; all know the components, and the entries know everything
     "system": set(),
     "data": {"system"},
@@ -37,22 +31,26 @@ FLOORS = {"components": set(), "scripts": {"components"}, "benchmarks": {"compon
           "tests": {"components", "scripts", "benchmarks"}}  # fmt: skip
 MOST_FILES = {"scripts": 10}  # directly in that folder
 MOST_FILES_IN_A_ROOM = 14
-CALLS = {  # of what was copied: how it is built and what it is given
-    "localization_net": ("LocalizationNet(3, 6)", (2, 3, 32, 32)),
-    "spatial_transformer": ("SpatialTransformer(nn.Sequential(nn.Flatten(), nn.Linear(192, 6)))", (2, 3, 8, 8)),
-    "patch_embeddings": ("PatchEmbeddings(8, 4, dim=6)", (2, 3, 8, 8)),
-    "attention": ("Attention(6, 2)", (2, 5, 6)),
-    "mlp": ("MLP(6, 7)", (2, 5, 6)),
-    "block": ("Block(6, 2, mlp_dim=7)", (2, 5, 6)),
-    "encoder": ("Encoder(6, 2, num_heads=2, mlp_dim=7)", (2, 5, 6)),
-}  # fmt: skip
+CALLS = {  # of each component, copied: how it is built, the shape that it is given, and the one that comes out
+    "localization_net": ("LocalizationNet(3, 6)", (2, 3, 32, 32), (2, 6)),
+    "spatial_transformer": (
+        "SpatialTransformer(nn.Sequential(nn.Flatten(), nn.Linear(192, 6)))",
+        (2, 3, 8, 8),
+        (2, 3, 8, 8),
+    ),
+    "patch_embeddings": ("PatchEmbeddings(8, 4, dim=6)", (2, 3, 8, 8), (2, 5, 6)),
+    "attention": ("Attention(6, 2)", (2, 5, 6), (2, 5, 6)),
+    "mlp": ("MLP(6, 7)", (2, 5, 6), (2, 5, 6)),
+    "block": ("Block(6, 2, mlp_dim=7)", (2, 5, 6), (2, 5, 6)),
+    "encoder": ("Encoder(6, 2, num_heads=2, mlp_dim=7)", (2, 5, 6), (2, 5, 6)),
+}
 PROGRAM = """
 import importlib, json, sys
 import torch
 
 sys.modules["components"] = None  # the kit itself cannot be imported here
 shapes = {}
-for name, (build, shape) in json.loads(sys.argv[1]).items():
+for name, (build, shape, _) in json.loads(sys.argv[1]).items():
     module = importlib.import_module(f"theirs_{name}.{name}")
     output = eval(build, {"nn": torch.nn, **vars(module)})(torch.randn(shape))
     shapes[name] = [list(output.shape), module.__file__]
@@ -64,21 +62,18 @@ def packages(names: set[str]) -> set[str]:
     return {name.split(".")[0] for name in names}
 
 
+def parts(path: Path) -> set[Path]:
+    """The components that a component imports."""
+    names = {name.split(".")[1] for name in imports(path) if name.startswith("components.")}
+    return {path.with_name(f"{name}.py") for name in names}
+
+
 @pytest.mark.parametrize("path", modules("components"), ids=lambda path: path.stem)
-def test_a_component_knows_torch_einops_and_its_direct_children(path: Path) -> None:
-    names = imports(path)
-    assert packages(names) <= {
-        "torch",
-        "einops",
-        "components",
-        "contextlib",
-        "collections",
-        "functools",
-        "math",
-        "typing",
-    }
-    children = {name.split(".")[1] for name in names if name.startswith("components.")}
-    assert children == SIBLINGS[path.stem]
+def test_a_component_knows_torch_einops_the_standard_library_and_its_parts(path: Path) -> None:
+    assert packages(imports(path)) <= {"torch", "einops", "components", *sys.stdlib_module_names}
+    module = next(case for case in CASES if snake_case(case.name) == path.stem).module()
+    inside = {type(each).__module__ for each in module.modules() if each is not module}
+    assert {dotted(part) for part in parts(path)} <= inside
 
 
 @pytest.mark.parametrize("path", modules("components"), ids=lambda path: path.stem)
@@ -142,35 +137,25 @@ def test_no_folder_is_crowded(floor: str) -> None:
 
 
 def test_every_component_is_exported_under_its_class_name() -> None:
-    import components
-
     assert {type(getattr(components, name)) for name in components.__all__} == {type}
-    assert {getattr(components, name).__module__.split(".")[-1] for name in components.__all__} == set(SIBLINGS)
+    files = {getattr(components, name).__module__ for name in components.__all__}
+    assert files == {dotted(path) for path in modules("components")}
 
 
-def with_children(name: str) -> set[str]:
-    return {name}.union(*(with_children(child) for child in SIBLINGS[name]))
+def with_parts(path: Path) -> set[Path]:
+    return {path}.union(*(with_parts(part) for part in parts(path)))
 
 
 def test_a_component_runs_in_a_package_of_another_name_that_cannot_see_the_kit(tmp_path: Path) -> None:
-    assert CALLS.keys() == SIBLINGS.keys()
-    for name in CALLS:
-        package = tmp_path / f"theirs_{name}"
+    assert {path.stem for path in modules("components")} == CALLS.keys()
+    for path in modules("components"):
+        package = tmp_path / f"theirs_{path.stem}"
         package.mkdir()
-        for each in with_children(name):
-            copy(ROOT / "components" / f"{each}.py", package)
+        for each in with_parts(path):
+            copy(each, package)
     command = [sys.executable, "-c", PROGRAM, json.dumps(CALLS)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert all(file.startswith(str(tmp_path)) for _, file in found.values())
-    assert {name: shape for name, (shape, _) in found.items()} == {
-        "localization_net": [2, 6], "spatial_transformer": [2, 3, 8, 8], "patch_embeddings": [2, 5, 6],
-        "attention": [2, 5, 6], "mlp": [2, 5, 6], "block": [2, 5, 6], "encoder": [2, 5, 6],
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("name", [name for name, children in SIBLINGS.items() if not children])
-def test_a_component_without_children_is_a_file_of_its_own(name: str) -> None:
-    source = (ROOT / "components" / f"{name}.py").read_text("utf-8")
-    assert "from ." not in source
+    assert {name: tuple(shape) for name, (shape, _) in found.items()} == {name: call[2] for name, call in CALLS.items()}
