@@ -59,7 +59,7 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
         trainer = Trainer(
             plan=plan,
             model=subject.network,
-            predict=subject.predict or (lambda images: (subject.network(images), None)),
+            predict=subject.predict,
             describe=subject.describe,
             optimizers=subject.optimizers,
             train=images,

@@ -147,7 +147,7 @@ def with_parts(path: Path) -> set[Path]:
 
 
 def test_a_component_runs_in_a_package_of_another_name_that_cannot_see_the_kit(tmp_path: Path) -> None:
-    assert {path.stem for path in modules("components")} == CALLS.keys()
+    assert {path.stem for path in modules("components")} == CALLS.keys(), "CALLS above has a line for each"
     for path in modules("components"):
         package = tmp_path / f"theirs_{path.stem}"
         package.mkdir()

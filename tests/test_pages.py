@@ -60,7 +60,8 @@ def examples(page: Path) -> list[str]:
 
 
 @each_page
-def test_every_python_example_runs(page: Path) -> None:
+def test_every_python_example_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     for block in examples(page):
         if ">>>" not in block:
             exec(compile(block, str(page), "exec"), {})

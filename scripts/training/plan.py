@@ -19,7 +19,7 @@ class Recipe:
     """How to train, beside the data and the seed.
 
     Args:
-        optimizer: Which one steps the weights, of those that are written for the network.
+        optimizer: Which one steps the weights, of those in the network's subject.
         schedule: Learning-rate factor at a share of the run from 0 to 1.
         clip: Largest norm of all gradients together; a longer gradient is shortened to it.
         augment: The mirror is left out where it changes the class.
@@ -39,7 +39,7 @@ class Recipe:
         "of the forward pass; auto is bfloat16 where the device is fast at it, else float32",
         choices=("auto", "float32", "bfloat16", "float16"), default="auto",
     )  # fmt: skip
-    optimizer: str
+    optimizer: str = ""
     schedule: Schedule
     clip: float | None = None
     augment: Augment

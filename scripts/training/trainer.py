@@ -2,8 +2,8 @@
 
 import signal
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NoReturn
 
@@ -36,7 +36,7 @@ class Trainer:
     Args:
         plan: How to train.
         model: On the device.
-        predict: Forward pass for evaluation: images -> logits and, where the model has it, something to describe.
+        predict: Forward pass for evaluation: images -> logits and something to describe; None for logits alone.
         describe: From all that ``predict`` reported to columns of metrics.csv and what the log says of them.
         optimizers: Stepped together; their learning rates are the peaks of the schedule.
         train: The images trained on, on the device.
@@ -50,16 +50,16 @@ class Trainer:
 
     plan: Plan
     model: nn.Module
-    predict: Predict
+    predict: Predict | None = None
     describe: Callable[[Tensor], tuple[dict[str, float], str]] | None = None
     optimizers: Sequence[torch.optim.Optimizer]
     train: Split
     held_out: Split
-    held_out_name: str
+    held_out_name: str = "test"
     save_minutes: float = 10.0
     processes: Processes = ALONE
     folder: RunFolder
-    about: dict[str, Any]
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def fit(self, checkpoint: dict[str, Any] | None = None) -> list[dict[str, float]]:
         """Train to the end, from the beginning or from a checkpoint, and return the rows of metrics.csv.
@@ -196,7 +196,7 @@ class Trainer:
         with torch.inference_mode(), autocast(self.device, self.plan.precision):
             mine = split[self.processes.share(len(split))]
             for images, _ in evaluation_batches(mine, self.prepare, self.plan.at_once):
-                logits, extra = self.predict(images)
+                logits, extra = self.predict(images) if self.predict else (self.model(images), None)
                 parts.append((logits.float(), extra))
         logits = self.processes.joined(torch.cat([logits for logits, _ in parts]), len(split))
         extras = [extra for _, extra in parts if extra is not None]

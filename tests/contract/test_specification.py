@@ -14,7 +14,7 @@ LAWS = ROOT / "tests" / "components"
 
 
 def test_every_component_has_a_row() -> None:
-    assert set(table.ROWS) == set(components.__all__)
+    assert set(table.ROWS) == set(components.__all__), "tests/contract/cases.py has a row for each"
 
 
 def test_no_cell_of_the_table_is_empty() -> None:

@@ -31,6 +31,7 @@ def constructor(name: str) -> str:
 
 @each_component
 def test_every_component_has_a_section_with_its_constructor(name: str) -> None:
+    assert name in SECTIONS, "components/README.md has a section for each, which begins with the constructor"
     written = re.search(r"^\n((?: {4}.*\n)+)", SECTIONS[name])
     assert written is not None
     assert " ".join(written[1].split()) == constructor(name)
