@@ -9,9 +9,9 @@ from scripts.system.command_line import parse, run
 
 def main(options: PeerOptions) -> None:
     """Measure group by group, and write everything after each."""
-    from benchmarks import measure_peers  # it imports torch, and the flags were to be read before
+    from benchmarks.peers import comparison  # imports torch, so only once the flags are read
 
-    measure_peers.main(options)
+    comparison.main(options)
 
 
 if __name__ == "__main__":

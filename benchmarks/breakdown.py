@@ -9,9 +9,9 @@ from scripts.system.command_line import parse, run
 
 def main(options: BreakdownOptions) -> None:
     """Measure, print and write."""
-    from benchmarks import measure_breakdown  # it imports torch, and the flags were to be read before
+    from benchmarks.profiling import breakdown  # imports torch, so only once the flags are read
 
-    measure_breakdown.main(options)
+    breakdown.main(options)
 
 
 if __name__ == "__main__":

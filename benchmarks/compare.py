@@ -12,9 +12,9 @@ from scripts.system.command_line import parse, run
 
 def main(options: CompareOptions) -> None:
     """Exit with 1 if this tree is slower, else with 0."""
-    from benchmarks import measure_trees  # it imports torch, and the flags were to be read before
+    from benchmarks.trees import comparison  # imports torch, so only once the flags are read
 
-    sys.exit(measure_trees.main(options))
+    sys.exit(comparison.main(options))
 
 
 if __name__ == "__main__":

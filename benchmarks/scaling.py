@@ -9,9 +9,9 @@ from scripts.system.command_line import parse, run
 
 def main(options: ScalingOptions) -> None:
     """Measure curve by curve, and write everything."""
-    from benchmarks import measure_scaling  # it imports torch, and the flags were to be read before
+    from benchmarks.profiling import scaling  # imports torch, so only once the flags are read
 
-    measure_scaling.main(options)
+    scaling.main(options)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from graphlib import CycleError, TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 from shutil import copy
 
@@ -96,6 +97,21 @@ def test_scripts_name_what_they_import_in_full(path: Path) -> None:
 def test_imports_run_down_only(floor: str) -> None:
     for path in modules(floor):
         assert packages(imports(path)) & FLOORS.keys() <= FLOORS[floor] | {floor}, path
+
+
+def is_there(name: str) -> bool:
+    """Whether a dotted name of the kit is a folder, a file, something in a file, or something that a folder exports."""
+    place = ROOT / name.replace(".", "/")
+    if place.is_dir() or place.with_suffix(".py").is_file() or place.parent.with_suffix(".py").is_file():
+        return True
+    return hasattr(import_module(dotted(place.parent)), place.name)
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_what_is_imported_from_the_kit_is_there(floor: str) -> None:
+    """Inside a function, a file that was moved would be missed only when somebody calls it."""
+    for path in modules(floor):
+        assert [name for name in imports(path) if packages({name}) <= {*FLOORS} and not is_there(name)] == [], path
 
 
 def room(path: Path) -> str:

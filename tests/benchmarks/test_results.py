@@ -13,8 +13,8 @@ import pytest
 from benchmarks import conftest
 from benchmarks.grid.cells import Cell
 from benchmarks.grid.plan import Plan
-from benchmarks.studies.trees import read_machine
 from benchmarks.test_epoch import within
+from benchmarks.trees.comparison import read_machine
 from scripts.system.machine import this_machine
 from tests.support.machines import CPU, EVERY, EVERY_CPU
 from tests.support.sources import ROOT

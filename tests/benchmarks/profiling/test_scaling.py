@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from benchmarks.measure.modes import MODES
 from benchmarks.measure.timing import Call
-from benchmarks.studies import scaling as scaling
-from benchmarks.studies.scaling import TITLES, curves, draw, fit, measure
+from benchmarks.profiling import scaling
+from benchmarks.profiling.scaling import TITLES, curves, draw, fit, measure
 from tests.support.machines import CPU, EVERY, H100, PLAIN_CPU
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)

@@ -22,10 +22,7 @@ from benchmarks.measure.timing import Call, check
 from benchmarks.peers import rows as peers
 from benchmarks.peers.as_they_come import as_they_come, prepare
 from benchmarks.peers.as_they_come import judge as as_they_come_judge
-from benchmarks.peers.contenders import Group, Mode, Who, all_modes, contenders, over_best, own_mode
-from benchmarks.peers.rows import KIT
-from benchmarks.peers.table import draw, markdown, means, memory, outcome
-from benchmarks.studies.peers import (
+from benchmarks.peers.comparison import (
     KINDS,
     PROCESSES,
     Measured,
@@ -37,6 +34,9 @@ from benchmarks.studies.peers import (
     measure,
     measure_alone,
 )
+from benchmarks.peers.contenders import Group, Mode, Who, all_modes, contenders, over_best, own_mode
+from benchmarks.peers.rows import KIT
+from benchmarks.peers.table import draw, markdown, means, memory, outcome
 from scripts.system.errors import InputError
 from scripts.system.machine import Machine
 from tests.support.machines import CPU, EVERY, FAST_CPU, H100, MACHINES, PLAIN_CPU, T4
@@ -135,7 +135,7 @@ def test_images_and_kernels_of_everyone_lie_in_memory_as_in_the_kits_run() -> No
 
 
 def test_rounds_of_several_processes_are_taken_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.studies.peers.alone", lambda *, keeping: ThreadPoolExecutor(1))
+    monkeypatch.setattr("benchmarks.peers.comparison.alone", lambda *, keeping: ThreadPoolExecutor(1))
     group = Group(ROWS["MLP, 5 tokens"], "inference", [EAGER])
     measured = measure_alone(group, CPU, 0.0, 2)
     assert measured.seconds.keys() == measure(group, CPU, 0.0, 2).seconds.keys()
@@ -325,7 +325,7 @@ def test_outputs_are_judged_after_timing_too(monkeypatch: pytest.MonkeyPatch) ->
         return modules | {"timm": Breaking(modules["timm"])}
 
     group = Group(row._replace(build=build), "inference", [EAGER])
-    monkeypatch.setattr("benchmarks.studies.peers.interleaved", lambda *_: broken.append(0))
+    monkeypatch.setattr("benchmarks.peers.comparison.interleaved", lambda *_: broken.append(0))
     with pytest.raises(AssertionError, match="not close"):
         measure(group, CPU, 0.0, 2)
     broken.clear()
@@ -422,7 +422,7 @@ def test_an_error_in_one_group_is_recorded_and_ends_no_other(
         return right(group, *arguments)
 
     out = tmp_path / "peers.json"
-    monkeypatch.setattr("benchmarks.studies.peers.measure", once_wrong)
+    monkeypatch.setattr("benchmarks.peers.comparison.measure", once_wrong)
     with pytest.raises(SystemExit, match="1"):
         main(PeerOptions(only="mlp 5 float32", smoke=True, device="cpu", out=str(out)))
     assert written == [[], []], "the file is there before anything is measured"

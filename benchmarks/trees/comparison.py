@@ -106,7 +106,7 @@ class Worker:
         self.tree = tree
 
     def __enter__(self) -> "Worker":
-        command = [sys.executable, "-m", "benchmarks.studies.worker"]
+        command = [sys.executable, "-m", "benchmarks.trees.worker"]
         self.process = subprocess.Popen(
             command, cwd=self.tree, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )

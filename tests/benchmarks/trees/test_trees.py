@@ -13,7 +13,7 @@ import torch
 from benchmarks.grid.cells import Cell
 from benchmarks.measure.modes import MODES
 from benchmarks.measure.timing import Interval
-from benchmarks.studies import trees as compare
+from benchmarks.trees import comparison as compare
 from scripts.system.errors import InputError
 from scripts.system.machine import this_machine
 from tests.support.sources import imports
@@ -88,8 +88,8 @@ def test_a_slow_down_that_noise_may_hide_is_said(interval: tuple[float, float, f
 
 
 def test_a_cell_that_one_tree_cannot_do_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "benchmarks/studies").mkdir(parents=True)
-    (tmp_path / "benchmarks/studies/worker.py").write_text("raise ImportError('no MLP')")
+    (tmp_path / "benchmarks/trees").mkdir(parents=True)
+    (tmp_path / "benchmarks/trees/worker.py").write_text("raise ImportError('no MLP')")
     with pytest.raises(InputError, match=r"MLP-lite-32px-batch1-forward-float32-eager must run in .*; it does not"):
         compare.compare({"now": tmp_path, "base": tmp_path}, [MLP], seconds=0.1)
     assert "Error" in capfd.readouterr().err, "the reason"
@@ -131,7 +131,7 @@ def test_a_tree_that_returns_what_it_computed_before_is_refused(
 
 def test_a_worker_needs_little_of_the_scripts_of_another_tree() -> None:
     """The benchmarks are this tree's, the scripts those of any commit: who compares knows more than who is timed."""
-    known, todo = set(), ["benchmarks.studies.worker"]
+    known, todo = set(), ["benchmarks.trees.worker"]
     while todo:
         known.add(name := todo.pop())
         if name.startswith("benchmarks."):

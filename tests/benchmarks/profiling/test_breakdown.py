@@ -10,8 +10,8 @@ from torch.autograd import DeviceType
 from torch.profiler import profile
 
 from benchmarks.measure.timing import Call
-from benchmarks.studies import breakdown as breakdown
-from benchmarks.studies.breakdown import GROUPS, REST, group, markdown, shares
+from benchmarks.profiling import breakdown
+from benchmarks.profiling.breakdown import GROUPS, REST, group, markdown, shares
 from scripts.system.errors import InputError
 
 NAMES = {

@@ -1,1 +1,0 @@
-"""What the other commands measure: peers, scaling, breakdown, and two trees in turn."""

@@ -1,0 +1,1 @@
+"""Two trees timed in turn on the same machine."""
