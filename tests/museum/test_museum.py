@@ -1,0 +1,82 @@
+"""Every mistake in the museum is rejected by the law above it, which the component itself passes."""
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
+
+import hypothesis
+import pytest
+
+import components
+from tests.contract import test_contract as contract
+from tests.contract.cases import CASES
+from tests.contract.items import snake_case
+from tests.museum.exhibits import EXHIBITS, Exhibit
+
+ROOMS = {name: import_module(f"tests.museum.{snake_case(name)}") for name in components.__all__}
+HUNG = {f"{one.room}: {one.mistake.__name__} - {one.rejected_by}": one for one in EXHIBITS}
+LAWS = {f"{one.room}: {one.rejected_by}": one for one in EXHIBITS}
+
+
+def hang(exhibit: Exhibit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the mistake in its place: whoever holds the component, a parent or a row of cases.py, then makes it."""
+    owner, _, name = exhibit.right.__qualname__.rpartition(".")
+    home = sys.modules[exhibit.right.__module__]
+    monkeypatch.setattr(getattr(home, owner) if owner else home, name, exhibit.mistake)
+    if not owner:  # the law may have imported the function
+        monkeypatch.setattr(sys.modules[exhibit.law.__module__], name, exhibit.mistake, raising=False)
+
+
+def check(exhibit: Exhibit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the law, on the component's row of cases.py if it is one of the contract."""
+    hang(exhibit, monkeypatch)
+    given = dict(exhibit.given)
+    if "case" in inspect.signature(exhibit.law).parameters:
+        given["case"] = next(case for case in CASES if snake_case(case.name) == exhibit.room)
+    if hypothesis.is_hypothesis_test(exhibit.law):
+        quick = hypothesis.settings.get_profile("mutants")
+        monkeypatch.setattr(exhibit.law, "_hypothesis_internal_use_settings", quick)
+    exhibit.law(**given)
+
+
+@pytest.mark.parametrize("exhibit", HUNG.values(), ids=HUNG)
+def test_a_mistake_is_rejected(exhibit: Exhibit, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(exhibit.error):
+        check(exhibit, monkeypatch)
+
+
+def through(right: Callable[..., object]) -> Callable[..., object]:
+    """Another function that does the same."""
+    return functools.wraps(right)(lambda *args, **options: right(*args, **options))
+
+
+@pytest.mark.parametrize("exhibit", LAWS.values(), ids=LAWS)
+def test_an_exhibit_that_changes_nothing_is_not_rejected(exhibit: Exhibit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So each of them differs from the component, which passes every law."""
+    check(replace(exhibit, mistake=through(exhibit.right)), monkeypatch)
+
+
+@pytest.mark.parametrize("component", [name for name, room in ROOMS.items() if hasattr(room, "without_mistake")])
+def test_what_mistakes_are_a_change_of_has_none(component: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So it is the change that is rejected."""
+    right, law = (
+        getattr(components, component).forward,
+        contract.test_the_value_is_that_of_an_independent_float64_reference,
+    )
+    check(Exhibit(ROOMS[component].without_mistake, right, law, given={}, error=()), monkeypatch)
+
+
+@pytest.mark.parametrize("component", components.__all__)
+def test_every_component_has_a_room_in_which_every_story_is_told_once(component: str) -> None:
+    hung = [one for one in EXHIBITS if one.room == snake_case(component)]
+    stories = {one.mistake.__doc__ for one in hung}
+    assert len(stories) == len(hung) >= 8
+    assert all(stories)
+    assert {one.mistake.__module__ for one in hung} == {ROOMS[component].__name__}
+
+
+def test_no_exhibit_hides_another() -> None:
+    assert len(HUNG) == len(EXHIBITS) >= 95
