@@ -48,7 +48,7 @@ def width_of_all_heads(self, x, return_weights=False):
 
 @exhibit(Attention.forward, laws.test_weights_are_those_of_the_loops_and_leave_the_output_as_it_was, training=False)
 def another_scale_in_the_kernel(self, x, return_weights=False):
-    """The same in the fused kernel alone, so that asking for the weights changes the output."""
+    """The width of all heads scales the fused kernel alone: asking for the weights changes the output."""
     q, k, v = split(self, x)
     if return_weights:
         return join(self, weigh(q, k), v, True)

@@ -73,7 +73,7 @@ def test_what_mistakes_are_a_change_of_has_none(component: str, monkeypatch: pyt
 def test_every_component_has_a_room_in_which_every_story_is_told_once(component: str) -> None:
     hung = [one for one in EXHIBITS if one.room == snake_case(component)]
     stories = {one.mistake.__doc__ for one in hung}
-    assert len(stories) == len(hung) >= 8
+    assert len(stories) == len(hung) >= 4
     assert all(stories)
     assert {one.mistake.__module__ for one in hung} == {ROOMS[component].__name__}
 

@@ -1,7 +1,7 @@
 """Mutation testing: ``make mutants`` changes ``components/`` in a thousand places, one at a time, with mutmut.
 
 The specification has to notice each change. What it does not notice must stand below: a change that makes no difference
-to anybody, and why not. mutmut changes no constant outside of functions; ``museum.py`` does.
+to anybody, and why not. mutmut changes no constant outside of functions; the museum has exhibits for some.
 """
 
 import shutil
