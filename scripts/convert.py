@@ -1,4 +1,4 @@
-"""Rewrite Vision Transformer weights for another code base.
+"""Convert Vision Transformer weights for another code base.
 
 python -m scripts.convert ViT-B_16.npz model.safetensors --family huggingface
 """
@@ -13,24 +13,24 @@ from scripts.weights.names import FAMILIES
 
 @dataclass
 class Options:
-    """Rewrite Vision Transformer weights for another code base."""
+    """Convert Vision Transformer weights for another code base."""
 
-    source: str = argument("a file of any family; which one, its names say")
+    source: str = argument("a file of any family, recognised by its names")
     target: str = argument("the new file: .npz, .safetensors, .pt, .pth or .bin")
-    family: str = option("kit", "whose names and layout the new file has", choices=tuple(FAMILIES))
+    family: str = option("kit", "names and layout of the new file", choices=tuple(FAMILIES))
     num_heads: int | None = option(
-        None, "attention heads, where the source does not say it and no preset is as wide", type=whole(1)
+        None, "attention heads, if neither the source nor a preset of its width determines them", type=whole(1)
     )
     no_head: bool = option(False, "leave out the classifier", type=bool)
 
 
 def main(options: Options) -> None:
-    """Read the source, and write the target.
+    """Read the source and write the target.
 
     Raises:
-        InputError: If something is at the target already, or the source cannot be read or written that way.
+        InputError: If the target exists, or the source cannot be read or converted.
     """
-    # here, since these import torch, and the flags were to be read before
+    # imported here: these load torch, and flags are read before that
     from scripts.models.vit import heads_of_width
     from scripts.weights.families import HEAD, sizes
     from scripts.weights.files import check_suffix
@@ -39,13 +39,13 @@ def main(options: Options) -> None:
     source, target = Path(options.source), Path(options.target)
     check_suffix(target)
     if target.exists():
-        raise InputError(f"target ({target}) must be a new file; something is there already")
+        raise InputError(f"target ({target}) must be a new file; it exists already")
     state, family, num_heads, pre_logits, pooler = read_weights(source)
     if options.no_head:
         state = {name: array for name, array in state.items() if name not in HEAD}
     elif pre_logits:
         layer = ", ".join(pre_logits)
-        raise InputError(f"{source} must have the head right behind the encoder; {layer} lie between: --no-head")
+        raise InputError(f"{source} must have no layer between encoder and head; it has {layer}: use --no-head")
     shape = sizes(state)
     heads, dim = None, shape["dim"]
     if FAMILIES[options.family].flax:
@@ -57,14 +57,14 @@ def main(options: Options) -> None:
     print(f"{target}: {options.family}" + (f", num_heads {heads}" if heads else ""))
 
 
-def _num_heads(options: Options, said: int | None, dim: int, usual: int | None) -> int:
-    """What the source says, or else the command line, or else the preset of that width: Flax has an axis of heads."""
-    asked = options.num_heads
-    if said and asked not in (None, said):
-        raise InputError(f"--num-heads ({asked}) must be {said}, as {options.source} says, or not given")
-    heads = said or asked or usual
+def _num_heads(options: Options, stored: int | None, dim: int, usual: int | None) -> int:
+    """The heads of the source, else of the command line, else of the preset of that width: Flax has an axis of them."""
+    flag = options.num_heads
+    if stored and flag not in (None, stored):
+        raise InputError(f"--num-heads ({flag}) must be {stored}, as in {options.source}, or be left out")
+    heads = stored or flag or usual
     if not heads:
-        raise InputError(f"--num-heads must be given: {options.source} does not say it, and no preset is {dim} wide")
+        raise InputError(f"--num-heads must be given: {options.source} does not store it, no preset has width {dim}")
     if dim % heads:
         raise InputError(f"--num-heads ({heads}) must divide {dim}, the width of {options.source}")
     return heads

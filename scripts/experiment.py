@@ -1,4 +1,4 @@
-"""One run from flags to report, whatever the network: data -> plan -> network -> loop -> run folder -> report."""
+"""One run from flags to report, for any network: data -> plan -> network -> run folder -> loop -> report."""
 
 import dataclasses
 import json
@@ -14,15 +14,14 @@ from scripts.data.batches import channel_statistics, resized
 from scripts.data.datasets import Dataset, Split, load
 from scripts.recipes.options import RunOptions
 from scripts.run.findings import classification_findings, evenly_spaced
-from scripts.run.folder import RunFolder, WatchedFolder, environment, read_config
+from scripts.run.folder import ReadOnlyFolder, RunFolder, environment, read_config
 from scripts.subjects.subject import Subject
-from scripts.system.command_line import as_flags, asked, parse
-from scripts.system.devices import choose_device, keep_freed_memory, passed_over
+from scripts.system.command_line import as_flags, flag_values, parse
+from scripts.system.devices import choose_device, keep_freed_memory, unused_gpu
 from scripts.system.errors import Diverged, InputError, Stopped
 from scripts.system.files import read_torch
 from scripts.system.machine import Machine, this_machine
 from scripts.system.processes import Processes
-from scripts.training.evaluation import Evaluation
 from scripts.training.plan import Plan, Recipe
 from scripts.training.trainer import Trainer
 
@@ -31,20 +30,20 @@ Build = Callable[[AnyOptions, Plan, torch.device], Subject]
 
 
 def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOptions]) -> None:
-    """Train what ``build`` makes of the plan, and leave a run folder with a report.
+    """Train the network that ``build`` returns for the plan, and leave a run folder with a report.
 
     Raises:
-        InputError: If something that was asked for cannot be had.
+        InputError: If flags, data, machine and run folder do not allow the run.
     """
     if options.resume:
-        options = asked_before(options, Path(options.resume))
+        options = original_options(options, Path(options.resume))
     elif options.out:
         RunFolder.refuse_taken(Path(options.out))  # before anything is downloaded
     keep_freed_memory()
     processes = Processes.started()
     device = choose_device(options.device, processes)
     with processes.connected(device):
-        with processes.first_alone():  # it downloads and decodes, and the others find what it left
+        with processes.first_alone():  # it downloads and decodes; the others find the files
             dataset = load(options.data)
         dataset = dataset.limited(options.limit_train, options.limit_test).to(device)
         images, held_out = dataset.train, dataset.test
@@ -55,7 +54,18 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
         subject = build(options, plan, device)
         record = plan.record() | subject.settings
         folder = open_folder(options, dataset.name, processes)
-        checkpoint = begin_or_go_on(folder, options, record, dataset, subject, device, processes)
+        if options.resume:
+            refuse_change(folder.path, record)
+        else:
+            origin = {"processes": processes.count, "data": dataset.description, "notice": dataset.notice}
+            folder.json("environment.json", environment(device) | origin)
+            folder.json("config.json", {"asked": flag_values(options), "resolved": record})  # last: now it can resume
+        checkpoint = folder.last_checkpoint() if options.resume else None
+        if checkpoint is None:
+            counts = f"{dataset.description}: {plan.train_images} training images, {plan.test_images} test images"
+            folder.rewind(0, [])
+            folder.announce(dataset.notice)
+            folder.log("\n".join([counts, *unused_gpu(options.device, device), *subject.remarks]))
         trainer = Trainer(
             plan=plan,
             model=subject.network,
@@ -75,40 +85,31 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
         except (Stopped, Diverged):
             if processes.first:
                 raise
-            return  # it is said once
+            return  # the first process reports it
         last = shown = trainer.evaluate(dataset.test)
         best = max(row.get("test_accuracy", 0.0) for row in rows)
-        if options.validation:  # then no row knows the test set, and the best checkpoint meets it here
+        if options.validation:  # no row has a test accuracy: the best checkpoint is tested here
             subject.network.load_state_dict(read_torch(folder.path / "best.pt")["model"])
             shown = trainer.evaluate(dataset.test)
             best = shown.accuracy
     if processes.first:
-        finish(trainer, subject, dataset, rows, last.accuracy, best, shown)
+        chosen = dataset.test.images[evenly_spaced(len(dataset.test)).to(device)]
+        found = classification_findings(dataset.test.images, shown.logits, shown.labels, dataset.classes)
+        found |= subject.findings(resized(chosen, plan.image_size), plan.normalise)
+        finish(folder, found, {"dataset": dataset.name, **summary(trainer, rows, last.accuracy, best)}, dataset.notice)
 
 
-def finish(
-    trainer: Trainer,
-    subject: Subject,
-    dataset: Dataset,
-    rows: Sequence[dict[str, float]],
-    last: float,
-    best: float,
-    shown: Evaluation,
-) -> None:
-    """Write what the report needs, draw it, and print the last line.
+def summary(trainer: Trainer, rows: Sequence[dict[str, float]], last: float, best: float) -> dict[str, Any]:
+    """The headline numbers of a run.
 
     Args:
-        trainer: Of the run that is over.
-        subject: What it trained.
-        dataset: Its images.
-        rows: Of metrics.csv.
-        last: Test accuracy after the last epoch.
-        best: Test accuracy of the best checkpoint.
-        shown: What the report shows of the test set.
+        trainer: After training.
+        rows: The rows of metrics.csv.
+        last: Test accuracy after the last epoch, in percent.
+        best: Test accuracy of the best checkpoint, in percent.
     """
-    plan, folder = trainer.plan, trainer.folder
-    summary = {
-        "dataset": dataset.name,
+    plan = trainer.plan
+    return {
         "recipe": plan.recipe,
         "epochs": plan.epochs,
         "steps": plan.steps,
@@ -116,29 +117,30 @@ def finish(
         "train_accuracy": round(rows[-1]["train_accuracy"], 2),
         "test_accuracy": round(last, 2),
         "best_test_accuracy": round(best, 2),
-        "parameters": sum(parameter.numel() for parameter in subject.network.parameters()),
+        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
         "seconds": round(sum(row[name] for row in rows for name in row if name.endswith("_seconds")), 1),
         "images_per_second": round(statistics.median(row["images_per_second"] for row in rows)),
         "peak_memory_mib": round(max(row["peak_memory_mib"] for row in rows)),
-        "run_folder": str(folder.path),
+        "run_folder": str(trainer.folder.path),
     }
-    images = dataset.test.images
-    found = classification_findings(images, shown.logits, shown.labels, dataset.classes)
-    chosen = resized(images[evenly_spaced(len(images)).to(images.device)], plan.image_size)
-    folder.checkpoint("findings.pt", found | subject.findings(chosen, plan.normalise))
-    folder.json("summary.json", summary)  # last: with it a run is finished, and its report can be drawn
-    folder.announce(dataset.notice)
-    from scripts.run.page import write_report  # figures take a second, which the first step need not wait for
+
+
+def finish(folder: RunFolder, found: dict[str, Any], numbers: dict[str, Any], notice: str) -> None:
+    """Write findings.pt and summary.json, draw the report, and print the summary as the last line."""
+    folder.checkpoint("findings.pt", found)
+    folder.json("summary.json", numbers)  # last: it marks the run as finished
+    folder.announce(notice)
+    from scripts.run.page import write_report  # imports matplotlib, which takes a second
 
     print(f"Report: {write_report(folder.path)}")
-    print(json.dumps(summary))
+    print(json.dumps(numbers))
 
 
 def planned(recipe: Recipe, options: RunOptions, dataset: Dataset, images: Split, machine: Machine) -> Plan:
-    """The recipe with everything that flags, data and machine decide.
+    """Complete the recipe with everything that flags, data and machine decide.
 
     Raises:
-        InputError: If two flags contradict each other, or the machine cannot do what is asked.
+        InputError: If two flags contradict each other, or the machine does not support one.
     """
     changes = options.changes
     if {"steps", "epochs"} <= changes.keys():
@@ -164,78 +166,47 @@ def planned(recipe: Recipe, options: RunOptions, dataset: Dataset, images: Split
     return Plan(**(vars(recipe) | decided), recipe=options.recipe, seed=options.seed)
 
 
-def asked_before(options: AnyOptions, folder: Path) -> AnyOptions:
-    """The flags of the run in that folder.
+def original_options(options: AnyOptions, folder: Path) -> AnyOptions:
+    """Read from config.json the flags that the run was started with.
 
     Raises:
-        InputError: If there is no such run, or flags were given beside --resume.
+        InputError: If the folder holds no run of this script, or flags were given beside --resume.
     """
     if options != type(options)(resume=options.resume):
-        raise InputError(f"--resume ({folder}) takes no other flag; the run goes on with its own")
+        raise InputError(f"--resume ({folder}) takes no other flag; a run resumes with its own flags")
     if not (folder / "config.json").is_file():
-        raise InputError(f"--resume ({folder}) must be a run folder with its config.json; there is none")
-    flags = read_config(folder)["asked"]
+        raise InputError(f"--resume ({folder}) must be a run folder; it has no config.json")
+    flags = as_flags(read_config(folder)["asked"])
     try:
-        before = parse(type(options), "", as_flags(flags))
+        original = parse(type(options), "", flags)
     except InputError as error:
         raise InputError(f"--resume ({folder}) must hold flags of this script in config.json; {error}") from error
-    return dataclasses.replace(before, resume=options.resume, out=options.resume)
+    return dataclasses.replace(original, resume=options.resume, out=options.resume)
 
 
 def open_folder(options: RunOptions, dataset: str, processes: Processes) -> RunFolder:
-    """The run folder: the first process opens it, and the others watch.
+    """Create or reopen the run folder in the first process; the others open it read-only.
 
     Raises:
-        InputError: If it is taken, or a run cannot go on there.
+        InputError: If a new run would overwrite something, or the run to resume is finished or still running.
     """
     if not processes.first:
-        return WatchedFolder(Path(processes.told("")))
+        return ReadOnlyFolder(Path(processes.broadcast("")))
     if options.resume:
         folder = RunFolder.reopen(Path(options.resume))
     else:
         now = datetime.now().strftime("%Y%m%d-%H%M%S")
         new = Path("runs") / f"{dataset.replace(':', '-')}-{options.recipe}-seed{options.seed}-{now}"
         folder = RunFolder.create(Path(options.out) if options.out else new)
-    processes.told(str(folder.path))
+    processes.broadcast(str(folder.path))
     return folder
 
 
-def begin_or_go_on(
-    folder: RunFolder,
-    options: RunOptions,
-    record: dict[str, Any],
-    dataset: Dataset,
-    subject: Subject,
-    device: torch.device,
-    processes: Processes,
-) -> dict[str, Any] | None:
-    """Write what the flags came to into a new folder, or return the checkpoint to go on from, where there is one.
-
-    Raises:
-        InputError: If data or recipe are no longer those that the run began with.
-    """
-    checkpoint = None
-    if options.resume:
-        refuse_change(folder.path, record)
-        checkpoint = folder.last_sound()
-    else:
-        source = {"data": dataset.description, "notice": dataset.notice}
-        folder.json("environment.json", environment(device) | {"processes": processes.count} | source)
-        folder.json("config.json", {"asked": asked(options), "resolved": record})  # last: with it the run can go on
-    if checkpoint is None:
-        folder.rewind(0, [])
-        folder.announce(dataset.notice)
-        images = f"{record['train_images']} images to train on, {record['test_images']} to test"
-        for line in (f"{dataset.description}: {images}", *passed_over(options.device, device), *subject.remarks):
-            folder.log(line)
-    return checkpoint
-
-
 def refuse_change(folder: Path, record: dict[str, Any]) -> None:
-    """Raise InputError if data or recipe are no longer those that the run began with."""
+    """Raise InputError if plan or network differ from those that the run began with."""
     before, now = read_config(folder)["resolved"], json.loads(json.dumps(record))
     for name in {**now, **before}:
         if before.get(name) != now.get(name):
             raise InputError(
-                f"--resume ({folder}) must go on with the same {name}; it was {before.get(name)} and is {now.get(name)}"
+                f"--resume ({folder}) must keep the same {name}; it was {before.get(name)} and is now {now.get(name)}"
             )

@@ -17,8 +17,8 @@ class Options:
 
 
 def main(options: Options) -> None:
-    """Draw the report of that folder."""
-    from scripts.run.page import write_report  # it imports torch and matplotlib, and the flags were to be read before
+    """Draw the report and print its path."""
+    from scripts.run.page import write_report  # loads torch and matplotlib, and flags are read before that
 
     print(write_report(Path(options.folder)))
 

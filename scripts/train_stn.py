@@ -1,9 +1,9 @@
 """Train the spatial transformer network of the PyTorch tutorial: images -> transformer -> small CNN -> ten classes.
 
     make train-stn                                  # CIFAR-10, 50 epochs, recipe "tuned"
-    python -m scripts.train_stn --recipe tutorial   # the published run, to the letter
+    python -m scripts.train_stn --recipe tutorial   # exactly the published run
 
-What to expect on CIFAR-10 stands in README.md, made from the run files in scripts/results/.
+README.md lists the accuracies to expect on CIFAR-10.
 """
 
 from scripts.recipes.stn import RECIPES, Options
@@ -11,8 +11,8 @@ from scripts.system.command_line import parse, run
 
 
 def main(options: Options) -> None:
-    """Data -> network -> loop -> run folder -> report."""
-    # here, since these import torch, and the flags were to be read before
+    """Train the network that the flags describe."""
+    # imported here: these load torch, and flags are read before that
     from scripts.experiment import train
     from scripts.subjects.stn import subject
 

@@ -4,7 +4,7 @@
     python -m scripts.train_vit --recipe b16                   # ViT-B/16 at 32x32 from scratch
     python -m scripts.train_vit --recipe b16-finetune --weights ViT-B_16.npz
 
-What to expect on CIFAR-10 stands in README.md, made from the run files in scripts/results/.
+README.md lists the accuracies to expect on CIFAR-10.
 """
 
 from scripts.recipes.vit import RECIPES, Options
@@ -12,8 +12,8 @@ from scripts.system.command_line import parse, run
 
 
 def main(options: Options) -> None:
-    """Data -> network -> loop -> run folder -> report."""
-    # here, since these import torch, and the flags were to be read before
+    """Train the network that the flags describe."""
+    # imported here: these load torch, and flags are read before that
     from scripts.experiment import train
     from scripts.subjects.vit import subject
 

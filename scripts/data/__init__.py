@@ -1,1 +1,1 @@
-"""Where images come from, and batches of them on the device."""
+"""Data sources, augmentation, and batches on the device."""

@@ -1,4 +1,4 @@
-"""Unpack a .tar.gz that is not trusted: plain files in one folder, of a bounded size, and all of them or none."""
+"""Unpack an untrusted .tar.gz: plain files in one folder, of bounded size, all of them or none."""
 
 import gzip
 import shutil
@@ -11,7 +11,7 @@ from scripts.system.errors import InputError
 
 
 class _Bounded:
-    """A stream out of which no more than so many bytes come: a small archive can hold terabytes, in headers as well."""
+    """A stream that returns at most ``limit`` bytes: a small archive can hold terabytes, in headers as well."""
 
     def __init__(self, stream: gzip.GzipFile, limit: int, archive: Path) -> None:
         self.stream, self.left = stream, limit
@@ -26,10 +26,10 @@ class _Bounded:
 
 
 def unpack(archive: Path, target: Path, limit: int) -> None:
-    """Unpack an archive of one folder; ``target``, of the same name, appears once everything is there.
+    """Unpack an archive of one folder; ``target``, of the same name, appears once it is complete.
 
     Raises:
-        InputError: If the archive holds anything else than plain files in that folder, each once, is not whole, or
+        InputError: If the archive holds anything but plain files in that folder, each once, if it is damaged, or if it
             unpacks to more than ``limit`` bytes.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -40,25 +40,25 @@ def unpack(archive: Path, target: Path, limit: int) -> None:
             with tarfile.open(fileobj=content, mode="r|") as tar:  # type: ignore[call-overload]
                 for member in tar:
                     _unpack_member(tar, member, whole, archive)
-            while content.read(1 << 16):  # to its end, where the checksum is
+            while content.read(1 << 16):  # the checksum is at the end
                 pass
         except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
-            raise InputError(f"{archive} must be a whole .tar.gz archive; it cannot be read") from error
+            raise InputError(f"{archive} must be a complete .tar.gz archive; it cannot be read") from error
         try:
             whole.rename(target)
         except OSError:
-            if not target.is_dir():  # else another process was faster
+            if not target.is_dir():  # otherwise another process was faster
                 raise
 
 
 def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, archive: Path) -> None:
-    """Write one file; its name is taken apart before any path is made of it."""
+    """Write one file; its name is checked before it becomes a path."""
     if member.isdir() and member.name == folder.name:
         return
     parent, _, name = member.name.partition("/")
     plain = member.isfile() and parent == folder.name and "/" not in name and name.strip(".")
     if not plain or (folder / name).exists():
-        raise InputError(f"{archive} must hold plain files in {folder.name}/ alone, each once; {member.name} is none")
+        raise InputError(f"{archive} must hold only plain files in {folder.name}/, each once; {member.name} is not")
     content = tar.extractfile(member)
     assert content is not None
     with (folder / name).open("xb") as file:

@@ -1,4 +1,4 @@
-"""Batches that are made where the model is: the whole split lies there as uint8, and is indexed and normalised there.
+"""Batches made on the model's device, where the whole split is kept as uint8, indexed, augmented and normalised.
 
 uint8 (N, 3, H, W) -> shuffled -> uint8 (B, 3, H, W) -> mirrored, shifted, cropped -> float32 (B, 3, h, w)
 """
@@ -12,11 +12,11 @@ from scripts.data.datasets import Split
 from scripts.data.resampling import resampled
 from scripts.data.transforms import ALL, Augment, Normalise, sent
 
-Prepare = Callable[[Tensor], Tensor]  # from uint8 images to what a model takes
+Prepare = Callable[[Tensor], Tensor]  # from uint8 images to the input of a model
 
 
 def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """uint8 images of another size, as crops are resampled; those of that size as they are."""
+    """Resample uint8 images to a size, as crops are; images of that size are returned unchanged."""
     if images.shape[-2:] == size:
         return images
     frame = sent(torch.tensor([[0, 0, *images.shape[-2:]]]), images.device)
@@ -24,8 +24,8 @@ def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def channel_statistics(images: Tensor) -> Normalise:
-    """Mean and standard deviation of each channel of uint8 images (N, C, H, W), exactly."""
-    # a histogram needs no float copy of the whole set
+    """Exact mean and standard deviation of each channel of uint8 images (N, C, H, W)."""
+    # from a histogram, which needs no float copy of all images
     counts = torch.stack([channel.flatten().bincount(minlength=256) for channel in images.cpu().unbind(1)]).double()
     level = torch.arange(256, dtype=torch.float64) / 255
     share = counts / counts.sum(1, keepdim=True)
@@ -35,9 +35,9 @@ def channel_statistics(images: Tensor) -> Normalise:
 
 
 def shuffled(split: Split, batch_size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-    """The batches of one pass over the split in a new random order, as positions; the last one may be smaller.
+    """Return the batches of one pass over the split in a new random order, as indices; the last one may be smaller.
 
-    The generator lives on the CPU, so that every device sees the same batches.
+    The generator is on the CPU, so that every device sees the same batches.
     """
     return sent(torch.randperm(len(split), generator=generator), split.labels.device).split(batch_size)
 
@@ -50,15 +50,15 @@ def training_batches(
     generator: torch.Generator,
     share: Callable[[int], slice] = lambda count: ALL,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """A share of those images and labels; each batch is augmented as it is asked for: draws are made in its turn.
+    """Yield images and labels of each batch, augmented when it is requested, so that draws follow the order.
 
     Args:
-        split: What the batches are of.
-        batches: Positions in it.
-        prepare: From uint8 images to what the model takes.
-        augment: Draws for whole batches.
-        generator: What it draws from.
-        share: From the size of a batch to the part of it that is wanted.
+        split: The images and labels.
+        batches: Indices into the split.
+        prepare: From uint8 images to the input of the model.
+        augment: Augmentation, drawn for whole batches.
+        generator: The random generator of the augmentation.
+        share: From the size of a batch to the part of it that this process trains on.
     """
     for chosen in batches:
         part = share(len(chosen))
@@ -66,6 +66,6 @@ def training_batches(
 
 
 def evaluation_batches(split: Split, prepare: Prepare, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """One pass over the split in its own order."""
+    """Yield one pass over the split in its own order."""
     for images, labels in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
         yield prepare(images), labels

@@ -1,6 +1,6 @@
-"""The batches of CIFAR-10's official archive.
+"""Read the batches of CIFAR-10's official archive.
 
-They are pickles, which could run code: none is opened before all have the MD5 of the official ones.
+They are pickles, which could run code: none is opened before the MD5 of all has been checked.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from torch import Tensor
 from scripts.system.errors import InputError
 
 ARCHIVE, ARCHIVE_MD5 = "cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"
-FOLDER = "cifar-10-batches-py"  # what it unpacks to
+FOLDER = "cifar-10-batches-py"  # inside the archive
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 TRAIN = {  # MD5 of each file
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
@@ -27,16 +27,16 @@ TEST = {"test_batch": "40351d587109b95175f43aff81a1287e"}
 
 
 def read_batches(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
-    """Images uint8 (N, 3, 32, 32) and labels (N,) of each split.
+    """Return images uint8 (N, 3, 32, 32) and labels (N,) of each split.
 
     Raises:
-        InputError: If a file is missing or not the official one.
+        InputError: If a file is missing or differs from the official one.
     """
     files = {name: folder / name for name in (*TRAIN, *TEST)}
     contents = {name: path.read_bytes() for name, path in files.items() if path.is_file()}
     for name, md5 in {**TRAIN, **TEST}.items():
         if name not in contents or hashlib.md5(contents[name], usedforsecurity=False).hexdigest() != md5:
-            raise InputError(f"{folder} must hold the batches of CIFAR-10 undamaged; {name} is missing or damaged")
+            raise InputError(f"{folder} must hold the official batches of CIFAR-10; {name} is missing or damaged")
     return {"train": _joined([contents[name] for name in TRAIN]), "test": _joined([contents[name] for name in TEST])}
 
 

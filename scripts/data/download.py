@@ -1,7 +1,7 @@
-"""Fetch a large file from the first of several hosts that delivers it whole.
+"""Download a large file from the first of several hosts that delivers it.
 
-pooch does the transfer, the hash check and the rename of a finished file; what is added here is the order of the hosts
-and the refusal to wait for one that crawls.
+pooch does the transfer, the hash check and the rename of a finished file; this module tries the hosts in order and
+gives up on slow ones.
 """
 
 import time
@@ -17,22 +17,22 @@ from scripts.system.errors import InputError
 
 
 class StalledError(Exception):
-    """The transfer is slower than anybody should wait for."""
+    """The transfer is too slow."""
 
 
 class EndlessError(Exception):
-    """The host sends more than the file can be."""
+    """The host sends more than the largest possible file."""
 
 
 class _Watch(tqdm):
-    """A progress bar that gives up when the last ``window`` seconds brought less than ``slowest`` bytes a second.
+    """A progress bar that stops the transfer below ``slowest`` bytes a second in the last ``window`` seconds.
 
-    And when more than ``largest`` bytes came.
+    It also stops after ``largest`` bytes.
     """
 
     def __init__(self, host: str, slowest: float, window: float, largest: float) -> None:
         super().__init__(total=1, unit="B", unit_scale=True, desc=host, leave=False, disable=None)
-        # total is 1 until the length is known, for pooch takes an empty bar for none
+        # total is 1 until the length is known: pooch ignores a bar that is false
         self.slowest, self.window, self.largest = slowest, window, largest
         self.since, self.received, self.whole = time.monotonic(), 0, 0
 
@@ -49,7 +49,7 @@ class _Watch(tqdm):
         return super().update(n)
 
     def reset(self, total: float | None = None) -> None:
-        self.whole = 0  # pooch counts the whole file once more at its end
+        self.whole = 0  # pooch counts the whole file again at the end
         super().reset(total)
 
 
@@ -66,16 +66,16 @@ def fetch(
     """Download ``target`` from the first of ``urls`` that delivers the file with this MD5.
 
     Args:
-        urls: Addresses of the same file, best first. The last one may be as slow as it likes, as long as it delivers.
-        md5: What the file must hash to.
-        target: Where the file goes; it appears there only once it is complete and its hash is right.
+        urls: Addresses of the same file, best first. The last host may be slow.
+        md5: The MD5 of the file.
+        target: The path of the file; it appears only once it is complete and its hash is right.
         connect_seconds: How long a host may take to answer.
         stall_seconds: How long a host may send nothing, and the window in which ``slowest`` is measured.
-        slowest: Bytes a second under which a host is left for the next.
-        largest: Bytes after which it is left: it sends something else.
+        slowest: Bytes a second below which the next host is tried.
+        largest: Bytes above which the next host is tried: this one sends another file.
 
     Raises:
-        InputError: If no host delivers; the line names each host and what went wrong there.
+        InputError: If no host delivers the file; the message names each host and its failure.
     """
     failures = []
     for url in urls:
@@ -97,7 +97,7 @@ def fetch(
         except requests.exceptions.RequestException as error:
             timed_out = "Read timed out" in str(error)  # in the body, requests calls a time-out a ConnectionError
             failures.append(f"{host} stalled" if timed_out else f"{host} not reached ({type(error).__name__})")
-        except ValueError:  # pooch's word for a wrong hash
+        except ValueError:  # pooch's error for a wrong hash
             failures.append(f"{host} sent another file (MD5 is not {md5})")
         finally:
             watch.close()

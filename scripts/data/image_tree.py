@@ -1,4 +1,4 @@
-"""Read a folder {train,test}/<class>/*.{png,jpg} into memory, and keep the decoded images for the next time."""
+"""Read a folder {train,test}/<class>/*.{png,jpg} into memory, and cache the decoded images."""
 
 import hashlib
 import os
@@ -21,8 +21,8 @@ from scripts.system.machine import host_memory
 
 SPLITS = ("train", "test")
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
-FORMATS = ("PNG", "JPEG")  # and no other: Pillow starts a program to read some, whatever the file is called
-MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK")  # with 8 bits a channel or fewer; transparency is left out
+FORMATS = ("PNG", "JPEG")  # no other: by content, not suffix, Pillow picks readers that start external programs
+MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK")  # at most 8 bits a channel; transparency is dropped
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,15 @@ class _File:
 
 
 def read_image_tree(root: Path, cache_folder: Path) -> ImageTree:
-    """Decode every image of the tree, or read it from the cache if no file has changed since.
+    """Decode every image of the tree, or read all from the cache if no file has changed.
 
     Args:
         root: The folder that holds ``train`` and ``test``.
-        cache_folder: Where the decoded images are kept; one file a tree.
+        cache_folder: Folder for the decoded images, one file a tree.
 
     Raises:
         InputError: If a split is missing, the splits have different classes, a class is empty, a file is not an image,
-            images differ in size, or they do not fit into memory. The line names the file.
+            images differ in size, or they do not fit into memory. The message names the file.
     """
     files = list(_scan(root))
     classes = _classes(root, files)
@@ -65,7 +65,7 @@ def read_image_tree(root: Path, cache_folder: Path) -> ImageTree:
     images = _cached(cache, fingerprint, len(files))
     if images is None:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # a header of a billion pixels is no more than a warning to Pillow
+            warnings.simplefilter("error")  # Pillow only warns of a header with a billion pixels
             images = _decode(root, files)
         write_whole(cache, lambda file: torch.save({"fingerprint": fingerprint, "images": images}, file))
     labels = torch.tensor([classes.index(file.label) for file in files])
@@ -76,19 +76,19 @@ def read_image_tree(root: Path, cache_folder: Path) -> ImageTree:
 
 
 def _scan(root: Path) -> Iterator[_File]:
-    """Every image file below the tree, in a fixed order."""
+    """Yield every image file of the tree in a fixed order."""
     for split in SPLITS:
         if not (root / split).is_dir():
-            raise InputError(f"--data ({root}) must hold a folder {split}/ with one folder a class; there is none")
+            raise InputError(f"--data ({root}) must hold a folder {split}/ with one folder a class; it is missing")
         for label in sorted(entry.name for entry in os.scandir(root / split) if entry.is_dir()):
             if not label.isprintable():
-                raise InputError(f"{root / split / label} must be a name that can be printed")
+                raise InputError(f"{root / split / label} must have a printable name")
             images = [e for e in os.scandir(root / split / label) if Path(e.name).suffix.lower() in SUFFIXES]
             if not images:
                 raise InputError(f"{root / split / label} must hold .png or .jpg images; there is none")
             for entry in sorted(images, key=lambda entry: entry.name):
-                if not entry.is_file():  # a pipe would be waited for, a device never end
-                    raise InputError(f"{entry.path} must be a file")
+                if not entry.is_file():  # reading a pipe could block, a device might never end
+                    raise InputError(f"{entry.path} must be a regular file")
                 stat = entry.stat()
                 yield _File(split, label, entry.name, stat.st_size, stat.st_mtime_ns)
 
@@ -96,31 +96,31 @@ def _scan(root: Path) -> Iterator[_File]:
 def _classes(root: Path, files: list[_File]) -> list[str]:
     train, test = ({file.label for file in files if file.split == split} for split in SPLITS)
     for label in sorted(train ^ test):
-        there, missing = SPLITS if label in train else SPLITS[::-1]
-        raise InputError(f"{root / there / label} must have a counterpart in {missing}/; the classes of both are equal")
+        present, missing = SPLITS if label in train else SPLITS[::-1]
+        raise InputError(f"{root / present / label} must also exist in {missing}/; both splits need the same classes")
     if len(train) < 2:
         raise InputError(f"--data ({root}) must hold at least two classes; there are {len(train)}")
     return sorted(train)
 
 
 def _decode(root: Path, files: list[_File]) -> Tensor:
-    """All images in the order of ``files``: uint8 (N, 3, H, W)."""
+    """Decode all images in the order of ``files``: uint8 (N, 3, H, W)."""
     with _opened(root / files[0].path) as image:
         width, height = image.size
     needed, memory = 3 * width * height * len(files), host_memory()
     if 0 < memory < needed:
-        said = f"{len(files)} of {width}x{height} pixels are {needed:,} bytes, and the machine has {memory:,}"
-        raise InputError(f"--data ({root}) must hold images that fit into memory; {said}")
+        sizes = f"{len(files)} of {width}x{height} pixels take {needed:,} bytes, and the machine has {memory:,}"
+        raise InputError(f"--data ({root}) must hold images that fit into memory; {sizes}")
 
     def read(file: _File) -> np.ndarray:
         with _opened(root / file.path) as image:
-            if image.size != (width, height):  # before anything is decoded
+            if image.size != (width, height):  # checked before decoding
                 raise InputError(
-                    f"{root / file.path} ({image.width}x{image.height} pixels) must be {width}x{height}"
-                    f" like {files[0].path}; all images of a run have one size"
+                    f"{root / file.path} ({image.width}x{image.height} pixels) must be {width}x{height} like "
+                    f"{files[0].path}; all images must have the same size"
                 )
             if image.mode not in MODES:
-                wanted = "grey, RGB, CMYK or of a palette, with at most 8 bits a channel"
+                wanted = "grey, RGB, CMYK or palette, with at most 8 bits a channel"
                 raise InputError(f"{root / file.path} (mode {image.mode}) must be {wanted}")
             image.load()
             image.info.pop("transparency", None)
@@ -136,7 +136,7 @@ def _decode(root: Path, files: list[_File]) -> Tensor:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """One image, of which the header alone is read; whatever goes wrong with it becomes one line."""
+    """Open an image, reading only its header; every failure, also of decoding, becomes an InputError."""
     try:
         with Image.open(path, formats=FORMATS) as image:
             yield image
@@ -147,11 +147,11 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def _cached(cache: Path, fingerprint: str, count: int) -> Tensor | None:
-    """The decoded images, unless there are none or the tree has changed since they were written."""
+    """Return the decoded images, or None if there are none or the tree has changed since."""
     try:
         kept = read_torch(cache)
         images: Tensor = kept["images"]
         usable = kept["fingerprint"] == fingerprint and images.dtype == torch.uint8 and images.shape[:2] == (count, 3)
         return images if usable and images.ndim == 4 else None
-    except Exception:  # a damaged cache is worth no more than none
+    except Exception:  # a damaged cache is treated as a missing one
         return None

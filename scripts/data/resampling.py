@@ -1,10 +1,10 @@
-"""Boxes of images at another size, whole batches at once: bilinear where they grow, antialiased where they shrink.
+"""Crop boxes and resize them, a whole batch at once: bilinear where they grow, antialiased where they shrink.
 
 output = rows @ box @ columns^T
 
-Every output pixel is a weighted mean of the pixels around its place in the box: the weights are a tent, as wide as the
-output pixel where that spans more than one pixel of the box, and they do not reach out of it. As a tent is the same in
-each direction on its own, the weights of each image are two small matrices, and a batch is two matrix products.
+Every output pixel is a weighted mean of the pixels around its centre in the box. The weights are a tent, widened to the
+output pixel where that spans more than one pixel, and cut off at the edge of the box. Tents are separable, so that the
+weights of each image are two small matrices, and resizing a batch is two matrix products.
 
 Letters: B images, C channels, H W pixels of the images, h w pixels of the output.
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 def resampled(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """One box of every image, stretched or shrunk.
+    """Resize one box of every image.
 
     Args:
         images: uint8 (B, C, H, W).
@@ -39,9 +39,9 @@ def resampled(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _tents(start: Tensor, length: Tensor, source: int, target: int) -> Tensor:
-    """What every pixel of a line gives to every one of the output: (B,) and (B,) -> (B, target, source)."""
+    """Weights of the source pixels for every output pixel along one axis: (B,) and (B,) -> (B, target, source)."""
     start, length = start.view(-1, 1, 1), length.view(-1, 1, 1)
-    span = length / target  # of an output pixel
+    span = length / target  # of an output pixel, in source pixels
     places = torch.arange(source, device=start.device) + 0.5 - start  # (B, 1, source), from the edge of the box
     centres = (torch.arange(target, device=start.device).unsqueeze(1) + 0.5) * span  # (B, target, 1)
     tents = (1 - (places - centres).abs() / span.clamp(min=1)).clamp(min=0)

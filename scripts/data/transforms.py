@@ -1,6 +1,6 @@
-"""What is done to images before a network sees them, as plain numbers that a recipe can hold.
+"""Normalisation and augmentation, configured by plain numbers that a recipe can hold.
 
-Recipes are read before torch is there, because flags name them: it is imported where images are changed.
+Recipes are needed to parse the flags, before torch is imported; hence the imports inside the functions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ALL = slice(None)
 
 @dataclass(frozen=True)
 class Normalise:
-    """From uint8 to zero mean and unit variance a channel; mean and std are those of images in [0, 1]."""
+    """Convert uint8 to zero mean and unit variance per channel; mean and std are of images in [0, 1]."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -44,22 +44,22 @@ class Normalise:
 
     @cached_property
     def _constants(self) -> dict[torch.device, tuple[Tensor, Tensor]]:
-        """Copied to a device once, not in every batch."""
+        """Shift and factor by device, copied once rather than in every batch."""
         return {}
 
 
 @dataclass(frozen=True)
 class Augment:
-    """Random changes to training images, drawn for every image on its own.
+    """Random changes to training images, drawn separately for every image.
 
-    torchvision's transforms.v2 draw once for a whole batch: every image of it would be mirrored, or none.
+    torchvision's transforms.v2 draw once for a whole batch: all of its images would be mirrored, or none.
 
     Args:
         mirror: Mirror left to right with probability one half.
-        shift: Largest shift in pixels, in each direction; what enters the frame is the reflection at its border.
-        crop: Smallest share of the area that is kept of an image: a box of a random size, place and aspect ratio (3/4
-            to 4/3) is stretched to the size of the image, or to ``size``; where that is smaller, it is antialiased.
-        size: Side in pixels of what a crop becomes; None for the image's own.
+        shift: Largest shift in pixels, in each direction; the border is filled by reflection.
+        crop: Smallest share of the area to keep: a box of random size, place and aspect ratio (3/4 to 4/3) is resized
+            to the size of the image, or to ``size``.
+        size: Side in pixels of a resized crop; None for the size of the image.
     """
 
     mirror: bool = False
@@ -68,9 +68,9 @@ class Augment:
     size: int | None = None
 
     def __call__(self, images: Tensor, generator: torch.Generator, share: slice = ALL) -> Tensor:
-        """Return that share of the images, changed, in the same shape; the generator lives on the CPU.
+        """Return that share of the images, augmented; the generator is on the CPU.
 
-        Draws are made for all of them, whoever does the rest, so that they do not depend on the share.
+        Numbers are drawn for all images, so that they do not depend on the share.
         """
         import torch
 
@@ -95,9 +95,9 @@ class Augment:
         return images
 
     def draws(self, count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
-        """What is drawn for so many images, a row of whole numbers each: all that a device needs, in one tensor.
+        """Draw a row of whole numbers for every image, in one tensor, which needs only one copy to the device.
 
-        Whether it is mirrored; pixels down and to the right; top, left, height and width of its box.
+        The columns: whether it is mirrored; pixels down and to the right; top, left, height and width of its box.
         """
         import torch
 
@@ -112,7 +112,7 @@ class Augment:
 
 
 def random_boxes(count: int, height: int, width: int, least: float, generator: torch.Generator) -> Tensor:
-    """Top, left, height, width (count, 4) of boxes inside the frame: ``least`` to all of its area, where that fits."""
+    """Draw boxes inside the frame, of ``least`` to all of its area: top, left, height and width (count, 4)."""
     import torch
 
     area = height * width * (least + (1 - least) * torch.rand(count, generator=generator))
@@ -125,10 +125,10 @@ def random_boxes(count: int, height: int, width: int, least: float, generator: t
 
 
 def _reflect(index: Tensor, size: int) -> Tensor:
-    """Fold an index that left 0 .. size - 1 back at the border pixel it crossed."""
+    """Reflect an index outside of 0 .. size - 1 at the border pixel."""
     return (size - 1) - ((size - 1) - index.abs()).abs()
 
 
 def sent(numbers: Tensor, device: torch.device) -> Tensor:
-    """Numbers from the CPU on a device; a GPU fetches them from pinned memory when it gets there, and nobody waits."""
+    """Copy numbers from the CPU to a device; to a GPU from pinned memory, without waiting."""
     return numbers.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else numbers.to(device)

@@ -1,1 +1,1 @@
-"""The networks that the runs train, put together from the components."""
+"""The networks, put together from the components."""

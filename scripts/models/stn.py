@@ -6,22 +6,22 @@ from torch.nn import functional as F
 from components import LocalizationNet, SpatialTransformer
 from components.localization_net import average_to
 
-SMALLEST = 16  # the side that leaves one cell after both convolutions and poolings of the classifier
-CELLS = 5  # what 32 pixels leave there
+SMALLEST = 16  # side in pixels that leaves one cell after both convolutions and poolings of the classifier
+CELLS = 5  # cells a side that 32 pixels leave there
 
 
 class STNClassifier(nn.Module):
     """The network of the PyTorch spatial transformer tutorial: a transformer in front of a small CNN.
 
-    39,884 parameters for three channels and ten classes. Any image of at least 16 pixels a side: what remains of it is
-    averaged to 5x5 cells, which is the identity at 32x32.
+    39,884 parameters for three channels and ten classes. Images may have any size from 16 pixels a side: the last
+    feature map is averaged to 5x5 cells, which changes nothing at 32x32.
 
     Args:
         num_classes: Length of the output.
         in_channels: Channels of the image.
-        dropout: Probability in both dropout layers, of a channel after conv2 and of a unit after fc1.
-        padding_mode: What the transformer shows outside the frame: ``zeros``, ``border`` or ``reflection``.
-        transform: Without it the images reach the classifier untouched, for comparison.
+        dropout: Probability of dropping a channel after conv2 and a unit after fc1.
+        padding_mode: What the transformer samples outside the frame: ``zeros``, ``border`` or ``reflection``.
+        transform: False leaves the transformer out, for comparison.
 
     Shape:
         - Input: (B, in_channels, H, W).
@@ -49,7 +49,7 @@ class STNClassifier(nn.Module):
         self.fc2 = nn.Linear(50, num_classes)
 
     def forward(self, x: Tensor, return_theta: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        """Return the logits, and theta where it is asked for."""
+        """Return the logits, and theta if requested."""
         theta = None
         if self.transformer is not None:
             x, theta = self.transformer(x, return_theta=True)  # (B, C, H, W), (B, 2, 3)

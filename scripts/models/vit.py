@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from components import Encoder, PatchEmbeddings
 
-# The sizes of the paper's table 1, and the dropout of its pretraining on ImageNet-21k; ``lite`` is ViT-Lite-7/4 of
+# The sizes in table 1 of the paper, and the dropout of its pretraining on ImageNet-21k; ``lite`` is ViT-Lite-7/4 of
 # "Escaping the Big Data Paradigm with Compact Transformers" (https://arxiv.org/abs/2104.05704)
 PRESETS: dict[str, dict[str, Any]] = {
     "b16": {"patch_size": 16, "dim": 768, "depth": 12, "num_heads": 12, "mlp_dim": 3072, "dropout": 0.1},
@@ -21,15 +21,15 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def heads_of_width(dim: int) -> int | None:
-    """The attention heads of the presets that are so wide."""
+    """Return the number of attention heads of the presets with this width, None if there is none."""
     return next((preset["num_heads"] for preset in PRESETS.values() if preset["dim"] == dim), None)
 
 
-FEWEST_PATCHES = 16  # with fewer, a patch hides from attention most of what there is to see
+FEWEST_PATCHES = 16  # with fewer, most of the structure lies within patches, where attention cannot see it
 
 
 def few_patches_warning(patches: int, size: Sequence[int]) -> str:
-    """What to say of so few patches; nothing where there are enough."""
+    """Return a warning if there are too few patches, else an empty string."""
     if patches >= FEWEST_PATCHES:
         return ""
     return (
@@ -39,7 +39,7 @@ def few_patches_warning(patches: int, size: Sequence[int]) -> str:
 
 
 def drop_patches(tokens: Tensor, share: float) -> Tensor:
-    """Leave out a share of the patches, other ones of each image: (B, 1 + N, D) -> (B, 1 + (1 - share) N, D)."""
+    """Drop a random share of each image's patches: (B, 1 + N, D) -> (B, 1 + (1 - share) N, D)."""
     batch, count, dim = tokens.shape[0], tokens.shape[1] - 1, tokens.shape[2]
     kept = torch.rand(batch, count, device=tokens.device).argsort(1)[:, : max(1, round((1 - share) * count))]
     patches = tokens[:, 1:].gather(1, kept[..., None].expand(-1, -1, dim))
@@ -53,19 +53,19 @@ class VisionTransformer(nn.Module):
 
     Args:
         num_classes: Length of the output.
-        image_size: Height and width in pixels that the positions are learned for; the network takes any other.
+        image_size: Height and width in pixels that the positions are learned for; other sizes resample them.
         patch_size: Side of a patch in pixels.
         dim: Width of a token.
         depth: Number of blocks.
-        num_heads: Number of attention heads in each.
+        num_heads: Number of attention heads in each block.
         mlp_dim: Hidden width of each MLP.
         in_channels: Channels of the image.
         qkv_bias: Whether q, k and v have a bias.
         dropout: Probability of dropping an element of the tokens, of any branch and of any MLP's hidden layer.
         attn_dropout: Probability of dropping an attention weight.
         stochastic_depth: Probability that a sample skips a branch of the last block; linear in depth before it.
-        patch_dropout: Share of the patches that training leaves out, other ones each time and of each image, which
-            makes it as much faster (https://arxiv.org/abs/2208.07220).
+        patch_dropout: Share of the patches that training drops, drawn for each image, which makes a step faster by
+            about that share (https://arxiv.org/abs/2208.07220).
         interpolation: How positions are resampled for another image size.
         checkpointing: Compute the inside of every block once more in the backward pass instead of keeping it.
         device: Where the parameters are created.
@@ -117,7 +117,7 @@ class VisionTransformer(nn.Module):
 
     @classmethod
     def from_preset(cls, preset: str, num_classes: int = 10, **options: Any) -> "VisionTransformer":
-        """Build one of ``PRESETS``; ``options`` win over what it says."""
+        """Build one of ``PRESETS``; ``options`` override its values."""
         if preset not in PRESETS:
             raise ValueError(f"VisionTransformer: preset ({preset!r}) must be one of {(*PRESETS,)}")
         return cls(num_classes, **(PRESETS[preset] | options))

@@ -1,1 +1,1 @@
-"""How the networks are trained: recipes as published, and plans as they come out for data and machine."""
+"""The recipes, and the flags of the training scripts."""

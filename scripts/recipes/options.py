@@ -1,37 +1,37 @@
-"""The flags of every run."""
+"""The flags that both training scripts share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scripts.system.command_line import changes, option, positive, share, whole
+from scripts.system.command_line import fraction, option, overrides, positive, whole
 from scripts.training.plan import Recipe
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a person may ask of a run.
+    """The flags of a run.
 
     Args:
-        changes: Of the recipe, by the flags of its settings.
+        changes: Settings of the recipe that flags override, by name.
     """
 
     recipe: str = option("", "how to train")
     data: str = option("auto", "auto, cifar10, digits, or a folder {train,test}/<class>/*.{png,jpg}")
-    changes: Mapping[str, Any] = changes(Recipe)
+    changes: Mapping[str, Any] = overrides(Recipe)
     seed: int = option(1, "for weights, order and augmentation", type=whole(0))
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps")
     compile: str = option(
         "auto",
-        "compile the network for training; auto is yes where that was measured to pay",
+        "compile the network for training; auto compiles where measurements showed a gain",
         choices=("auto", "yes", "no"),
     )
     validation: float | None = option(
         None, "share of the training images held out to choose the best checkpoint (default: the test set chooses)",
-        type=share,
+        type=fraction,
     )  # fmt: skip
-    limit_train: int | None = option(None, "use at most so many training images", type=whole(1))
-    limit_test: int | None = option(None, "use at most so many test images", type=whole(1))
+    limit_train: int | None = option(None, "use at most this many training images", type=whole(1))
+    limit_test: int | None = option(None, "use at most this many test images", type=whole(1))
     save_minutes: float = option(10.0, "time between checkpoints within an epoch, in minutes", type=positive)
-    resume: str | None = option(None, "run folder of a run that was ended early, to go on with; takes no other flag")
+    resume: str | None = option(None, "run folder of an unfinished run to resume; takes no other flag")
     out: str | None = option(None, "run folder, new or empty (default: runs/<data>-<recipe>-seed<seed>-<time>)")

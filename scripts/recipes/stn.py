@@ -1,4 +1,4 @@
-"""How the spatial transformer network is trained, and the flags of its entry."""
+"""Recipes for the spatial transformer network, and the flags of train_stn."""
 
 from dataclasses import dataclass
 
@@ -36,5 +36,5 @@ RECIPES = {
 class Options(RunOptions):
     """Train a spatial transformer network and write a report."""
 
-    recipe: str = option("tuned", "how to train; tutorial is the published run to the letter", choices=tuple(RECIPES))
+    recipe: str = option("tuned", "how to train; tutorial is exactly the published run", choices=tuple(RECIPES))
     no_transformer: bool = option(False, "train the classifier alone, for comparison", type=bool)

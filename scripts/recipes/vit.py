@@ -1,4 +1,4 @@
-"""How a Vision Transformer is trained, and the flags of its entry."""
+"""Recipes for the Vision Transformer, and the flags of train_vit."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -57,5 +57,5 @@ RECIPES = {
 class Options(RunOptions):
     """Train a Vision Transformer and write a report."""
 
-    recipe: str = option("lite", "what to train, and how", choices=tuple(RECIPES))
+    recipe: str = option("lite", "which network to train, and how", choices=tuple(RECIPES))
     weights: str | None = option(None, "file to start from: .npz, .safetensors or .pt of any family (default: none)")

@@ -1,1 +1,1 @@
-"""The run folder, what is found in it, figures and the page."""
+"""The run folder, what the report needs of the test set, and the report."""

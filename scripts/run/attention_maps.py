@@ -1,4 +1,4 @@
-"""Where a Vision Transformer looks: maps over the patches, made from the attention weights of its layers."""
+"""Attention maps over the patches, from the attention weights of a Vision Transformer."""
 
 import torch
 from einops import rearrange
@@ -6,22 +6,22 @@ from torch import Tensor
 
 
 def last_layer_maps(weights: Tensor, grid: tuple[int, int]) -> Tensor:
-    """What the class token attends to in the last layer, head by head.
+    """Return the attention of the class token to the patches in the last layer, one map a head.
 
     Args:
         weights: (B, L, heads, 1 + N, 1 + N), as ``VisionTransformer`` returns them.
         grid: Rows h and columns w of the patches, h w = N.
 
     Returns:
-        (B, heads, h, w); each map sums to one less what the class token gives itself.
+        (B, heads, h, w); each map sums to one minus the attention of the class token to itself.
     """
     return rearrange(weights[:, -1, :, 0, 1:], "b heads (h w) -> b heads h w", h=grid[0])
 
 
 def attention_rollout(weights: Tensor, grid: tuple[int, int]) -> Tensor:
-    """How much of each patch has reached the class token after all layers, the residual paths included.
+    """Return how much each patch contributes to the class token after all layers, including the residual paths.
 
-    Each layer hands on half of a token as it is and half as attention, averaged over the heads, mixes it.
+    Each layer is taken as half identity and half attention, averaged over the heads.
 
     Source: "Quantifying Attention Flow in Transformers", Abnar and Zuidema 2020 (https://arxiv.org/abs/2005.00928),
     section 4.
@@ -31,7 +31,7 @@ def attention_rollout(weights: Tensor, grid: tuple[int, int]) -> Tensor:
         grid: Rows h and columns w of the patches, h w = N.
 
     Returns:
-        (B, h, w); each map sums to one less the class token's own share.
+        (B, h, w); each map sums to one minus the contribution of the class token itself.
     """
     mean = weights.mean(2)  # (B, L, 1 + N, 1 + N)
     flow = torch.eye(mean.shape[-1], dtype=mean.dtype, device=mean.device)

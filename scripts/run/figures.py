@@ -1,4 +1,4 @@
-"""The pictures of a report, each from plain tensors and rows to one PNG."""
+"""The figures of a report, each drawn from tensors and rows of metrics into one PNG."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,13 +31,13 @@ def _tidy(axes: Axes, title: str) -> None:
     axes.grid(alpha=0.25)
     axes.set_xlabel("epoch")
     left, right = axes.get_xlim()
-    if right - left < 1:  # one epoch: no other whole number is near
+    if right - left < 1:  # a single epoch
         axes.set_xlim(left - 0.5, right + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _sheet(rows: int, columns: int, side: float, title: float = 0.0) -> np.ndarray:
-    """Square axes in rows and columns, with room for a title above each; in inches. No solver: it is slow for many."""
+    """A grid of square axes with room for a title above each, in inches; a layout solver would be slow."""
     height = side + title
     figure = Figure(figsize=(side * columns, height * rows), dpi=DPI)
     figure.subplots_adjust(0.005, 0.005, 0.995, 1 - title / (height * rows), wspace=0.08, hspace=0.05 + title / side)
@@ -52,7 +52,7 @@ def _show(axes: Axes, image: Tensor) -> None:
 
 
 def curves(rows: Rows, held_out: str, file: File) -> None:
-    """Loss, accuracy and learning rate against the epoch."""
+    """Plot loss, accuracy and learning rate against the epoch."""
     figure = _new(11, 3.2)
     loss, accuracy, rate = figure.subplots(1, 3)
     epochs = [row["epoch"] for row in rows]
@@ -69,7 +69,7 @@ def curves(rows: Rows, held_out: str, file: File) -> None:
 
 
 def theta_curves(rows: Rows, file: File) -> None:
-    """Mean and spread of what the transformer does, against the epoch."""
+    """Plot mean and spread of theta's statistics against the epoch."""
     figure = _new(11, 3.0)
     epochs = [row["epoch"] for row in rows]
     panels = (
@@ -97,7 +97,7 @@ def theta_curves(rows: Rows, file: File) -> None:
 
 
 def confusion(counts: Tensor, classes: Sequence[str], file: File) -> None:
-    """Truth by row, prediction by column; numbers are images, shades are shares of the row."""
+    """Draw truth by row and prediction by column; numbers count images, shades are shares of the row."""
     side = 2.2 + 0.55 * len(classes)
     figure = _new(side, side)
     axes = figure.subplots()
@@ -114,7 +114,7 @@ def confusion(counts: Tensor, classes: Sequence[str], file: File) -> None:
 
 
 def misclassified(found: dict[str, Any], file: File, columns: int = 10) -> None:
-    """A sheet of misclassified images, each with truth, prediction and confidence."""
+    """Draw misclassified images, each with truth, prediction and confidence."""
     images = found["wrong_images"]
     rows = max(1, -(-len(images) // columns))
     grid = list(_sheet(rows, columns, side=1.15, title=0.4).flat)
@@ -127,37 +127,34 @@ def misclassified(found: dict[str, Any], file: File, columns: int = 10) -> None:
 
 
 def attention(found: dict[str, Any], file: File) -> None:
-    """A row an image: the image, the attention rollout over it, and every head of the last layer."""
+    """Draw a row for each image: the image, its attention rollout, and every head of the last layer."""
     images, rollout, heads = found["attention_images"], found["attention_rollout"], found["attention_last_layer"]
     maps = torch.cat([rollout[:, None], heads], 1)  # (B, 1 + heads, h, w)
     grid = _sheet(len(images), 1 + maps.shape[1], side=1.3)
-    grid[0, 0].figure.subplots_adjust(top=1 - 0.25 / (1.3 * len(images)))  # titles over the first row alone
-    for row, image, of_image in zip(grid, images, maps, strict=True):
+    grid[0, 0].figure.subplots_adjust(top=1 - 0.25 / (1.3 * len(images)))  # only the first row has titles
+    for row, image, image_maps in zip(grid, images, maps, strict=True):
         _show(row[0], image)
-        for axes, one in zip(row[1:], of_image, strict=True):
+        for axes, one in zip(row[1:], image_maps, strict=True):
             axes.imshow(one.numpy(), cmap="viridis", vmin=0, interpolation="nearest")
-    for axes, title in zip(
-        grid[0], ("image", "rollout", *(f"head {i + 1}" for i in range(heads.shape[1]))), strict=True
-    ):
+    titles = ("image", "rollout", *(f"head {i + 1}" for i in range(heads.shape[1])))
+    for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(title, fontsize=9)
     grid[0, 0].figure.savefig(file)
 
 
 def transformer(found: dict[str, Any], file: File, columns: int = 8) -> None:
-    """Pairs of rows: inputs with the outline of what is sampled, and below each what the classifier sees instead."""
+    """Draw inputs with the outline of the sampled area, and below each the output that the classifier sees."""
     inputs, outputs, theta = found["transformer_inputs"], found["transformer_outputs"], found["theta"]
     rows = -(-len(inputs) // columns)
     grid = _sheet(2 * rows, columns, side=1.4)
     height, width = inputs.shape[-2:]
     size = torch.tensor([width, height])
-    corners = (sampled_corners(theta) + 1) / 2 * size - 0.5  # pixel coordinates, -0.5 the outer edge of pixel 0
+    corners = (sampled_corners(theta) + 1) / 2 * size - 0.5  # in pixels; -0.5 is the outer edge of pixel 0
     for i, (before, after, outline) in enumerate(zip(inputs, outputs, corners, strict=True)):
         upper, lower = grid[2 * (i // columns), i % columns], grid[2 * (i // columns) + 1, i % columns]
-        _show(upper, before)
+        for axes, image in ((upper, before), (lower, after)):
+            _show(axes, image)
+            axes.set_xlim(-0.2 * width, 1.2 * width)
+            axes.set_ylim(1.2 * height, -0.2 * height)
         upper.add_patch(Polygon(outline.numpy(), fill=False, edgecolor=FRAME_COLOUR, linewidth=1.5, clip_on=False))
-        upper.set_xlim(-0.2 * width, 1.2 * width)
-        upper.set_ylim(1.2 * height, -0.2 * height)
-        _show(lower, after)
-        lower.set_xlim(-0.2 * width, 1.2 * width)
-        lower.set_ylim(1.2 * height, -0.2 * height)
     grid[0, 0].figure.savefig(file)

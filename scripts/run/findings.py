@@ -1,7 +1,7 @@
-"""What a finished run keeps of its test set, so that the report can be drawn from the run folder alone.
+"""What the report needs of the test set, kept in findings.pt, so that the run folder is enough to draw it.
 
-findings.pt holds the confusion matrix, a sample of misclassified images and, for a spatial transformer, images before
-and after it, as plain tensors and lists.
+The file holds the confusion matrix, a sample of misclassified images, and what the network's subject adds, as plain
+tensors and lists.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ TRANSFORMED_SHOWN = 24
 
 
 def classification_findings(images: Tensor, logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
-    """Confusion matrix and misclassified images.
+    """Return the confusion matrix and misclassified images.
 
     Args:
         images: uint8 (N, 3, H, W).
@@ -25,8 +25,8 @@ def classification_findings(images: Tensor, logits: Tensor, labels: Tensor, clas
 
     Returns:
         ``confusion``: (classes, classes) counts, truth by row and prediction by column.
-        ``wrong_*``: up to 100 misclassified images in random order (the same at every call), with truth, prediction
-        and confidence, the probability of the prediction.
+        ``wrong_*``: up to 100 misclassified images, drawn at random (the same ones in every call), with truth,
+        prediction and confidence, which is the probability of the prediction.
     """
     logits, labels = logits.cpu(), labels.cpu()
     confidence, predicted = logits.softmax(1).max(1)
@@ -46,5 +46,5 @@ def classification_findings(images: Tensor, logits: Tensor, labels: Tensor, clas
 
 
 def evenly_spaced(count: int, wanted: int = TRANSFORMED_SHOWN) -> Tensor:
-    """Positions spread over a set of images, which may be sorted by class."""
+    """Return indices spread evenly over a set of images, which may be sorted by class."""
     return torch.linspace(0, count - 1, min(count, wanted)).round().long()

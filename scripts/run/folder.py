@@ -1,7 +1,7 @@
-"""The folder of one run: what was asked, on what machine, what happened, and what came out.
+"""The run folder: configuration, environment, metrics, log, checkpoints, and the results.
 
-config.json, environment.json, metrics.csv, train.log, last.pt, previous.pt, checkpoints.json and best.pt while it runs;
-then summary.json, findings.pt, the figures and report.html.
+During the run: config.json, environment.json, metrics.csv, train.log, last.pt, previous.pt, checkpoints.json, best.pt.
+At the end: summary.json, findings.pt, the figures and report.html.
 """
 
 import csv
@@ -31,9 +31,9 @@ else:
 
 
 class RunFolder:
-    """Writes the files of one run. Every file is whole at any instant, or ends with the last whole line.
+    """Writes the files of one run. At any instant every file is complete, the log up to its last whole line.
 
-    One process at a time: a lock on the folder ends with the process, however that ends.
+    A lock keeps other processes out; it is released when the process ends, in any way.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,48 +43,48 @@ class RunFolder:
         try:
             lock(handle)
         except OSError as error:
-            raise InputError(f"run folder ({path}) must belong to no other process; one is writing there") from error
+            raise InputError(f"run folder ({path}) must not be in use; another process is writing to it") from error
 
     @classmethod
     def create(cls, path: Path) -> "RunFolder":
-        """Make a folder for a new run.
+        """Create the folder of a new run.
 
         Raises:
-            InputError: If something is there already; it is left alone.
+            InputError: If the path exists and is not an empty folder; it is left alone.
         """
         cls.refuse_taken(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"--out ({path}) must be a folder that can be made; {error.strerror}") from error
+            raise InputError(f"--out ({path}) must be a folder that can be created; {error.strerror}") from error
         return cls(path)
 
     @classmethod
     def reopen(cls, path: Path) -> "RunFolder":
-        """Go on writing where a run was ended early.
+        """Open the folder of an unfinished run.
 
         Raises:
-            InputError: If it was not, or its process is still at work.
+            InputError: If the run is finished or still running.
         """
         if (path / "summary.json").exists():
             report = f"python -m scripts.report {path} draws its report"
-            raise InputError(f"--resume ({path}) must be a run that was ended early; this one is finished: {report}")
+            raise InputError(f"--resume ({path}) must be an unfinished run; this one is finished: {report}")
         return cls(path)
 
     @staticmethod
     def refuse_taken(path: Path) -> None:
-        """Raise InputError if something is at that place already."""
+        """Raise InputError if the path exists and is not an empty folder."""
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise InputError(f"--out ({path}) must be a new or an empty folder; something is there already")
+            raise InputError(f"--out ({path}) must be a new or empty folder; it exists already")
 
     @property
     def log_size(self) -> int:
-        """Bytes in train.log."""
+        """Size of train.log in bytes."""
         log = self.path / "train.log"
         return log.stat().st_size if log.exists() else 0
 
     def log(self, line: str) -> None:
-        """Print a line and keep it in train.log."""
+        """Print a line and append it to train.log."""
         print(line, flush=True)
         path = self.path / "train.log"
         try:
@@ -94,13 +94,13 @@ class RunFolder:
             raise OSError(f"cannot write {path}: {error.strerror or error}") from error
 
     def announce(self, notice: str) -> None:
-        """Log what nobody must overlook; nothing when there is nothing."""
+        """Log a notice between lines of asterisks, unless it is empty."""
         if notice:
             self.log("\n".join(("*" * 100, f"NOTICE: {notice}", "*" * 100)))
 
     def rewind(self, log_size: int, rows: Sequence[dict[str, float]]) -> None:
-        """Forget what was logged and measured after a checkpoint: it will happen once more."""
-        if self.log_size > log_size:  # never made longer: a power cut may have taken its end
+        """Drop the log and metrics written after a checkpoint, since that part is repeated."""
+        if self.log_size > log_size:  # truncate would extend a log whose end was lost in a power cut
             os.truncate(self.path / "train.log", log_size)
         if rows:
             self.metrics(rows)
@@ -108,7 +108,7 @@ class RunFolder:
             (self.path / "metrics.csv").unlink(missing_ok=True)
 
     def metrics(self, rows: Sequence[dict[str, float]]) -> None:
-        """Write metrics.csv; the first row names the columns, and all have the same."""
+        """Write metrics.csv; all rows have the columns of the first one."""
         names = list(rows[0])
         lines = [names, *([format(row[name], ".6g") for name in names] for row in rows)]
         text = "".join(",".join(line) + "\n" for line in lines)
@@ -125,73 +125,60 @@ class RunFolder:
         def save(file: IO[bytes]) -> None:
             try:
                 torch.save(state, file)
-            except RuntimeError as error:  # torch closes its archive, which fails too, and hides why
+            except RuntimeError as error:  # raised when torch closes its archive, it hides the first error
                 raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
         write_whole(self.path / name, save)
 
     def keep(self, state: dict[str, Any]) -> None:
-        """Write last.pt, and keep the one before as previous.pt; their hashes stand in checkpoints.json."""
+        """Write last.pt, keep the one before as previous.pt, and write the hashes of both to checkpoints.json."""
         following, last = self.path / ".following.pt", self.path / "last.pt"
         self.checkpoint(following.name, state)
         hashes = [digest(path) for path in (following, last) if path.exists()]
-        self.json("checkpoints.json", {"sha256": hashes})  # first: at every instant a file that is there is known
+        self.json("checkpoints.json", {"sha256": hashes})  # before renaming: every existing checkpoint has its hash
         if last.exists():
             last.replace(self.path / "previous.pt")
         following.replace(last)
 
-    def last_sound(self) -> dict[str, Any] | None:
-        """The last checkpoint that is as it was written, or None before the first one.
+    def last_checkpoint(self) -> dict[str, Any] | None:
+        """Return the newest undamaged checkpoint, or None before the first one.
 
         Raises:
-            InputError: If all that are there are damaged, or the one to go on from is no checkpoint.
+            InputError: If all checkpoints are damaged, or the newest holds something else.
         """
         index = self.path / "checkpoints.json"
         known = read_json(index).get("sha256") if index.exists() else []
-        there = [path for path in (self.path / "last.pt", self.path / "previous.pt") if path.exists()]
-        if not there:
+        saved = [path for path in (self.path / "last.pt", self.path / "previous.pt") if path.exists()]
+        if not saved:
             return None
-        sound = next((path for path in there if isinstance(known, list) and digest(path) in known), None)
-        if sound is None:
-            raise InputError(f"--resume ({self.path}) must hold a sound checkpoint; all are damaged")
-        if sound != there[0]:
-            print(f"WARNING: {there[0]} is damaged: its hash is not in {index.name}", file=sys.stderr)
-        state = read_torch(sound)
+        newest = next((path for path in saved if isinstance(known, list) and digest(path) in known), None)
+        if newest is None:
+            raise InputError(f"--resume ({self.path}) must hold an undamaged checkpoint; all are damaged")
+        if newest != saved[0]:
+            print(f"WARNING: {saved[0]} is damaged: its hash is not in {index.name}", file=sys.stderr)
+        state = read_torch(newest)
         if not isinstance(state, dict):
-            raise InputError(f"{sound} must be a checkpoint; it is another torch file")
+            raise InputError(f"{newest} must be a checkpoint; it is another torch file")
         return state
 
 
-class WatchedFolder(RunFolder):
-    """The folder that another process writes: this one reads, and what it has to say is said by the other."""
+class ReadOnlyFolder(RunFolder):
+    """The run folder in all processes but the first: nothing is written or logged."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def log(self, line: str) -> None:
-        """Say nothing."""
+    def _ignore(self, *_: Any, **__: Any) -> None:
+        pass
 
-    def rewind(self, log_size: int, rows: Sequence[dict[str, float]]) -> None:
-        """Leave it as it is."""
-
-    def metrics(self, rows: Sequence[dict[str, float]]) -> None:
-        """Leave it as it is."""
-
-    def json(self, name: str, content: dict[str, Any]) -> None:
-        """Leave it as it is."""
-
-    def checkpoint(self, name: str, state: dict[str, Any]) -> None:
-        """Leave it as it is."""
-
-    def keep(self, state: dict[str, Any]) -> None:
-        """Leave it as it is."""
+    log = rewind = metrics = json = checkpoint = keep = _ignore
 
 
 def lock(handle: int) -> None:
-    """Let no other process lock this file until it is closed.
+    """Lock a file until it is closed.
 
     Raises:
-        OSError: If one has locked it.
+        OSError: If another process has locked it.
     """
     if sys.platform == "win32":
         msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
@@ -200,7 +187,7 @@ def lock(handle: int) -> None:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file."""
+    """Return the SHA-256 of a file."""
     found = hashlib.sha256()
     with path.open("rb") as file:
         while part := file.read(1 << 20):
@@ -209,34 +196,34 @@ def digest(path: Path) -> str:
 
 
 def read_config(folder: Path) -> dict[str, dict[str, Any]]:
-    """What was asked, and what it was resolved to.
+    """Read config.json: the flags under ``asked``, and the plan that they gave under ``resolved``.
 
     Raises:
-        InputError: If config.json holds anything else.
+        InputError: If the file is damaged.
     """
     path = folder / "config.json"
     config = read_json(path)
     if not all(isinstance(config.get(part), dict) for part in ("asked", "resolved")):
-        raise InputError(f"{path} must hold what was asked and what that was resolved to; it is damaged")
+        raise InputError(f"{path} must hold the objects asked and resolved; it is damaged")
     return config
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """The rows of metrics.csv.
+    """Read the rows of metrics.csv.
 
     Raises:
-        InputError: If one is not whole, or holds anything else than numbers.
+        InputError: If a row is incomplete or holds anything but numbers.
     """
     path = folder / "metrics.csv"
     try:
         with path.open(encoding="utf-8", newline="") as file:
             return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file, strict=True)]
     except (ValueError, TypeError, csv.Error) as error:
-        raise InputError(f"{path} must hold rows of numbers below their names; it is damaged") from error
+        raise InputError(f"{path} must hold rows of numbers below the names of the columns; it is damaged") from error
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """What the run depends on beside its configuration: code, versions, machine."""
+    """Describe the code, the versions and the machine of a run."""
     accelerator = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     commit, changed = revision()
     return {
@@ -256,9 +243,9 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def revision() -> tuple[str | None, bool | None]:
-    """The commit that this code is of, and whether it was changed since; None where nobody knows.
+    """Return the commit of this code and whether it has uncommitted changes; None if unknown.
 
-    Code that was installed into somebody's checkout is not of their commit: git must know this file.
+    Only if git tracks this file: the code may be installed inside the checkout of another project.
     """
     if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
         return None, None
@@ -267,7 +254,7 @@ def revision() -> tuple[str | None, bool | None]:
 
 
 def _git(*arguments: str) -> str | None:
-    """The output of a git command in the folder of this file, or None where it fails."""
+    """Return the output of a git command in the folder of this file, or None if it fails."""
     command = ["git", "-C", str(Path(__file__).parent), *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -1,4 +1,4 @@
-"""The figures and the page of a finished run, drawn from its folder alone."""
+"""The report of a finished run: figures and report.html, drawn from the run folder."""
 
 import base64
 import io
@@ -24,7 +24,7 @@ LAST_EPOCHS = 10
 
 @dataclass(frozen=True)
 class Figure:
-    """One picture of the page, and what stands beside it."""
+    """A figure of the report with its title and caption."""
 
     name: str
     title: str
@@ -33,11 +33,11 @@ class Figure:
 
     @property
     def png(self) -> str:
-        """As an address in a page."""
+        """The content as base64, for the page."""
         return base64.b64encode(self.content).decode()
 
     def write(self, file: IO[bytes]) -> None:
-        """Into a file."""
+        """Write the PNG."""
         file.write(self.content)
 
 
@@ -45,11 +45,11 @@ def write_report(folder: Path) -> Path:
     """Draw every figure and report.html, and return the page.
 
     Raises:
-        InputError: If the folder is not that of a finished run; then nothing in it is changed.
+        InputError: If the folder does not hold a finished run; then nothing in it is changed.
     """
     for name in NEEDED:
         if not (folder / name).is_file():
-            raise InputError(f"run folder ({folder}) must be that of a finished run; {name} is not there")
+            raise InputError(f"run folder ({folder}) must hold a finished run; {name} is missing")
     config, environment, summary = (read_json(folder / name) for name in NEEDED[:3])
     rows, found = read_metrics(folder), read_torch(folder / "findings.pt")
     page = jinja2.Environment(
@@ -67,8 +67,8 @@ def write_report(folder: Path) -> Path:
             facts=facts(config, environment),
         )
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # a file was changed
-        wanted = "must be that of a finished run; what its files hold cannot be drawn"
-        raise InputError(f"run folder ({folder}) {wanted} ({type(error).__name__}: {error})") from error
+        why = f"its files cannot be drawn ({type(error).__name__}: {error})"
+        raise InputError(f"run folder ({folder}) must hold a finished run; {why}") from error
     for figure in drawn:
         write_whole(folder / f"{figure.name}.png", figure.write)
     write_whole(folder / "report.html", lambda file: file.write(text.encode()))
@@ -79,12 +79,12 @@ def _notices(config: dict[str, Any], environment: dict[str, Any], rows: figures.
     resolved = config["resolved"]
     warnings = [collapse_warning(rows[-1])] if "theta_outside" in rows[-1] else []
     warnings += [few_patches_warning(resolved["patches"], resolved["image_size"])] if "patches" in resolved else []
-    said = [("Notice", environment["notice"]), *(("Warning", warning) for warning in warnings)]
-    return [{"word": word, "text": text} for word, text in said if text]
+    notices = [("Notice", environment["notice"]), *(("Warning", warning) for warning in warnings)]
+    return [{"word": word, "text": text} for word, text in notices if text]
 
 
 def _numbers(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    peak = summary.get("peak_memory_mib")  # not measured by earlier versions, nor on Windows
+    peak = summary.get("peak_memory_mib")  # earlier versions did not measure it; 0 on Windows
     return [
         ("test accuracy, last epoch", f"{summary['test_accuracy']:.2f} %"),
         ("test accuracy, best checkpoint", f"{summary['best_test_accuracy']:.2f} %"),
@@ -101,36 +101,36 @@ def _selection(config: dict[str, Any], summary: dict[str, Any]) -> str:
     if share := config["asked"]["validation"]:
         return (
             f"The best checkpoint was chosen on {share:.0%} of the training images, held out for it; the test set was "
-            "used once, at the end. The figures show the best checkpoint."
+            "used only once, at the end. The figures show the best checkpoint."
         )
     return (
-        "The best checkpoint was chosen by the test accuracy itself, so its number is optimistic; the last epoch's is "
-        "not. The figures show the last epoch. To choose on held-out training images, use --validation 0.1."
+        "The best checkpoint was chosen by its test accuracy, so that number is optimistic; the one of the last epoch "
+        "is not. The figures show the last epoch. To choose on held-out training images, use --validation 0.1."
     )
 
 
 def _figures(rows: figures.Rows, found: dict[str, Any]) -> list[Figure]:
     held_out = "validation" if "validation_loss" in rows[0] else "test"
     shown = len(found["wrong_images"])
-    caption = f"Training (while learning) and {held_out} set, each epoch."
+    caption = f"Training set (during the epoch) and {held_out} set (after it)."
     drawn = [Figure("curves", "Curves", caption, _png(figures.curves, rows, held_out))]
     if "theta" in found:
         caption = (
-            "Mean (line) and standard deviation (band) over the held-out images. A collapsing transformer shows here "
-            "first: the scale leaves the dotted lines, and the share outside the frame rises."
+            "Mean (line) and standard deviation (band) over the held-out images. A collapse shows here first: the "
+            "scale crosses a dotted line, and the share outside the frame rises."
         )
         drawn.append(Figure("theta", "What the spatial transformer does", caption, _png(figures.theta_curves, rows)))
         caption = (
-            "Upper rows: test images and, in red, the outline of what is sampled. Lower rows: what the classifier "
-            "sees; outside the frame that is zero, the mean colour."
+            "Upper rows: test images with the sampled area outlined in red. Lower rows: the input of the classifier, "
+            "which is zero, the mean colour, outside the frame."
         )
         drawn.append(
             Figure("transformer", "The spatial transformer at work", caption, _png(figures.transformer, found))
         )
     if "attention_images" in found:
         caption = (
-            "Where the class token looks, bright where it looks most. Rollout: through all layers, their residual "
-            "paths included. Then the heads of the last layer, each on a scale of its own."
+            "Where the class token looks: bright is high attention. Rollout: through all layers, including the "
+            "residual paths. Then the heads of the last layer, each on its own scale."
         )
         drawn.append(Figure("attention", "Attention", caption, _png(figures.attention, found)))
     caption = "Test images: truth by row, prediction by column."
@@ -144,7 +144,7 @@ def _figures(rows: figures.Rows, found: dict[str, Any]) -> list[Figure]:
 
 
 def _png(draw: Callable[..., None], *given: object) -> bytes:
-    """What a figure would write into a file."""
+    """Return the bytes of a figure."""
     file = io.BytesIO()
     draw(*given, file)
     return file.getvalue()
@@ -156,7 +156,7 @@ def _last_epochs(log: str) -> str:
 
 
 def facts(config: dict[str, Any], environment: dict[str, Any]) -> list[tuple[str, str]]:
-    """What was asked, what that came to, and what it ran on: a name and a value each."""
+    """List flags, plan and environment as names and values."""
 
     def plain(value: object) -> str:
         return json.dumps(value) if isinstance(value, dict | list) else str(value)

@@ -1,4 +1,4 @@
-"""What an affine theta does to an image, in numbers a person can judge.
+"""Statistics of an affine theta: scale, angle, shift, and the share sampled outside the frame.
 
 theta (B, 2, 3) maps output to input coordinates in [-1, 1]: a scale above 1 shrinks what is shown.
 """
@@ -13,7 +13,7 @@ GREATEST_SHARE_OUTSIDE = 0.25
 
 
 def theta_statistics(theta: Tensor, height: int, width: int) -> dict[str, float]:
-    """Mean and spread (standard deviation) of what theta does, over a set of images.
+    """Return mean and standard deviation of theta's scale, angle and shift over a set of images.
 
     Returns:
         ``theta_scale``: sqrt(abs(det)), input pixels that one output pixel spans.
@@ -37,18 +37,18 @@ def theta_statistics(theta: Tensor, height: int, width: int) -> dict[str, float]
 
 
 def collapse_warning(statistics: dict[str, float]) -> str:
-    """One line when the transformer shrinks, magnifies or loses the images; empty when all is well."""
+    """Return a warning if the transformer shrinks, magnifies or loses the images, else an empty string."""
     scale, outside = statistics["theta_scale_mean"], statistics["theta_outside"]
     if LEAST_SCALE <= scale <= GREATEST_SCALE and outside <= GREATEST_SHARE_OUTSIDE:
         return ""
     return (
         f"the spatial transformer shows the images at {1 / scale:.0%} of their size and samples {outside:.0%} of its "
-        f"points outside the frame (mean scale of theta {scale:.2f}, sound from {LEAST_SCALE} to {GREATEST_SCALE})"
+        f"points outside the frame (mean scale of theta {scale:.2f}, normal from {LEAST_SCALE} to {GREATEST_SCALE})"
     )
 
 
 def theta_remark(statistics: dict[str, float]) -> str:
-    """The statistics in one line for the log, and a second one with the warning where there is one."""
+    """Return the statistics as one line for the log, with a possible warning on a second line."""
     parts = [
         f"{name.replace('_', ' ')} {statistics[f'theta_{name}_mean']:.3f} ± {statistics[f'theta_{name}_std']:.3f}{unit}"
         for name, unit in (("scale", ""), ("angle", "°"), ("shift_x", ""), ("shift_y", ""))
@@ -59,6 +59,6 @@ def theta_remark(statistics: dict[str, float]) -> str:
 
 
 def sampled_corners(theta: Tensor) -> Tensor:
-    """Where the corners of the output lie in the input, clockwise from top left: (B, 2, 3) -> (B, 4, 2) in [-1, 1]."""
+    """Map the corners of the output into the input, clockwise from top left: (B, 2, 3) -> (B, 4, 2) in [-1, 1]."""
     corners = theta.new_tensor([[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1]])
     return torch.einsum("bij,kj->bki", theta, corners)

@@ -1,1 +1,1 @@
-"""What the runs train and what the report shows of it, one file for each network."""
+"""The networks as runs train them, with their optimizers and findings."""

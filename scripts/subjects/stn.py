@@ -1,4 +1,4 @@
-"""The spatial transformer network as a run trains it: network, optimizers, and what theta does in it."""
+"""The spatial transformer network, its optimizers, and its theta for log and report."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def sgd(network: STNClassifier, lr: float) -> list[torch.optim.Optimizer]:
 
 
 def muon(network: STNClassifier, lr: float) -> list[torch.optim.Optimizer]:
-    """Muon for conv1, conv2 and fc1 of the classifier, AdamW at a fifth of its rate, of the localization a fiftieth."""
+    """Muon for conv1, conv2 and fc1; AdamW at 1/5 of its rate for the rest, at 1/50 for the localization."""
     kernels = [network.conv1.weight, network.conv2.weight, network.fc1.weight]
     localization: list[Tensor] = [] if network.transformer is None else list(network.transformer.parameters())
     elsewhere = {id(parameter) for parameter in [*kernels, *localization]}
@@ -34,11 +34,11 @@ def muon(network: STNClassifier, lr: float) -> list[torch.optim.Optimizer]:
     return [Muon(kernels, lr=lr, weight_decay=0.01, dtype=dtype), adamw]
 
 
-OPTIMIZERS = {"sgd": sgd, "muon": muon}  # of the recipes
+OPTIMIZERS = {"sgd": sgd, "muon": muon}  # by their names in recipes
 
 
 def subject(options: Options, plan: Plan, device: torch.device) -> Subject:
-    """The network on its device, and what theta does in it.
+    """Build the network on its device.
 
     Raises:
         InputError: If the images are too small.
@@ -64,7 +64,7 @@ def subject(options: Options, plan: Plan, device: torch.device) -> Subject:
 
 
 def warped(network: STNClassifier, images: Tensor, normalise: Normalise) -> dict[str, Any]:
-    """Images before and after the transformer, and its theta."""
+    """Return images before and after the transformer, and its theta."""
     assert network.transformer is not None
     with torch.inference_mode():
         outputs, theta = network.transformer(normalise(images), return_theta=True)

@@ -1,4 +1,4 @@
-"""What an entry trains, and what the report shows of it."""
+"""What a training script trains, and what the report shows of it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,16 +13,16 @@ from scripts.training.trainer import Predict
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What an entry trains, and what it has to say of it.
+    """A network with everything that is specific to it.
 
     Args:
-        network: In evaluation images (B, 3, h, w) -> logits.
+        network: Maps images (B, 3, h, w) to logits.
         optimizers: Over its parameters.
-        settings: What else config.json and the checkpoints say of the network: plain values alone.
+        settings: Facts about the network for config.json and checkpoints, as plain values.
         remarks: Lines for the log before training starts.
-        predict: As in ``Trainer``, where the network reports more than logits.
+        predict: As in ``Trainer``.
         describe: As in ``Trainer``.
-        findings: What the report shows of the network, from uint8 test images of that size and their normalisation.
+        findings: From uint8 test images, resized, and the normalisation to what the report shows of the network.
     """
 
     network: nn.Module

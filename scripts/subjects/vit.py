@@ -1,4 +1,4 @@
-"""A Vision Transformer as a run trains it: network, weights to start from, optimizers, and where it looks."""
+"""The Vision Transformer, its pretrained weights, its optimizers, and its attention for the report."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,17 +24,17 @@ SHOWN = 8  # images whose attention is drawn
 
 
 def sgd(network: VisionTransformer, lr: float) -> list[torch.optim.Optimizer]:
-    """SGD with momentum 0.9, no weight decay."""
+    """SGD with momentum 0.9 and no weight decay."""
     return [SGD(network.parameters(), lr=lr, momentum=0.9, fused=True)]
 
 
 def adamw(network: VisionTransformer, lr: float) -> list[torch.optim.Optimizer]:
-    """AdamW; the weights of layers decay."""
+    """AdamW with weight decay for the weights of layers."""
     return [AdamW(_decayed(list(network.parameters())), lr=lr, fused=True)]
 
 
 def muon(network: VisionTransformer, lr: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the encoder, AdamW at a sixth of its rate for the rest."""
+    """Muon for the matrices of the encoder, AdamW at 1/6 of its rate for the rest."""
     matrices = [parameter for parameter in network.encoder.parameters() if parameter.ndim == 2]
     chosen = {id(matrix) for matrix in matrices}
     rest = [parameter for parameter in network.parameters() if id(parameter) not in chosen]
@@ -45,33 +45,33 @@ def muon(network: VisionTransformer, lr: float) -> list[torch.optim.Optimizer]:
 
 
 def _decayed(parameters: Sequence[Tensor]) -> list[dict[str, Any]]:
-    """Two groups: weights of layers, and what is a vector for each token or channel."""
+    """Two groups: the weights of layers, which decay, and biases, norms and embeddings, which do not."""
     layers = [parameter for parameter in parameters if parameter.ndim > 1 and parameter.shape[0] > 1]
     vectors = [parameter for parameter in parameters if parameter.ndim == 1 or parameter.shape[0] == 1]
     return [{"params": layers, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}]
 
 
-OPTIMIZERS = {"sgd": sgd, "adamw": adamw, "muon": muon}  # of the recipes
+OPTIMIZERS = {"sgd": sgd, "adamw": adamw, "muon": muon}  # by their names in recipes
 
 
 def subject(options: Options, plan: Plan, device: torch.device) -> Subject:
-    """The network on its device, with the weights to start from, and where it looks.
+    """Build the network on its device, and load pretrained weights.
 
     Raises:
-        InputError: If the images are no whole number of patches, or the weights cannot be had.
+        InputError: If the patch size does not divide the image size, or the weights are missing or do not fit.
     """
     if plan.pretrained and options.weights is None:
         raise InputError(f"--weights (None) must be a file of pretrained weights for recipe {plan.recipe}")
     size, preset = plan.image_size, PRESETS[plan.network["preset"]]
     side = preset["patch_size"]
     if any(length % side for length in size):
-        wanted = f"images of a multiple of {side} pixels for recipe {plan.recipe}"
+        wanted = f"images whose sides are multiples of {side} pixels for recipe {plan.recipe}"
         raise InputError(f"--data ({options.data}) must hold {wanted}")
     network = VisionTransformer.from_preset(
         num_classes=len(plan.classes), image_size=size, device=device, **plan.network
     )
     remarks = []
-    if options.weights and not options.resume:  # a checkpoint has weights of its own
+    if options.weights and not options.resume:  # a checkpoint has its own weights
         remarks = load_weights(network, Path(options.weights))
     grid = (size[0] // side, size[1] // side)
     if warning := few_patches_warning(grid[0] * grid[1], size):
@@ -81,14 +81,14 @@ def subject(options: Options, plan: Plan, device: torch.device) -> Subject:
         optimizers=OPTIMIZERS[plan.optimizer](network, plan.lr),
         settings={"network": {**preset, **plan.network}, "patches": grid[0] * grid[1]},
         remarks=remarks,
-        findings=lambda images, normalise: where_it_looks(network, images, normalise, grid),
+        findings=lambda images, normalise: attention_findings(network, images, normalise, grid),
     )
 
 
-def where_it_looks(
+def attention_findings(
     network: VisionTransformer, images: Tensor, normalise: Normalise, grid: tuple[int, int]
 ) -> dict[str, Any]:
-    """Images, and where the class token looks."""
+    """Return images, and the attention of the class token to their patches."""
     images = images[evenly_spaced(len(images), SHOWN).to(images.device)]
     with torch.inference_mode():
         _, weights = network(normalise(images), return_weights=True)

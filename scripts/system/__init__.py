@@ -1,1 +1,1 @@
-"""What a run needs of the system: the command line, files, the machine, devices, processes and signals."""
+"""Command line, files, machine, devices, processes and signals."""

@@ -1,4 +1,4 @@
-"""Arguments and flags from the fields of a dataclass, and errors as one line with exit code 2."""
+"""Command-line flags from the fields of a dataclass, and errors in one line with exit code 2."""
 
 import argparse
 import dataclasses
@@ -16,32 +16,32 @@ def option(default: Any, help: str, *, type: Callable[[str], Any] = str, choices
     """Declare a dataclass field that is also a flag.
 
     Args:
-        default: Its value when the flag is not given; also shown in the help, unless None.
-        help: What it means, with its unit.
-        type: Turns the argument into the value; ``bool`` makes a switch without an argument.
-        choices: The only values allowed, where there are few.
+        default: The value without the flag; the help shows it, unless it is None.
+        help: The meaning, with the unit.
+        type: Converts the argument; ``bool`` makes a switch without an argument.
+        choices: The allowed values, if there are only a few.
     """
     return dataclasses.field(default=default, metadata={"help": help, "type": type, "choices": choices})
 
 
 def setting(help: str, *, type: Callable[[str], Any] = str, choices: Sequence[str] = (), **default: Any) -> Any:
-    """Declare a field of a recipe that a flag may change."""
+    """Declare a field of a recipe that a flag may override."""
     return dataclasses.field(**default, metadata={"help": help, "type": type, "choices": choices})
 
 
-def changes(of: type) -> Any:
-    """Declare the field for what flags change of a recipe: a flag for every setting of that class."""
-    settings = [field for field in dataclasses.fields(of) if field.metadata]
+def overrides(recipe: type) -> Any:
+    """Declare a dataclass field for the settings of a recipe that flags override, with a flag for each setting."""
+    settings = [field for field in dataclasses.fields(recipe) if field.metadata]
     return dataclasses.field(default_factory=dict, metadata={"settings": settings})
 
 
 def argument(help: str) -> Any:
-    """Declare a dataclass field that must be given, by its place and without a flag."""
+    """Declare a dataclass field that is a required positional argument."""
     return dataclasses.field(metadata={"help": help})
 
 
 def whole(minimum: int) -> Callable[[str], int]:
-    """A whole number from ``minimum`` to what 32 bits hold: more is a slip of the finger, and too much for torch."""
+    """Parse a whole number from ``minimum`` to 2^31 - 1: larger ones are typing errors, and too large for torch."""
 
     def parse(text: str) -> int:
         try:
@@ -56,7 +56,7 @@ def whole(minimum: int) -> Callable[[str], int]:
 
 
 def positive(text: str) -> float:
-    """A number above zero and below infinity."""
+    """Parse a finite number above 0."""
     try:
         value = float(text)
     except ValueError:
@@ -66,16 +66,16 @@ def positive(text: str) -> float:
     return value
 
 
-def share(text: str) -> float:
-    """A number above 0 and below 1."""
+def fraction(text: str) -> float:
+    """Parse a number above 0 and below 1."""
     value = positive(text)
     if value >= 1:
-        raise argparse.ArgumentTypeError(f"({text}) must be a share between 0 and 1")
+        raise argparse.ArgumentTypeError(f"({text}) must be a number between 0 and 1")
     return value
 
 
 def one_of(choices: Sequence[str]) -> Callable[[str], str]:
-    """One of a few words."""
+    """Parse one of a few words."""
 
     def parse(text: str) -> str:
         if text not in choices:
@@ -86,22 +86,22 @@ def one_of(choices: Sequence[str]) -> Callable[[str], str]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reports an error as one line: the usage text above it hides it."""
+    """Reports an error without the usage text, which would hide it."""
 
     def error(self, message: str) -> NoReturn:
         raise InputError(message.removeprefix("argument ").replace(": (", " ("))
 
 
 def parse(options: type[Options], program: str, arguments: Sequence[str] | None = None) -> Options:
-    """Read ``options`` from the command line; its docstring is the help's first paragraph.
+    """Read ``options`` from the command line; its docstring introduces the help.
 
     Raises:
-        InputError: If an argument is missing, unknown or not what it must be.
+        InputError: If an argument is missing, unknown or invalid.
         SystemExit: With code 0 after ``--help``.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     for text in arguments:
-        if not text.isprintable():  # it would be a name in a log and on a page
+        if not text.isprintable():  # it would get into a log and a page
             raise InputError(f"argument {text} must be printable")
     parser = _Parser(program, description=options.__doc__, allow_abbrev=False)
     settings: list[dataclasses.Field[Any]] = []
@@ -134,27 +134,29 @@ def _add_flag(parser: argparse.ArgumentParser, field: "dataclasses.Field[Any]", 
     )
 
 
-def asked(options: Any) -> dict[str, Any]:
-    """The value of every flag, and of those that change the recipe what was given."""
+def flag_values(options: Any) -> dict[str, Any]:
+    """Return the values of all flags; of those that override the recipe, only the ones given."""
     values = dataclasses.asdict(options)
     return values | values.pop("changes", {})
 
 
 def as_flags(values: Mapping[str, object]) -> list[str]:
-    """The command line that ``parse`` turns into these values; switches that are off and None need none."""
+    """Return the command line that ``parse`` turns into these values."""
     given = [(f"--{name.replace('_', '-')}", value) for name, value in values.items()]
     return [flag if value is True else f"{flag}={value}" for flag, value in given if value not in (None, False)]
 
 
 def run(main: Callable[[], None], program: str) -> NoReturn:
-    """Run ``main`` and exit.
+    """Run ``main`` and exit with its code.
 
-    0, or after one line: 2 where a person can mend the cause, 1 where the numbers went astray, 128 + n after signal n.
+    0 on success; after one line on standard error, 2 if the user can fix the cause, 1 if the run diverged, and 128 + n
+    after signal n.
     """
     try:
         main()
     except Stopped as stopped:
-        print(f"{program}: {stopped}; to go on: python -m scripts.{program} --resume {stopped.folder}", file=sys.stderr)
+        command = f"python -m scripts.{program} --resume {stopped.folder}"
+        print(f"{program}: {stopped}; to resume: {command}", file=sys.stderr)
         sys.exit(128 + stopped.by)
     except Diverged as diverged:
         print(f"{program}: stopped: {diverged}", file=sys.stderr)

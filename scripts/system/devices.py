@@ -1,4 +1,4 @@
-"""Which device a run uses, what it says of a GPU that it does not use, what time it is there, and memory."""
+"""The device of a run: its choice, a warning about an unused GPU, its clock and its memory."""
 
 import ctypes
 import os
@@ -14,40 +14,40 @@ from scripts.system.processes import ALONE, Processes
 if sys.platform != "win32":
     import resource
 
-MMAP_MAX, TRIM_THRESHOLD = -4, -1  # numbers that glibc's malloc.h gives to two settings of its allocator
+MMAP_MAX, TRIM_THRESHOLD = -4, -1  # two settings of glibc's allocator, as malloc.h numbers them
 
 
 def choose_device(name: str, processes: Processes = ALONE) -> torch.device:
-    """The device of that name, tried with one number; of several processes each takes a GPU of its own.
+    """Return the device of that name after a trial computation; each of several processes takes a GPU of its own.
 
-    ``auto`` is the accelerator, where torch can use one, else the CPU; ``passed_over`` says why.
+    ``auto`` is the accelerator if torch can use it, else the CPU; ``unused_gpu`` explains the latter.
 
     Raises:
-        InputError: If it is not there, or not to be shared among processes.
+        InputError: If the device is not available, or the processes cannot share it.
     """
-    there = f"--device ({name}) must be auto or a device that is there, such as cpu"
+    wanted = f"--device ({name}) must be auto or an available device, such as cpu"
     if name == "auto":
         device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     else:
         try:
             device = torch.device(name)
         except RuntimeError as error:
-            raise InputError(there) from error
+            raise InputError(wanted) from error
     if processes.count > 1:
         device = _own(device, name, processes)
     if why := refusal(device):
         if name != "auto":
-            raise InputError(f"{there}; {why}")
-        if processes.count > 1:  # the others may be able to use theirs
+            raise InputError(f"{wanted}; {why}")
+        if processes.count > 1:  # other processes may be able to use their GPUs
             raise InputError(f"--device (auto) must be cpu, or torch must be able to use {device}; {why}")
         return torch.device("cpu")
     return device
 
 
 def _own(device: torch.device, name: str, processes: Processes) -> torch.device:
-    """The one of several equal devices that this process takes."""
+    """Return the device of this process among several."""
     if device.type not in ("cpu", "cuda") or device.index is not None:
-        found = f"; here it is {device}" if name == "auto" else ""
+        found = f"; auto is {device} here" if name == "auto" else ""
         raise InputError(f"--device ({name}) must be cpu or cuda for {processes.count} processes{found}")
     if device.type == "cpu":
         return device
@@ -58,16 +58,16 @@ def _own(device: torch.device, name: str, processes: Processes) -> torch.device:
 
 
 def refusal(device: torch.device) -> str:
-    """Why torch cannot compute there, in the first sentence of its own; empty where it can."""
+    """Return the first sentence of torch's error if it cannot compute on the device, else an empty string."""
     try:
-        torch.zeros(1, device=device).item()  # the device "meta" has no number to give
+        torch.zeros(1, device=device).item()  # fails on the device "meta", too
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         return str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
     return ""
 
 
-def passed_over(name: str, device: torch.device) -> list[str]:
-    """What to say where ``auto`` is the CPU though the machine has a GPU: one line, and otherwise none."""
+def unused_gpu(name: str, device: torch.device) -> list[str]:
+    """Return a one-line warning if ``auto`` chose the CPU although the machine has a GPU, else nothing."""
     if name != "auto" or device.type != "cpu":
         return []
     maker, found = gpu_maker(), torch.accelerator.current_accelerator(check_available=True)
@@ -79,26 +79,26 @@ def passed_over(name: str, device: torch.device) -> list[str]:
         why = refusal(found or torch.device("cuda"))
         if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
             why += f"; CUDA_VISIBLE_DEVICES is {visible or 'empty'}"
-    return [f"WARNING: there is {f'an {maker} GPU' if maker else found}, and torch cannot use it: {why}"]
+    return [f"WARNING: torch cannot use {f'the {maker} GPU' if maker else found} of this machine: {why}"]
 
 
 def gpu_maker(system: Path = Path("/")) -> str:
-    """NVIDIA or AMD where Linux knows of a GPU of theirs, whether torch can use it or not; else empty.
+    """Return NVIDIA or AMD if Linux lists such a GPU, whether torch can use it or not, else an empty string.
 
     Args:
         system: The root of the file system.
     """
-    screens = [path.parent for path in system.glob("sys/bus/pci/devices/*/class") if _said(path).startswith("0x03")]
+    displays = [path.parent for path in system.glob("sys/bus/pci/devices/*/class") if _read(path).startswith("0x03")]
     driver = [*system.glob("proc/driver/nvidia/gpus/*"), *system.glob("usr/lib/wsl/lib/nvidia-smi")]
-    if driver or any(_said(path / "vendor") == "0x10de" for path in screens):
+    if driver or any(_read(path / "vendor") == "0x10de" for path in displays):
         return "NVIDIA"
-    # AMD's driver for computing numbers every processor, and with 0 those that are no GPUs
-    numbers = [_said(path) for path in system.glob("sys/class/kfd/kfd/topology/nodes/*/gpu_id")]
+    # AMD's compute driver gives every processor a number, which is 0 unless it is a GPU
+    numbers = [_read(path) for path in system.glob("sys/class/kfd/kfd/topology/nodes/*/gpu_id")]
     return "AMD" if any(number not in ("", "0") for number in numbers) else ""
 
 
-def _said(path: Path) -> str:
-    """What a file of the kernel says; nothing where it must not be read."""
+def _read(path: Path) -> str:
+    """Return the content of a kernel file, or nothing if it is not readable."""
     try:
         return path.read_text("utf-8").strip()
     except OSError:
@@ -106,30 +106,30 @@ def _said(path: Path) -> str:
 
 
 def clock(device: torch.device) -> float:
-    """Seconds, read once that device has done all that it was given: a GPU returns long before it has done the work."""
+    """Return the time in seconds once the device has finished all work: GPU calls return before that."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
     return time.perf_counter()
 
 
 def peak_memory(device: torch.device) -> float:
-    """The most memory in MiB at any time so far: of torch's tensors on a GPU, else of this whole process.
+    """Return the peak memory so far in MiB: of torch's tensors on a GPU, else of the whole process.
 
-    0 on Windows, where Python does not say.
+    0 on Windows, where Python cannot measure it.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     if sys.platform != "win32":
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak / (2**20 if sys.platform == "darwin" else 2**10)  # there in bytes, elsewhere in KiB
+        return peak / (2**20 if sys.platform == "darwin" else 2**10)  # bytes on macOS, KiB elsewhere
     return 0.0
 
 
 def keep_freed_memory() -> None:
-    """Let the memory of freed tensors serve the next ones, where the C library is glibc.
+    """Make glibc's allocator reuse the memory of freed tensors.
 
-    By default it hands large blocks back to the system, which faults them in again page by page: in a training step of
-    ViT-B/16 those were 100,000 page faults and a sixth of the time.
+    By default it returns large blocks to the system, which then faults them in again page by page: 100,000 page faults
+    and a sixth of the time in a training step of ViT-B/16.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if libc and hasattr(libc, "mallopt"):

@@ -1,28 +1,28 @@
-"""What ends a program early, in words for the person at the command line."""
+"""Errors that end a program with one line on standard error."""
 
 
 def one_line(text: str) -> str:
-    """The text with escapes for line breaks and whatever else would move the cursor: names in files are anybody's."""
+    """Escape line breaks and control characters, which names in untrusted files may contain."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 class InputError(Exception):
-    """Something asked for cannot be had. The message is one line: the name, the value, and what is wanted."""
+    """An input that the user can fix. The message is one line: the name, the value, and what is wanted."""
 
     def __init__(self, message: str) -> None:
         super().__init__(one_line(message))
 
 
-class Diverged(Exception):  # noqa: N818  # nobody's mistake
-    """The numbers of a run are not finite any more. Its last checkpoint is from before, and stays."""
+class Diverged(Exception):  # noqa: N818  # not an error of the program
+    """Loss, gradients or weights of a run are no longer finite; its last checkpoint is from before that."""
 
 
-class Stopped(Exception):  # noqa: N818  # nothing went wrong
-    """A signal ended a run, which can go on from its folder.
+class Stopped(Exception):  # noqa: N818  # not an error
+    """A signal stopped a run, which can be resumed.
 
     Args:
         by: The signal's number.
-        where: How far the run has come.
+        where: How far the run got.
         folder: The run folder.
     """
 

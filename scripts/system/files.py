@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, and files that are not trusted: reading them runs nothing."""
+"""Write files atomically, and read untrusted ones without running code."""
 
 import json
 import os
@@ -14,14 +14,14 @@ import torch
 
 from scripts.system.errors import InputError
 
-MOST_UNPACKED = 20  # times the size of an archive: numbers hardly shrink
-ALWAYS_ALLOWED = 1 << 26  # bytes: a small archive of zeros is no bomb
+MOST_UNPACKED = 20  # times the size of an archive: floating-point numbers hardly compress
+ALWAYS_ALLOWED = 1 << 26  # bytes: a small archive of zeros is harmless
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, sync it, then put it in the place of ``path``.
+    """Let ``write`` fill a temporary file beside ``path``, sync it, then rename it to ``path``.
 
-    Whatever happens on the way, ``path`` holds its old content or the new one.
+    At any instant ``path`` has its old or its new content.
 
     Raises:
         OSError: If the disk is full or not writable; the message names ``path``.
@@ -42,7 +42,7 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """One JSON object.
+    """Read one JSON object.
 
     Raises:
         InputError: If the file holds anything else.
@@ -52,34 +52,34 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
-        raise InputError(f"{path} must be one whole JSON object; it is damaged or another file")
+        raise InputError(f"{path} must be a JSON object; it is damaged or another file")
     return content
 
 
 def read_torch(path: Path) -> Any:
-    """Tensors and plain values, on the CPU.
+    """Read a torch file of tensors and plain values, on the CPU.
 
     Raises:
-        InputError: If the file is not whole, is a bomb, or holds anything that only code could make.
+        InputError: If the file is damaged, is a zip bomb, or needs code to be loaded.
     """
     try:
         if zipfile.is_zipfile(path):
             refuse_bomb(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of kinds of tensors that a reader may refuse
+            warnings.simplefilter("ignore")  # about kinds of tensors that the caller refuses anyway
             return torch.load(path, map_location="cpu", weights_only=True)
     except InputError:
         raise
-    except Exception as error:  # a damaged file makes torch raise almost anything
+    except Exception as error:  # on a damaged file torch raises almost any error
         if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
-            raise InputError(f"{path} must hold tensors alone; to open it, torch would have to run code") from error
-        raise InputError(f"{path} must be a whole torch file; it cannot be read") from error
+            raise InputError(f"{path} must hold only tensors and plain values; loading it would run code") from error
+        raise InputError(f"{path} must be a complete torch file; it cannot be read") from error
 
 
 def refuse_bomb(archive: Path) -> None:
-    """Raise InputError if a zip file says that it unpacks to far more than its size; unpacking trusts what it says."""
+    """Raise InputError if a zip file declares an unpacked size far above its own; unpacking stops at that size."""
     allowed = max(ALWAYS_ALLOWED, MOST_UNPACKED * archive.stat().st_size)
     with zipfile.ZipFile(archive) as members:
         unpacked = sum(member.file_size for member in members.infolist())
     if unpacked > allowed:
-        raise InputError(f"{archive} must unpack to at most {allowed:,} bytes; it would fill {unpacked:,}")
+        raise InputError(f"{archive} must unpack to at most {allowed:,} bytes; it declares {unpacked:,}")

@@ -1,6 +1,6 @@
-"""The machine that computes, and everything that depends on it.
+"""The machine that a run computes on, and every decision that depends on it.
 
-What a machine decides is decided here, from a description that a test can make up; nothing else asks what runs it.
+Decisions are methods of a description, which tests can make up; no other module asks for the hardware.
 """
 
 import importlib.util
@@ -18,25 +18,25 @@ import torch
 
 from scripts.system.errors import InputError
 
-BFLOAT16_ON_CPU = {"avx512_bf16", "amx_bf16"}  # instructions for products; elsewhere they are emulated, 70 times slower
-BFLOAT16_ON_CUDA = 80  # compute capability, of Ampere
-TRITON_ON_CUDA = 70  # compute capability, of Volta
-NOTED = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "neon", "bf16", "sve")  # of a CPU: what decides about kernels
-COMPILING_PAYS = 2000  # steps: it takes as long as it saves in 1,200 to 1,500
+BFLOAT16_ON_CPU = {"avx512_bf16", "amx_bf16"}  # instructions for products; without them emulation is 70 times slower
+BFLOAT16_ON_CUDA = 80  # compute capability of Ampere
+TRITON_ON_CUDA = 70  # compute capability of Volta
+NOTED = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "neon", "bf16", "sve")  # CPU features that choose kernels
+COMPILING_PAYS = 2000  # steps; compiling takes as long as it saves in 1,200 to 1,500
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What computes.
+    """A device and its hardware.
 
     Args:
         device: The device, as torch names it.
-        name: Of the processor or GPU, in its maker's words.
-        instructions: Of a CPU the instruction sets that torch may use, of ``NOTED``; of a GPU its architecture: sm_90.
-        cores: Of a CPU; multiprocessors of a GPU.
+        name: The maker's name of the processor or GPU.
+        instructions: Of a CPU those of ``NOTED`` that torch may use; of a GPU its architecture, such as sm_90.
+        cores: Cores of a CPU, multiprocessors of a GPU.
         memory: In bytes.
-        cache: Last-level cache of a CPU in bytes; 0 where it is not known.
-        compiler: Whether ``torch.compile`` finds what it needs: a C++ compiler on a CPU, Triton on a GPU.
+        cache: Last-level cache of a CPU in bytes; 0 if unknown.
+        compiler: Whether ``torch.compile`` finds its compiler: C++ on a CPU, Triton on a GPU.
     """
 
     device: torch.device
@@ -49,20 +49,20 @@ class Machine:
 
     @property
     def fast_at_bfloat16(self) -> bool:
-        """Whether products in bfloat16 have instructions of their own; elsewhere they are emulated, and slow."""
+        """Whether there are instructions for products in bfloat16; without them emulation is slow."""
         if self.device.type == "cpu":
             return not BFLOAT16_ON_CPU.isdisjoint(self.instructions)
         return self.device.type == "cuda" and not self._older_than(BFLOAT16_ON_CUDA)
 
     @property
     def types(self) -> tuple[str, ...]:
-        """The types that it has instructions for: float32, and those of 16 bits, the better one first."""
+        """Types with hardware instructions: float32, then bfloat16 and float16."""
         bfloat16 = ("bfloat16",) if self.fast_at_bfloat16 else ()
         return ("float32", *bfloat16, *(("float16",) if self.device.type == "cuda" else ()))
 
     @property
     def accelerated(self) -> bool:
-        """Whether the processor only launches the work: small work then takes as long as its launch."""
+        """Whether the CPU only launches the work, so that small operations take as long as their launch."""
         return self.device.type != "cpu"
 
     @property
@@ -72,17 +72,17 @@ class Machine:
 
     @property
     def identity(self) -> str:
-        """What must be the same for two measurements to be comparable."""
+        """A description that two measurements must share to be comparable."""
         sets = " ".join(sorted(self.instructions)) or "no instruction set known"
         mebibytes = f", {self.cache / 2**20:.0f} MiB cache" if self.cache else ""
         threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
         return f"{self.name}, {sets}, {self.cores} cores{mebibytes}{threads}"
 
     def precision(self, name: str) -> str:
-        """The type to compute in under autocast; ``auto`` is bfloat16 where the machine is fast at it, else float32.
+        """Return the type for autocast; ``auto`` is bfloat16 if the machine is fast at it, else float32.
 
         Raises:
-            InputError: For float16 without CUDA: hardly any CPU has instructions for it, and it needs more care.
+            InputError: For float16 without CUDA.
         """
         if name == "auto":
             return "bfloat16" if self.fast_at_bfloat16 else "float32"
@@ -92,35 +92,35 @@ class Machine:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type in which products are fast, and precise enough to train with."""
+        """The type of precision ``auto``."""
         return getattr(torch, self.precision("auto"))
 
     def compiled(self, asked: str, pays_on_cpu: bool, steps: int) -> bool:
-        """Whether a run is compiled; ``auto`` is yes where that was measured to pay.
+        """Return whether to compile a run; ``auto`` compiles where measurements showed a gain.
 
         Args:
             asked: ``auto``, ``yes`` or ``no``.
-            pays_on_cpu: Whether its steps become faster on a CPU.
+            pays_on_cpu: Whether compiled steps are faster on a CPU.
             steps: Length of the run.
 
         Raises:
-            InputError: If it is asked for and the compiler is missing.
+            InputError: For ``yes`` without a compiler.
         """
         if asked == "yes" and not self.compiles:
-            needed = "a C++ compiler such as g++" if self.device.type == "cpu" else "Triton and a GPU that it knows"
-            raise InputError(f"--compile (yes) must find {needed}; there is none for {self.device}")
+            needed = "a C++ compiler such as g++" if self.device.type == "cpu" else "Triton and a GPU that it supports"
+            raise InputError(f"--compile (yes) needs {needed}; there is none for {self.device}")
         if asked == "auto":
             return pays_on_cpu and self.compiles and self.device.type == "cpu" and steps >= COMPILING_PAYS
         return asked == "yes"
 
     def _older_than(self, capability: int) -> bool:
-        """Whether it is an NVIDIA GPU of a lower compute capability."""
+        """Whether this is an NVIDIA GPU of a lower compute capability."""
         found = [int(name.removeprefix("sm_")) for name in self.instructions if name.startswith("sm_")]
         return any(own < capability for own in found)
 
 
 def this_machine(device: torch.device) -> Machine:
-    """The machine that has that device."""
+    """Describe the machine of that device."""
     if device.type == "cuda":
         about = torch.cuda.get_device_properties(device)
         architecture = about.gcnArchName if torch.version.hip else f"sm_{about.major}{about.minor}"
@@ -134,9 +134,9 @@ def this_machine(device: torch.device) -> Machine:
 
 
 def cpu_instructions() -> frozenset[str]:
-    """The instruction sets of the processor that torch may use: environment variables can hold it back.
+    """Return the instruction sets that torch may use, which environment variables can restrict.
 
-    None before torch 2.11, which does not know them: it takes the safe way, in float32.
+    None before torch 2.11, which cannot list them; runs then compute in float32.
     """
     known: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     found = {name for name, value in known.items() if value is True and name in NOTED}
@@ -149,21 +149,21 @@ def cpu_instructions() -> frozenset[str]:
 
 
 def cpp_compiler() -> bool:
-    """Whether there is the C++ compiler that ``torch.compile`` calls."""
+    """Return whether the C++ compiler that ``torch.compile`` calls is installed."""
     usual = "clang++" if sys.platform == "darwin" else "g++"
     return shutil.which(os.environ.get("CXX", usual)) is not None
 
 
 @cache
 def processor() -> str:
-    """The name of the processor, as the system has it."""
+    """Return the name of the processor."""
     table = Path("/proc/cpuinfo")
     found = re.search(r"^model name\s*:\s*(.*)$", table.read_text("utf-8"), re.MULTILINE) if table.exists() else None
     return found[1] if found else _named_by_macos() or platform.processor() or platform.machine()
 
 
 def _named_by_macos() -> str:
-    """Such as Apple M2, where Python knows no more than "arm"; nothing on another system."""
+    """Return a name like Apple M2, where Python only reports "arm"; nothing on other systems."""
     if sys.platform != "darwin":
         return ""
     command = ["sysctl", "-n", "machdep.cpu.brand_string"]
@@ -171,14 +171,14 @@ def _named_by_macos() -> str:
 
 
 def last_cache() -> int:
-    """Bytes of the processor's largest cache; 0 where the system does not say."""
+    """Return the size of the processor's largest cache in bytes, 0 if unknown."""
     units = {"K": 2**10, "M": 2**20}
     sizes = [path.read_text().strip() for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
     return max((int(size[:-1]) * units[size[-1]] for size in sizes if size[-1:] in units), default=0)
 
 
 def host_memory() -> int:
-    """Bytes of memory beside the processor; 0 where the system does not say."""
+    """Return the size of the host's memory in bytes, 0 if unknown."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):

@@ -2,7 +2,7 @@
 
     torchrun --nproc-per-node 2 -m scripts.train_stn
 
-A run without torchrun is one process whose share is everything, with nobody to talk to.
+Without torchrun there is one process, whose share is everything.
 """
 
 import os
@@ -21,13 +21,13 @@ PATIENCE = timedelta(minutes=30)  # the others wait while the first process down
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among all of its run.
+    """This process among all processes of its run.
 
     Args:
-        count: How many there are.
-        rank: Which one this is, from 0.
-        place: Which one of those on this machine, from 0.
-        here: How many there are on this machine.
+        count: Number of processes.
+        rank: Index of this one, from 0.
+        place: Its index among those on this machine, from 0.
+        here: Number of processes on this machine.
     """
 
     count: int = 1
@@ -37,14 +37,14 @@ class Processes:
 
     @classmethod
     def started(cls) -> "Processes":
-        """Those that torchrun started, else this one alone."""
+        """Return the processes that torchrun started, or a single one without torchrun."""
         if not distributed.is_torchelastic_launched():
             return ALONE
         return cls(*(int(os.environ[name]) for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE")))
 
     @contextmanager
     def connected(self, device: torch.device) -> Iterator[None]:
-        """Let the processes talk to each other: NCCL between GPUs, gloo between CPUs.
+        """Connect the processes: NCCL between GPUs, gloo between CPUs.
 
         Raises:
             ConnectionError: If another process has ended early, or has not answered for half an hour.
@@ -59,7 +59,7 @@ class Processes:
         try:
             yield
         except RuntimeError as error:
-            if not any(name in str(error).lower() for name in ("gloo", "nccl")):  # they have no error of their own
+            if not any(name in str(error).lower() for name in ("gloo", "nccl")):  # they have no error class
                 raise
             raise ConnectionError("another process of this run has ended or does not answer") from error
         finally:
@@ -67,39 +67,39 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that writes, prints and reports."""
+        """Whether this is the process that writes, prints and reports."""
         return self.rank == 0
 
     def share(self, count: int) -> slice:
-        """Which of so many things in a row are this process's; shares differ by one at most."""
+        """Return the part of ``count`` consecutive items that belongs to this process; parts differ by at most one."""
         return slice(count * self.rank // self.count, count * (self.rank + 1) // self.count)
 
     def total(self, values: Tensor) -> Tensor:
-        """The sum over all processes, to the bit the same in each."""
+        """Return the sum over all processes, with the same bits in each."""
         if self.count > 1:
             distributed.all_reduce(values)
         return values
 
     def joined(self, part: Tensor, count: int) -> Tensor:
-        """So many things in a row, of which every process has its share."""
+        """Gather ``count`` items of which every process has its share."""
         whole = part.new_zeros(count, *part.shape[1:])
         whole[self.share(count)] = part
         return self.total(whole)
 
     def any(self, here: bool) -> bool:
-        """Whether it is so in any process."""
+        """Return whether the value is true in any process."""
         return bool(self.total(torch.tensor(float(here))))
 
-    def told(self, words: str) -> str:
-        """What the first process says."""
-        said = [words]
+    def broadcast(self, text: str) -> str:
+        """Return the text of the first process."""
+        texts = [text]
         if self.count > 1:
-            distributed.broadcast_object_list(said)
-        return said[0]
+            distributed.broadcast_object_list(texts)
+        return texts[0]
 
     @contextmanager
     def first_alone(self) -> Iterator[None]:
-        """The first process does it, then all others: what it leaves on the disk is there for them."""
+        """Run the block in the first process, then in all others, which find the files that it wrote."""
         if not self.first:
             self.any(False)
         yield
@@ -107,16 +107,16 @@ class Processes:
             self.any(False)
 
     def parallel(self, model: nn.Module) -> nn.Module:
-        """The model for training: after a backward pass gradients are the mean over all processes."""
+        """Wrap the model for training, so that a backward pass averages gradients over all processes."""
         return DistributedDataParallel(model) if self.count > 1 else model
 
     @staticmethod
     def accumulating(parallel: nn.Module) -> AbstractContextManager[None]:
-        """Passes whose gradients stay here, to be averaged with those of a later one."""
+        """Accumulate gradients locally until a later backward pass averages them."""
         return parallel.no_sync() if isinstance(parallel, DistributedDataParallel) else nullcontext()
 
     def draw_apart(self, seed: int, step: int) -> None:
-        """From this step on, let torch draw other numbers here than in any other process; the first draws on."""
+        """Seed torch differently in every process but the first, which continues its sequence."""
         if not self.first:
             torch.manual_seed(int(np.random.SeedSequence([seed, self.rank, step]).generate_state(1, np.uint64)[0]))
 

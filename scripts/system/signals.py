@@ -1,4 +1,4 @@
-"""Ctrl-C and a request to terminate wait until a training step is done and saved."""
+"""Defer Ctrl-C and SIGTERM until a training step is finished and saved."""
 
 import signal
 import threading
@@ -10,7 +10,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Asked:
-    """Whether to stop, and by which signal."""
+    """A request to stop, if a signal has made one."""
 
     def __init__(self) -> None:
         self.by: signal.Signals | None = None
@@ -21,9 +21,9 @@ class Asked:
 
 @contextmanager
 def deferred() -> Iterator[Asked]:
-    """Note the first signal instead of obeying it; the second one is obeyed at once."""
+    """Record the first signal instead of handling it; a second one takes effect at once."""
     asked = Asked()
-    if threading.current_thread() is not threading.main_thread():  # python lets no other thread have handlers
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield asked
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}

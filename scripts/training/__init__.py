@@ -1,1 +1,1 @@
-"""The loop, what it resumes from, and the optimizers."""
+"""Recipe and plan, the training loop, its state and checkpoints, and the optimizers."""

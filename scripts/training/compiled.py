@@ -1,4 +1,4 @@
-"""A network through ``torch.compile``: for training, and for inference alone."""
+"""Compile a network with ``torch.compile``, for training or for inference."""
 
 from collections.abc import Callable
 
@@ -9,10 +9,10 @@ from scripts.system.machine import this_machine
 
 
 class Compiled(nn.Module):
-    """A network for training, with a graph for whole batches alone.
+    """A network for training that is compiled for full batches only.
 
-    A second one, for what is left at the end of an epoch, would take longer to compile than it saves. And which way a
-    batch goes, and so its bits, must not depend on those before it: a run may go on from any of them.
+    A second graph for the last batch of an epoch would take longer to compile than it saves. And whether a batch is
+    compiled, which decides its bits, must not depend on the batches before it: a run may resume at any of them.
     """
 
     def __init__(self, network: nn.Module, batch: int) -> None:
@@ -22,32 +22,32 @@ class Compiled(nn.Module):
         self.graph = torch.compile(network, dynamic=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """What the network returns."""
+        """Return the output of the network."""
         output: Tensor = self.graph(images) if 0 < len(images) == self.batch else self.network(images)
         return output
 
 
 def for_inference(network: nn.Module, dtype: torch.dtype | None = None) -> Callable[[Tensor], Tensor]:
-    """Compile a network with its weights as constants, which are cast and packed once instead of in every call.
+    """Compile a network with its weights as constants, which are cast and packed once rather than in every call.
 
-    The first call takes up to a minute, and so does the first one with another batch size. What becomes of the weights
-    after it is not seen.
+    The first call takes up to a minute, and so does the first call with another batch size. Later changes of the
+    weights have no effect.
 
     Args:
         network: On its device; it is put into evaluation mode.
-        dtype: Of the computation, under autocast; by default what the runs choose on that device.
+        dtype: The autocast type; by default that of precision ``auto`` on the device.
 
     Returns:
-        From images to what the network returns, without gradients.
+        A function from images to the output of the network, without gradients.
     """
-    from torch._inductor import config as inductor  # as much as torch itself, which runs that compile nothing need not
+    from torch._inductor import config as inductor  # the import takes as long as that of torch
 
     device = next(network.parameters()).device
     dtype = dtype or this_machine(device).dtype
     compiled = torch.compile(network.eval())
 
     def ask(images: Tensor) -> Tensor:
-        # torch.compile's own option "freezing" comes too late: weights would still be arguments, and nothing is packed
+        # the option "freezing" of torch.compile is applied too late: weights would still be arguments, and not packed
         freezing = inductor.patch(freezing=True)
         with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32), freezing:
             output: Tensor = compiled(images)

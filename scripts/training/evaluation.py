@@ -1,4 +1,4 @@
-"""What a model says of a whole split, and how well that agrees with the labels."""
+"""The result of evaluating a model on a split: loss, accuracy and logits."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model says of a whole split: logits (N, classes), labels (N,), and what else it reports of each image."""
+    """Logits (N, classes) and labels (N,) of a whole split, and the model's second output for each image, if any."""
 
     logits: Tensor
     labels: Tensor
@@ -21,15 +21,15 @@ class Evaluation:
 
     @property
     def correct(self) -> int:
-        """Images whose largest logit is that of their label."""
+        """Number of images that are classified correctly."""
         return int((self.logits.argmax(1) == self.labels).sum())
 
     @property
     def accuracy(self) -> float:
-        """Percent of the images."""
+        """Correctly classified images in percent."""
         return 100 * self.correct / len(self.labels)
 
     def line(self, name: str) -> str:
-        """One line, in the words of the published run."""
+        """One line for the log, worded as in the published run."""
         score = f"{self.correct}/{len(self.labels)} ({self.accuracy:.2f}%)"
         return f"{name.capitalize()} set: Average loss: {self.loss:.4f}, Accuracy: {score}"

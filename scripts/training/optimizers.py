@@ -20,11 +20,11 @@ from scripts.training.untraced import Untraced
 
 MOMENTUM = 0.95
 ITERATIONS = 5
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of x, x^3 and x^5: what lifts small singular values fastest
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of x, x^3 and x^5, chosen to raise small singular values fastest
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """Matrices with their singular values near 1 and their singular vectors as they were: (K, n, m) with n <= m."""
+    """Bring the singular values of matrices (K, n, m), n <= m, near 1, and keep their singular vectors."""
     first, third, fifth = COEFFICIENTS
     x = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(ITERATIONS):
@@ -34,13 +34,13 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 
 
 class Muon(Untraced):
-    """Muon for matrices and convolution kernels, which it sees as matrices (out channels, everything else).
+    """Muon for matrices, and for convolution kernels as matrices (out channels, everything else).
 
     Args:
         params: Parameters of two or more dimensions, or groups of them.
-        lr: Step length; a matrix with more rows than columns takes longer ones, by sqrt(rows / columns).
-        weight_decay: Share of the weight that a step of length 1 takes away.
-        dtype: In which matrices are orthogonalised; half precision is enough.
+        lr: Learning rate; for a matrix with more rows than columns it is multiplied by sqrt(rows / columns).
+        weight_decay: Decoupled weight decay, multiplied by the learning rate.
+        dtype: Type in which matrices are orthogonalised; half precision is enough.
     """
 
     def __init__(self, params: Iterable[Any], lr: float, *, weight_decay: float, dtype: torch.dtype) -> None:
@@ -67,9 +67,9 @@ class Muon(Untraced):
                 self.state[weight]["momentum"] = torch.zeros_like(weight)
         momenta = [self.state[weight]["momentum"] for weight in weights]
         torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
-        directions = [*torch._foreach_lerp(gradients, momenta, MOMENTUM)]  # Nesterov's: ahead of the momentum
+        directions = [*torch._foreach_lerp(gradients, momenta, MOMENTUM)]  # Nesterov momentum
 
-        # matrices of one shape are orthogonalised together; tall ones lie on their side
+        # matrices of one shape are orthogonalised as one batch; tall ones are transposed
         tall = [weight.shape[0] > weight[0].numel() for weight in weights]
         stacks = defaultdict(list)
         for place, direction in enumerate(directions):

@@ -1,7 +1,7 @@
-"""How a network is trained: a recipe as it was published, and the plan that flags, data and machine make of it.
+"""How a network is trained: a recipe, and the plan that flags, data and machine make of it.
 
-A setting is a field here, with its sentence where a flag may change it: flag, plan, config.json, checkpoint and page
-follow. Nothing here needs torch, so that ``--help`` and a wrong flag are answered before it is imported.
+A setting is one field here, with a help text if a flag may override it; flag, plan, config.json, checkpoint and report
+follow. This module does not import torch, so that ``--help`` and wrong flags are answered quickly.
 """
 
 import dataclasses
@@ -16,27 +16,27 @@ from scripts.training.schedule import Schedule
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How to train, beside the data and the seed.
+    """How to train, apart from data and seed.
 
     Args:
-        optimizer: Which one steps the weights, of those in the network's subject.
-        schedule: Learning-rate factor at a share of the run from 0 to 1.
-        clip: Largest norm of all gradients together; a longer gradient is shortened to it.
-        augment: The mirror is left out where it changes the class.
+        optimizer: Name of one of the optimizers in the network's subject.
+        schedule: Learning-rate factor over the run.
+        clip: Largest norm of all gradients together; a longer gradient is scaled down to it.
+        augment: Augmentation; mirroring is dropped if it changes the class.
         normalise: Fixed statistics; None for those of the training images.
         image_size: Height and width that images are resized to; None for their own.
         network: Options of the network.
-        pretrained: Whether it makes no sense without weights to start from.
-        compiled: Whether ``torch.compile`` makes the step faster, by measurement on a CPU; see ``Machine.compiled``.
+        pretrained: Whether the recipe requires pretrained weights.
+        compiled: Whether ``torch.compile`` makes the step faster on a CPU, as measured; see ``Machine.compiled``.
     """
 
-    lr: float = setting("highest learning rate", type=positive)
+    lr: float = setting("peak learning rate", type=positive)
     batch_size: int = setting("images a step", type=whole(1))
-    at_once: int = setting("most images in one forward pass: less memory, the same result", type=whole(1), default=1000)
+    at_once: int = setting("most images a forward pass: less memory, the same result", type=whole(1), default=1000)
     epochs: int = setting("passes over the training images", type=whole(1))
     steps: int | None = setting("length of the run in steps, instead of --epochs", type=whole(1), default=None)
     precision: str = setting(
-        "of the forward pass; auto is bfloat16 where the device is fast at it, else float32",
+        "of the forward pass; auto is bfloat16 if the device is fast at it, else float32",
         choices=("auto", "float32", "bfloat16", "float16"), default="auto",
     )  # fmt: skip
     optimizer: str = ""
@@ -52,14 +52,14 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(Recipe):
-    """A recipe as it came out for these flags, this data and this machine: nothing is left open.
+    """A recipe completed for the flags, the data and the machine of a run.
 
     Args:
-        recipe: Its name.
+        recipe: Name of the recipe.
         seed: For weights, order and augmentation.
-        train_images: How many there are to train on.
-        test_images: How many there are to test on.
-        classes: Their names.
+        train_images: Number of training images.
+        test_images: Number of test images.
+        classes: Names of the classes.
     """
 
     recipe: str
@@ -73,9 +73,9 @@ class Plan(Recipe):
 
     @property
     def steps_an_epoch(self) -> int:
-        """Batches in one pass over the training images, the last of them full or not."""
+        """Batches in one pass over the training images, including a last smaller one."""
         return -(-self.train_images // self.batch_size)
 
     def record(self) -> dict[str, Any]:
-        """All of it as plain values."""
+        """Return the plan as plain values."""
         return dataclasses.asdict(self)

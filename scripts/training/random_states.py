@@ -1,4 +1,4 @@
-"""The state of every random number generator that a run may draw from, as tensors and plain values."""
+"""Save and restore every random number generator that a run may use."""
 
 import random
 from typing import Any
@@ -8,9 +8,9 @@ import torch
 
 
 def random_states(device: torch.device) -> dict[str, Any]:
-    """What ``restore_random_states`` takes."""
+    """Return the states of all generators as tensors and plain values."""
     version, numbers, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002  # the one that libraries draw from
+    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002  # libraries use this one
     accelerator = torch.get_device_module(device).get_rng_state(device) if device.type not in ("cpu", "meta") else None
     return {
         "python": (version, numbers, gauss),
@@ -21,7 +21,7 @@ def random_states(device: torch.device) -> dict[str, Any]:
 
 
 def restore_random_states(states: dict[str, Any], device: torch.device) -> None:
-    """Let every generator draw on from there."""
+    """Restore the states of all generators."""
     version, numbers, gauss = states["python"]
     random.setstate((version, tuple(numbers), gauss))
     name, keys, *rest = states["numpy"]

@@ -1,4 +1,4 @@
-"""Learning rates over a run, as plain values that a recipe can hold."""
+"""The learning-rate schedule, configured by plain values that a recipe can hold."""
 
 import math
 from dataclasses import dataclass
@@ -6,18 +6,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Schedule:
-    """The factor of the learning rate at a share of the run from 0 to 1.
+    """The learning-rate factor as a function of the share of the run that is done, from 0 to 1.
 
     Args:
-        fall: How it ends: ``constant``, or a fall to zero that is ``linear`` or half a ``cosine``.
-        warm_up: Share of the run over which it rises from zero first, linearly.
+        fall: ``constant`` after the warm-up, or a fall to zero, ``linear`` or as half a ``cosine``.
+        warm_up: Share of the run over which the factor first rises linearly from zero.
     """
 
     fall: str = "constant"
     warm_up: float = 0.0
 
     def __call__(self, done: float) -> float:
-        """The factor at that share."""
+        """Return the factor."""
         if done < self.warm_up:
             return done / self.warm_up
         fallen = (done - self.warm_up) / (1 - self.warm_up)

@@ -1,4 +1,4 @@
-"""What a run changes from step to step: what a checkpoint takes from it, and puts back."""
+"""The state of a run that changes from step to step, as checkpoints save and restore it."""
 
 import dataclasses
 import math
@@ -15,18 +15,18 @@ from scripts.training.random_states import random_states, restore_random_states
 
 @dataclass
 class Progress:
-    """How far a run has come, in plain values.
+    """The progress of a run; all but ``rows`` and ``skipped`` belong to the current epoch.
 
     Args:
-        rows: Of metrics.csv, one for each epoch that is over.
-        lr: Learning rate as the epoch under way began.
-        shuffle: State of the generator as it began: the order of its images follows.
-        step: Steps done of it, those that were skipped among them.
-        loss: Sum over its images, as all sums without those of skipped steps.
-        hits: Images whose largest logit was that of their label.
+        rows: Rows of metrics.csv, one for each finished epoch.
+        lr: Learning rate at the start of the epoch.
+        shuffle: Generator state at the start of the epoch, which determines the order of its images.
+        step: Steps done, including skipped ones.
+        loss: Sum of the losses; like ``hits`` and ``seen`` without the images of skipped steps.
+        hits: Images classified correctly.
         seen: Images.
-        skipped: Steps that were skipped in a row, up to now.
-        seconds: Spent on it.
+        skipped: Steps skipped in a row up to now.
+        seconds: Time spent.
     """
 
     rows: list[dict[str, float]] = field(default_factory=list)
@@ -41,18 +41,18 @@ class Progress:
 
     @property
     def means(self) -> tuple[float, float]:
-        """Loss and accuracy in percent so far in the epoch; not a number as long as every step was skipped."""
+        """Mean loss and accuracy in percent so far in the epoch; NaN while every step has been skipped."""
         return (self.loss / self.seen, 100 * self.hits / self.seen) if self.seen else (math.nan, math.nan)
 
 
 class State:
-    """Model, optimizers and their schedules, gradient scale, random number generators, and how far the run has come.
+    """Model, optimizers with their schedules, gradient scaler, random number generators, and progress.
 
     Args:
         model: On the device.
         optimizers: Their learning rates are the peaks of the schedule.
-        plan: What is to be done.
-        device: Of the images.
+        plan: The plan of the run.
+        device: The device of the images.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class State:
         self.progress = Progress()
 
     def saved(self) -> dict[str, Any]:
-        """All that it takes to go on: tensors and plain values."""
+        """Return the state as tensors and plain values."""
         return {
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
@@ -81,10 +81,10 @@ class State:
         }
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Put everything back where it was.
+        """Restore a saved state.
 
         Raises:
-            ValueError: If it is the state of another run.
+            ValueError: If the state does not fit model and optimizers.
         """
         try:
             self.model.load_state_dict(saved["model"])
@@ -97,4 +97,4 @@ class State:
             restore_random_states(saved["rng"], self.device)
             self.progress = Progress(**saved["progress"])
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-            raise ValueError("the state is that of another run") from error
+            raise ValueError("the state belongs to another run") from error

@@ -1,4 +1,4 @@
-"""One step of a run: forward and backward passes, and the optimizers."""
+"""One training step: forward and backward passes, and the optimizers."""
 
 import math
 from contextlib import nullcontext
@@ -15,13 +15,13 @@ from scripts.training.state import State
 
 
 class Outcome(NamedTuple):
-    """What came of a step.
+    """The result of a step.
 
     Args:
         loss: Sum over the batch.
-        hits: Images whose largest logit is that of their label.
-        stop: Whether any process is to stop: all stop after the same step.
-        broken: Why the optimizers made no step; empty where they did.
+        hits: Images classified correctly.
+        stop: Whether any process has to stop, so that all stop after this step.
+        broken: Why the step was skipped, else empty.
     """
 
     loss: float
@@ -31,7 +31,7 @@ class Outcome(NamedTuple):
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Where forward passes run in that precision."""
+    """Return the autocast context of a precision."""
     return torch.autocast(device.type, dtype=getattr(torch, precision), enabled=precision != "float32")
 
 
@@ -44,16 +44,16 @@ def train_step(
     count: int,
     asked: Asked,
 ) -> Outcome:
-    """One step of the optimizers, skipped if the loss or a gradient is not finite.
+    """Step the optimizers, unless the loss or a gradient is not finite.
 
     Args:
-        state: Goes on by it.
-        network: Its model, as it is called in training: compiled, or one of several processes.
-        plan: What is to be done.
-        processes: That share the batch.
-        batch: This process's share of images and labels, also if it is none.
+        state: The state of the run, which is updated.
+        network: Its model as called in training: compiled, or wrapped for several processes.
+        plan: The plan of the run.
+        processes: The processes that share the batch.
+        batch: Images and labels of this process's share, which may be empty.
         count: Images in the whole batch.
-        asked: Whether this process is to stop, once the step is done.
+        asked: Whether this process has to stop after the step.
     """
     images, labels = batch
     for optimizer in state.optimizers:
@@ -65,15 +65,15 @@ def train_step(
             with autocast(labels.device, plan.precision):
                 logits = network(part)
             loss = F.cross_entropy(logits.float(), truth, reduction="sum")
-            # the mean over the processes of these sums is the mean over the batch, whatever their shares
+            # DDP averages over the processes; the average of these sums is the mean over the batch
             state.scaler.scale(loss * (processes.count / count)).backward()
         hits = (logits.detach().argmax(1) == truth).sum()
         totals[:2] += torch.stack([loss.detach(), hits])
     for optimizer in state.optimizers:
         state.scaler.unscale_(optimizer)
     norm = nn.utils.get_total_norm([weight.grad for weight in state.model.parameters() if weight.grad is not None])
-    totals[2].fill_(bool(asked))  # an assignment would copy it there, and wait
-    # before the step, or it could not be skipped: the one time in a step that a GPU is waited for
+    totals[2].fill_(bool(asked))  # an assignment would copy from the host, and wait
+    # the only wait for a GPU in a step; before the optimizers, so that the step can be skipped
     loss_sum, correct, stopping, length = torch.stack([*processes.total(totals), norm]).tolist()
     broken = ""
     if math.isfinite(loss_sum) and math.isfinite(length):
@@ -89,10 +89,10 @@ def train_step(
 
 
 def _broken(state: State, loss: float) -> str:
-    """What is not finite, in words."""
+    """Describe what is not finite."""
     gradients = {name: weight.grad for name, weight in state.model.named_parameters() if weight.grad is not None}
     found = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
-    others = f" and {len(found) - 1} others" if len(found) > 1 else ""
+    others = f" and {len(found) - 1} more" if len(found) > 1 else ""
     what = f"the gradient of {found[0]}{others}" if found else "the loss or the norm of all gradients"
     scale = f", gradient scale {state.scaler.get_scale():g}" if state.scaler.is_enabled() else ""
     return f"{what} is not finite (loss {loss:.4g}{scale})"

@@ -1,4 +1,4 @@
-"""One loop for every run: train an epoch, evaluate, write a row, keep the last and the best checkpoint."""
+"""The training loop: train an epoch, evaluate, write a row of metrics, save the last and the best checkpoint."""
 
 import signal
 import time
@@ -24,28 +24,29 @@ from scripts.training.plan import Plan
 from scripts.training.state import Progress, State
 from scripts.training.step import autocast, train_step
 
-VERSION = 4  # of what a checkpoint and the rows in it hold
-MOST_SKIPPED = 10  # steps in a row; float16 needs a few until its scale has fallen far enough
+VERSION = 4  # of the content of checkpoints
+MOST_SKIPPED = 10  # steps in a row; float16 skips a few at first, until its gradient scale fits
 Predict = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trainer:
-    """Everything a run needs.
+    """Trains a model.
 
     Args:
         plan: How to train.
         model: On the device.
-        predict: Forward pass for evaluation: images -> logits and something to describe; None for logits alone.
-        describe: From all that ``predict`` reported to columns of metrics.csv and what the log says of them.
+        predict: Forward pass for evaluation: images -> logits and a second output for each image; None if the model
+            returns logits alone.
+        describe: From all second outputs of ``predict`` to columns of metrics.csv and a line for the log.
         optimizers: Stepped together; their learning rates are the peaks of the schedule.
-        train: The images trained on, on the device.
-        held_out: The images evaluated each epoch, on the device.
-        held_out_name: What those are, ``test`` or ``validation``.
-        save_minutes: A checkpoint is written after every epoch, and within one so often.
-        processes: That share the work. Every one has all images, and evaluates and trains on its share of each batch.
-        folder: Where everything is written, by the first of them.
-        about: Kept in the checkpoints beside plan and weights: plain values alone.
+        train: Training images, on the device.
+        held_out: Images evaluated after each epoch, on the device.
+        held_out_name: ``test`` or ``validation``.
+        save_minutes: Time between checkpoints within an epoch; one is also written after every epoch.
+        processes: Share the work: every process has all images, and trains and evaluates on its share of each batch.
+        folder: The run folder, written by the first process.
+        about: Further plain values for the checkpoints.
     """
 
     plan: Plan
@@ -64,13 +65,13 @@ class Trainer:
     def fit(self, checkpoint: dict[str, Any] | None = None) -> list[dict[str, float]]:
         """Train to the end, from the beginning or from a checkpoint, and return the rows of metrics.csv.
 
-        From a checkpoint one process on a CPU makes the same numbers as if the run had never been stopped; several, or
-        another number of them, come as near as sums in another order.
+        Resumed from a checkpoint, one process on a CPU computes the same bits as an uninterrupted run. Several
+        processes, or another number of them, compute the same within the error of summing in another order.
 
         Raises:
-            Stopped: On Ctrl-C or a request to terminate, once the step under way is saved.
-            Diverged: If ten steps in a row had to be skipped, or a weight is not finite.
-            InputError: If the checkpoint is of another version of the kit.
+            Stopped: On Ctrl-C or SIGTERM, once the current step is saved.
+            Diverged: If ten steps in a row were skipped, or a weight is not finite.
+            InputError: If the checkpoint belongs to another run or version of the kit.
         """
         state = self.begin() if checkpoint is None else self.resume(checkpoint)
         rows, done = state.progress.rows, state.progress.step
@@ -89,29 +90,29 @@ class Trainer:
         return state.progress.rows
 
     def begin(self) -> State:
-        """Nothing is done yet."""
+        """Return the state before the first step."""
         return State(self.model, self.optimizers, self.plan, self.device)
 
     def resume(self, checkpoint: dict[str, Any]) -> State:
-        """Where a run was stopped.
+        """Return the state of a checkpoint, and rewind log and metrics to it.
 
         Raises:
-            InputError: If the checkpoint is that of another run, or of another version of the kit.
+            InputError: If the checkpoint belongs to another run or version of the kit.
         """
         if (version := checkpoint.get("version", 1)) != VERSION:
-            wanted = f"a run of this version of the kit ({VERSION}); its checkpoint is of version {version}"
-            raise InputError(f"--resume ({self.folder.path}) must be {wanted}")
+            wanted = f"a checkpoint of version {VERSION}, as this kit writes; its version is {version}"
+            raise InputError(f"--resume ({self.folder.path}) must hold {wanted}")
         state = self.begin()
         try:
             state.restore(checkpoint)
         except ValueError as error:
-            wanted = "must hold a checkpoint of this run; it is that of another"
+            wanted = "must hold a checkpoint of this run; it belongs to another"
             raise InputError(f"--resume ({self.folder.path}) {wanted}") from error
         self.folder.rewind(checkpoint["log_size"], state.progress.rows)
         return state
 
     def train_epoch(self, state: State, asked: Asked) -> dict[str, float]:
-        """What remains of one pass over the training images: mean loss and accuracy while learning, seconds, speed."""
+        """Train the rest of the current epoch, and return its loss, accuracy, time and throughput."""
         self.model.train()
         plan, progress, epoch = self.plan, state.progress, len(state.progress.rows) + 1
         if progress.step == 0:
@@ -123,7 +124,7 @@ class Trainer:
         batches = training_batches(self.train, order, self.prepare, plan.augment, state.generator, self.processes.share)
         started = clock(self.device) - progress.seconds
         saved, name = time.monotonic(), f"{epoch}/{plan.epochs}"
-        quiet = None if self.processes.first else True  # None: where there is no terminal
+        quiet = None if self.processes.first else True  # None shows the bar only in a terminal
         with tqdm(batches, name, steps, initial=progress.step, leave=False, disable=quiet, unit="batch") as bar:
             for chosen, batch in zip(order, bar, strict=True):
                 stop = self._step(state, batch, len(chosen), asked)
@@ -151,10 +152,10 @@ class Trainer:
         }
 
     def _step(self, state: State, batch: tuple[Tensor, Tensor], count: int, asked: Asked) -> bool:
-        """Make a step and count it, or say why it is skipped; return whether the processes are to stop after it.
+        """Make a step and count it, or log why it is skipped; return whether to stop after it.
 
         Raises:
-            Diverged: If one too many is skipped.
+            Diverged: If too many steps in a row are skipped.
         """
         progress = state.progress
         progress.step += 1
@@ -169,11 +170,11 @@ class Trainer:
         where = f"step {progress.step} of epoch {len(progress.rows) + 1}"
         self.folder.log(f"WARNING: {where} is skipped: {outcome.broken}")
         if progress.skipped >= MOST_SKIPPED:
-            raise Diverged(self._astray(f"{progress.skipped} steps in a row were skipped, up to {where}"))
+            raise Diverged(self._advised(f"{progress.skipped} steps in a row were skipped, up to {where}"))
         return outcome.stop
 
     def _order(self, state: State) -> tuple[Tensor, ...]:
-        """The batches of the epoch under way as positions, also when part of it is done."""
+        """Return all batches of the current epoch as indices, also if some are done."""
         assert state.progress.shuffle is not None
         generator = torch.Generator()
         generator.set_state(state.progress.shuffle)
@@ -184,13 +185,13 @@ class Trainer:
 
     @cached_property
     def _network(self) -> nn.Module:
-        """The model as training calls it: one of several processes, whole batches compiled."""
+        """The model as training calls it: compiled if planned, and wrapped for several processes."""
         share = self.processes.share(min(self.plan.batch_size, len(self.train)))
-        whole = min(share.stop - share.start, self.plan.at_once)
-        return self.processes.parallel(Compiled(self.model, whole) if self.plan.compiled else self.model)
+        full = min(share.stop - share.start, self.plan.at_once)
+        return self.processes.parallel(Compiled(self.model, full) if self.plan.compiled else self.model)
 
     def evaluate(self, split: Split) -> Evaluation:
-        """Run the model over a split without training it."""
+        """Evaluate the model on a split."""
         self.model.eval()
         parts = []
         with torch.inference_mode(), autocast(self.device, self.plan.precision):
@@ -205,7 +206,7 @@ class Trainer:
         )
 
     def evaluate_epoch(self) -> dict[str, float]:
-        """Evaluate the held-out images, and say so in the log."""
+        """Evaluate the held-out images and log the result; return the columns of metrics.csv."""
         start = clock(self.device)
         result, name = self.evaluate(self.held_out), self.held_out_name
         seconds = clock(self.device) - start
@@ -218,23 +219,23 @@ class Trainer:
         return row
 
     def prepare(self, images: Tensor) -> Tensor:
-        """From uint8 images to what the model takes."""
+        """Resize and normalise uint8 images for the model."""
         return self.plan.normalise(resized(images, self.plan.image_size))
 
     @property
     def device(self) -> torch.device:
-        """Where the images are, and all that is made of them."""
+        """The device of the images."""
         return self.train.labels.device
 
     def save(self, state: State, best: bool = False) -> None:
-        """Write last.pt, and between epochs metrics.csv and, where this was the best of them, best.pt.
+        """Write last.pt, best.pt after the best epoch so far, and metrics.csv between epochs.
 
         Raises:
             Diverged: If a weight is not finite; then nothing is written.
         """
         for name, weight in self.model.named_parameters():
             if not weight.isfinite().all():
-                raise Diverged(self._astray(f"{name} is not finite"))
+                raise Diverged(self._advised(f"{name} is not finite"))
         rows = state.progress.rows
         checkpoint = {
             **self.about,
@@ -244,17 +245,17 @@ class Trainer:
             "log_size": self.folder.log_size,
             **state.saved(),
         }
-        if best:  # before last.pt: if it ends in between, the epoch is done once more
+        if best:  # before last.pt: if the process dies in between, the epoch is repeated
             self.folder.checkpoint("best.pt", checkpoint)
         self.folder.keep(checkpoint)
         if state.progress.step == 0:
             self.folder.metrics(rows)
 
     def _stop(self, state: State, asked: Asked) -> NoReturn:
-        by = asked.by or signal.SIGTERM  # it reached another process alone
+        by = asked.by or signal.SIGTERM  # if the signal reached another process
         where = f"stopped by {by.name} after {len(state.progress.rows)} epochs and {state.progress.step} steps"
         raise Stopped(by, where, str(self.folder.path))
 
-    def _astray(self, what: str) -> str:
+    def _advised(self, what: str) -> str:
         advice = "lower --lr" if self.plan.precision == "float32" else "lower --lr, or use --precision float32"
-        return f"{what}; the last checkpoint in {self.folder.path} was left as it was; {advice}"
+        return f"{what}; the last checkpoint in {self.folder.path} is unchanged; {advice}"

@@ -1,8 +1,8 @@
-"""torch's optimizers without its compiler.
+"""torch's optimizers without the import of its compiler.
 
-torch marks methods of its optimizers for the compiler, and imports that when one of them is first called, whether
-anything is compiled or not. The import takes about as long as that of torch itself. Without the marks they compute the
-same, and their steps are not to be compiled.
+torch decorates methods of its optimizers for the compiler, which the first call of one imports even if nothing is
+compiled. The import takes about as long as that of torch. Here the decorators are removed: the results are the same,
+but the steps cannot be compiled.
 """
 
 from inspect import unwrap
@@ -11,7 +11,7 @@ import torch
 
 
 class Untraced(torch.optim.Optimizer):
-    """What all optimizers have in common."""
+    """The undecorated methods of the base class."""
 
     add_param_group = unwrap(torch.optim.Optimizer.add_param_group)
     zero_grad = unwrap(torch.optim.Optimizer.zero_grad)
@@ -20,12 +20,12 @@ class Untraced(torch.optim.Optimizer):
 
 
 class SGD(Untraced, torch.optim.SGD):
-    """torch's."""
+    """torch's SGD."""
 
     step = torch.no_grad()(unwrap(torch.optim.SGD.step))
 
 
 class AdamW(Untraced, torch.optim.AdamW):
-    """torch's."""
+    """torch's AdamW."""
 
     step = torch.no_grad()(unwrap(torch.optim.AdamW.step))

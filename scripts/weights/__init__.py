@@ -1,1 +1,1 @@
-"""Pretrained weights of every family, in and out."""
+"""Read and write the weights of several code bases, called families."""

@@ -1,7 +1,7 @@
-"""The weights of a Vision Transformer as one family of code bases has them, and back.
+"""Convert Vision Transformer weights between the kit and other families of code bases.
 
-The table of ``weight_names.py`` says what is renamed and laid out anew. No number is computed, so that there and back
-gives the same bits. One exception: big_vision has no position for the class token.
+Arrays are renamed and rearranged as the table in ``names.py`` says. No number is computed, so that a round trip gives
+the same bits. The one exception is big_vision, which has no position for the class token.
 """
 
 import re
@@ -19,23 +19,23 @@ from scripts.weights.names import FAMILIES, OTHER_SPELLINGS, entries
 CLASS, POSITIONS = "embeddings.cls_token", "embeddings.pos_embed"
 PATCHES = "embeddings.proj.weight"
 HEAD = ("head.weight", "head.bias")
-BLOCKS = "params/Transformer/encoderblock/"  # where big_vision keeps all blocks as one array
-SHOWN = 3  # names in a message
-DEEPEST = 1000  # blocks in one array
+BLOCKS = "params/Transformer/encoderblock/"  # prefix under which big_vision may stack all blocks in one array
+SHOWN = 3  # names listed in a message
+DEEPEST = 1000  # most blocks in one array
 
 
 class Weights(NamedTuple):
-    """What a file holds."""
+    """The content of a file of weights."""
 
-    state: dict[str, Tensor]  # as VisionTransformer names it; without a head where the file has none
+    state: dict[str, Tensor]  # a state_dict of VisionTransformer, without the head if the file has none
     family: str
-    num_heads: int | None  # None where the family does not say it
-    pre_logits: tuple[str, ...]  # names of a layer that some old files have in front of the head
-    pooler: tuple[str, ...]  # names of a layer of Hugging Face's that no classifier has
+    num_heads: int | None  # None if the family does not store it
+    pre_logits: tuple[str, ...]  # names of a layer that some old files have before the head
+    pooler: tuple[str, ...]  # names of a layer that Hugging Face's encoder has and no classifier uses
 
 
 def to_family(state: Mapping[str, Tensor], family: str, num_heads: int | None) -> dict[str, Tensor]:
-    """Rename and lay out the ``state_dict`` of a VisionTransformer as a family has it; Flax needs to know the heads.
+    """Convert the ``state_dict`` of a VisionTransformer to a family; the layout of Flax depends on the heads.
 
     Most arrays share memory with ``state``.
     """
@@ -44,7 +44,7 @@ def to_family(state: Mapping[str, Tensor], family: str, num_heads: int | None) -
         state[CLASS] = state[CLASS] + state[POSITIONS][:, :1]
         state[POSITIONS] = state[POSITIONS][:, 1:]
     for kit, names, layout in entries(family, sizes(state)["depth"]):
-        if kit in state:  # a file may lack the head
+        if kit in state:  # the head may be missing
             for name, array in zip(names, state[kit].chunk(len(names)), strict=True):
                 heads = {"heads": num_heads} if "heads" in layout else {}
                 arrays[name] = rearrange(array, layout, **heads) if layout else array
@@ -52,7 +52,7 @@ def to_family(state: Mapping[str, Tensor], family: str, num_heads: int | None) -
 
 
 def from_family(arrays: Mapping[str, Tensor], source: str) -> Weights:
-    """The inverse of ``to_family``, for a family that the names tell; ``source`` is named in errors."""
+    """Invert ``to_family`` for the family that the names belong to; errors name ``source``."""
     arrays = _common_spelling(arrays, source)
     stacked = any(name.startswith(BLOCKS) for name in arrays)
     arrays = _split_blocks(arrays) if stacked else arrays
@@ -66,13 +66,13 @@ def from_family(arrays: Mapping[str, Tensor], source: str) -> Weights:
         if names[0] in arrays:
             state[kit] = torch.cat([_as_in_torch(arrays[name], layout) for name in names])
     if FAMILIES[family].column == "big_vision":
-        nothing = torch.full_like(state[CLASS], -0.0)  # the zero that leaves every other number as it is, 0.0 included
-        state[POSITIONS] = torch.cat([nothing, state[POSITIONS]], 1)
+        zero = torch.full_like(state[CLASS], -0.0)  # adding -0.0 keeps the bits of every number, 0.0 included
+        state[POSITIONS] = torch.cat([zero, state[POSITIONS]], 1)
     return Weights(state, f"{family}-stacked" if stacked else family, num_heads, pre_logits, pooler)
 
 
 def sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
-    """The options of the VisionTransformer that has this ``state_dict``, as far as shapes say them."""
+    """Return the options of VisionTransformer that the shapes of a ``state_dict`` determine."""
     dim, in_channels, patch_size, _ = state[PATCHES].shape
     depth = len({name.split(".")[2] for name in state if name.startswith("encoder.blocks.")})
     mlp_dim = state["encoder.blocks.0.mlp.fc1.bias"].numel()
@@ -80,7 +80,7 @@ def sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 def _check_names(arrays: Mapping[str, Tensor], family: str, source: str) -> None:
-    """Refuse a name that is missing, and one too many; the head may be missing as a whole."""
+    """Raise InputError for missing and unknown names; the whole head may be missing."""
     found = list(entries(family, _depth(arrays, family)))
     head = [name for kit, names, _ in found if kit in HEAD for name in names]
     wanted = {name: None for _, names, _ in found for name in names}  # in their order
@@ -88,11 +88,11 @@ def _check_names(arrays: Mapping[str, Tensor], family: str, source: str) -> None
         if name not in arrays and (name not in head or any(other in arrays for other in head)):
             raise InputError(f"{source} must hold {name}, as {family} files do; it is missing")
     if unknown := [name for name in arrays if name not in wanted]:
-        raise InputError(f"{source} must hold a Vision Transformer and nothing else; unknown are {_some(unknown)}")
+        raise InputError(f"{source} must hold only a Vision Transformer; unknown names: {_some(unknown)}")
 
 
 def _check_shapes(arrays: Mapping[str, Tensor], family: str, source: str) -> int | None:
-    """Compare all shapes with those of the network that a few of them tell; return its heads if they are told too."""
+    """Derive the network from a few shapes and check all others; return its number of heads if the file has it."""
     names = {kit: names[0] for kit, names, _ in entries(family, 1)}
 
     def shape(kit: str, axes: int) -> torch.Size:
@@ -113,7 +113,7 @@ def _check_shapes(arrays: Mapping[str, Tensor], family: str, source: str) -> int
             device="meta",
         )  # fmt: skip
     except ValueError as error:
-        raise InputError(f"{source} must hold a Vision Transformer; by its shapes, {error}") from None
+        raise InputError(f"{source} must hold the shapes of a Vision Transformer; {error}") from None
     for name, array in to_family(model.state_dict(), family, num_heads).items():
         if name in arrays and arrays[name].shape != array.shape:
             raise InputError(f"{source}: {name} {tuple(arrays[name].shape)} must be {tuple(array.shape)}")
@@ -121,7 +121,7 @@ def _check_shapes(arrays: Mapping[str, Tensor], family: str, source: str) -> int
 
 
 def _family(arrays: Mapping[str, Tensor], source: str) -> str:
-    """The family with the most names in common; other networks share less than half."""
+    """Return the family with the most names in common; other networks share less than half."""
 
     def share(family: str) -> float:
         names = [name for entry in entries(family, 1) for name in entry.names]
@@ -134,28 +134,28 @@ def _family(arrays: Mapping[str, Tensor], source: str) -> str:
 
 
 def _depth(arrays: Mapping[str, Tensor], family: str) -> int:
-    """The number of blocks of which anything is there."""
+    """Return the number of blocks of which any array exists."""
     found = (kit for kit, names, _ in entries(family, len(arrays)) if any(name in arrays for name in names))
     return len({kit.split(".")[2] for kit in found if kit.startswith("encoder.blocks.")})
 
 
 def _common_spelling(arrays: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """The names of the table where other versions of a family have others."""
+    """Replace names of other versions of a family with those of the table."""
     renamed: dict[str, Tensor] = {}
     for given, array in arrays.items():
         name = given
         for pattern, usual in OTHER_SPELLINGS.items():
             name = re.sub(pattern, usual, name)
         if name in renamed:
-            raise InputError(f"{source} must hold {name} once; {given} is the same")
+            raise InputError(f"{source} must hold {name} once; {given} is another name of it")
         renamed[name] = array
-    if "embeddings.position_embeddings" in renamed:  # Hugging Face's encoder without a classifier around it
+    if "embeddings.position_embeddings" in renamed:  # Hugging Face's encoder without a classifier
         return _common_spelling({f"vit.{name}": array for name, array in renamed.items()}, source)
     return renamed
 
 
 def _take(arrays: dict[str, Tensor], prefix: str) -> tuple[str, ...]:
-    """Remove the arrays whose names start like that, and return the names."""
+    """Remove the arrays whose names have the prefix, and return those names."""
     taken = tuple(name for name in arrays if name.startswith(prefix))
     for name in taken:
         del arrays[name]
@@ -163,7 +163,7 @@ def _take(arrays: dict[str, Tensor], prefix: str) -> tuple[str, ...]:
 
 
 def _split_blocks(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """One array a block where one holds all of them."""
+    """Split arrays of all blocks into one array a block."""
     split: dict[str, Tensor] = {}
     for name, array in arrays.items():
         if name.startswith(BLOCKS) and array.ndim and len(array) <= DEEPEST:
@@ -186,6 +186,6 @@ def _as_in_torch(array: Tensor, layout: str) -> Tensor:
 
 
 def _some(names: Iterable[str]) -> str:
-    """The first names, and how many more there are."""
+    """List the first names, and the number of others."""
     shown = list(names)
     return ", ".join(shown[:SHOWN]) + (f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else "")

@@ -1,7 +1,7 @@
-"""What each family of Vision Transformer files calls a weight, and how it lays the numbers out.
+"""The name and the layout of every weight in each family of Vision Transformer files.
 
-In a name, ``{i}`` is the number of a block and ``{weight}`` is weight or bias; Flax calls a weight ``{kernel}`` or, in
-a LayerNorm, ``{scale}``. ``{query}`` stands for query, key and value: three arrays where the kit has a fused one.
+In a name, ``{i}`` is the index of a block and ``{weight}`` is weight or bias; Flax calls a weight ``{kernel}`` or, in a
+LayerNorm, ``{scale}``. ``{query}`` stands for query, key and value, which are three arrays instead of a fused one.
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Part(NamedTuple):
-    """One row of the table: a part of the network in every family."""
+    """A row of the table: the names of one part of the network in every family."""
 
     kit: str
     google: str
@@ -18,7 +18,7 @@ class Part(NamedTuple):
     timm: str
     torchvision: str
     huggingface: str
-    flax: str = ""  # torch's layout of the weight -> Flax's, where they differ; every other family has torch's
+    flax: str = ""  # torch's layout of the weight -> Flax's, if they differ; all other families have torch's
     flax_bias: str = ""
 
 
@@ -133,10 +133,10 @@ TABLE = (
 
 
 class Family(NamedTuple):
-    """How a family uses the table."""
+    """The column of the table that a family uses, and its prefix and layout."""
 
     column: str
-    prefix: str = ""  # in front of every name
+    prefix: str = ""  # of every name
     flax: bool = False  # whether arrays have Flax's layout
 
 
@@ -152,12 +152,12 @@ FAMILIES = {
     "huggingface": Family("huggingface"),
 }
 
-# the same weights under names of other versions: pattern -> name in the table
+# names in other versions of a family: pattern -> name in the table
 OTHER_SPELLINGS = {
-    r"^(?:module\.|_orig_mod\.)+": "",  # saved out of DistributedDataParallel or torch.compile
+    r"^(?:module\.|_orig_mod\.)+": "",  # saved from DistributedDataParallel or torch.compile
     r"\.mlp\.linear_1\.": ".mlp.0.",  # torchvision's first files
     r"\.mlp\.linear_2\.": ".mlp.3.",
-    r"^vit\.layers\.": "vit.encoder.layer.",  # transformers 5 in memory; its files keep the older names
+    r"^vit\.layers\.": "vit.encoder.layer.",  # in memory in transformers 5, whose files keep the old names
     r"^(vit\.\S+\.attention)\.q_proj\.": r"\1.attention.query.",
     r"^(vit\.\S+\.attention)\.k_proj\.": r"\1.attention.key.",
     r"^(vit\.\S+\.attention)\.v_proj\.": r"\1.attention.value.",
@@ -171,7 +171,7 @@ BIAS = dict.fromkeys(WEIGHT, "bias")
 
 
 class Entry(NamedTuple):
-    """One array of the kit: its name, its name or three names in a family, and the change of layout."""
+    """One array of the kit: its name, its one or three names in a family, and the change of layout."""
 
     kit: str
     names: tuple[str, ...]
@@ -179,7 +179,7 @@ class Entry(NamedTuple):
 
 
 def entries(family: str, depth: int) -> Iterator[Entry]:
-    """Every array of a network with so many blocks, in the order of the kit."""
+    """Yield every array of a network of that depth, in the order of the kit."""
     column, prefix, flax = FAMILIES[family]
     for part in TABLE:
         template = getattr(part, column)

@@ -1,4 +1,4 @@
-"""Vision Transformer weights from a file of any family into a network, and into a file of any family."""
+"""Load and save Vision Transformer weights as files of any family."""
 
 from collections.abc import Mapping
 from math import isqrt
@@ -16,27 +16,27 @@ from scripts.weights.files import read_arrays, write_arrays
 
 
 def read_weights(path: Path) -> Weights:
-    """Read a file of any family; which one, its names say.
+    """Read a file of any family, which is recognised by its names.
 
     Raises:
-        InputError: If the file is not whole, or no Vision Transformer: a name or a shape is wrong, missing or too many.
+        InputError: If the file is damaged or holds no Vision Transformer: a name or shape is wrong, missing or unknown.
     """
     return from_family(read_arrays(path), str(path))
 
 
 def write_weights(path: Path, state: Mapping[str, Tensor], family: str, num_heads: int | None) -> None:
-    """Write the ``state_dict`` of a VisionTransformer as a file of a family; the suffix says which kind of file."""
+    """Write the ``state_dict`` of a VisionTransformer as a file of a family, of the kind that the suffix says."""
     write_arrays(path, to_family(state, family, num_heads))
 
 
 def load_weights(model: VisionTransformer, path: Path) -> list[str]:
-    """Copy a file of any family into ``model``, and return what there is to say about it, a line each.
+    """Copy a file of any family into ``model``, and return notes on what was done, a line each.
 
-    Another number of classes, or a file without a head, leaves the head at zero, as in a new network. Positions of
-    another grid are resampled as ``model`` does it.
+    If the file has another number of classes or no head, the head is zero, as in a new network. Positions of another
+    grid are resampled with the interpolation of ``model``.
 
     Raises:
-        InputError: If the file cannot be read, or is that of another network.
+        InputError: If the file cannot be read or belongs to another network.
     """
     state, family, num_heads, pre_logits, pooler = read_weights(path)
     own, heads = model.state_dict(), next(part.num_heads for part in model.modules() if isinstance(part, Attention))
@@ -46,10 +46,10 @@ def load_weights(model: VisionTransformer, path: Path) -> list[str]:
         raise InputError(f"{path} must hold the weights of the model ({wanted}); it has {found}")
     notes = [f"{path}: {family} weights, {len(state)} arrays"]
     if pooler:
-        notes.append(f"{path}: ignored {', '.join(pooler)}, which no classifier has")
+        notes.append(f"{path}: ignored {', '.join(pooler)}, which a classifier does not use")
     classes, held = own["head.bias"].numel(), state["head.bias"].numel() if "head.bias" in state else 0
     if held == classes and pre_logits:
-        raise InputError(f"{path} must have the head right behind the encoder; {', '.join(pre_logits)} lie between")
+        raise InputError(f"{path} must have no layer between encoder and head; it has {', '.join(pre_logits)}")
     if held != classes:
         why = f"the file has {held} classes, the model {classes}" if held else "the file has none"
         without = f"; dropped {', '.join(pre_logits)}" if pre_logits else ""
@@ -65,11 +65,11 @@ def load_weights(model: VisionTransformer, path: Path) -> list[str]:
 
 
 def _grid(positions: Tensor, family: str, model: VisionTransformer, source: Path) -> tuple[int, int]:
-    """The rows and columns that positions are for: files do not say it, and all that are published are square."""
+    """Return rows and columns of the grid of positions: files do not store them, and published grids are square."""
     count, own = positions.shape[1] - 1, model.embeddings.grid
     side = isqrt(count)
     if count == own[0] * own[1] and (family == "kit" or side * side != count):
         return own
     if side * side != count:
-        raise InputError(f"{source} must have positions of a square grid; {count} patches are none")
+        raise InputError(f"{source} must have positions of a square grid; it has {count} patches")
     return side, side

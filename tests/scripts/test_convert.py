@@ -1,4 +1,4 @@
-"""The conversion as a person starts it: two files and a family in, one line for each out, errors in one line."""
+"""scripts.convert from the command line: a source, a target and a family."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from tests.support.networks import bits, every_family, network, with_pre_logits
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small file of Google's, vit.npz, in the current directory."""
+    """The current directory, with vit.npz, a small file in Google's layout."""
     monkeypatch.chdir(tmp_path)
     write_weights(Path("vit.npz"), network().state_dict(), "google", 3)
     return tmp_path
@@ -36,21 +36,16 @@ def test_a_file_goes_to_every_family_and_back_bit_for_bit(family: str) -> None:
         assert bits(read_arrays(Path("back.npz"))) == bits(read_arrays(Path("vit.npz")))
 
 
-def test_it_says_what_was_read_and_what_was_written(capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_prints_what_was_read_and_written(capsys: pytest.CaptureFixture[str]) -> None:
     convert("vit.npz", "new/vit.pth", "--family", "timm")
-    assert capsys.readouterr().out.splitlines() == [
-        "vit.npz: google, patch_size 8, dim 12, depth 2, mlp_dim 20, in_channels 3",
-        "new/vit.pth: timm",
-    ]
-
-
-def test_it_says_how_many_heads_it_wrote(capsys: pytest.CaptureFixture[str]) -> None:
+    read = "vit.npz: google, patch_size 8, dim 12, depth 2, mlp_dim 20, in_channels 3"
+    assert capsys.readouterr().out.splitlines() == [read, "new/vit.pth: timm"]
     write_weights(Path("lite.pt"), network(dim=256, num_heads=8).state_dict(), "timm", None)
     convert("lite.pt", "lite.npz", "--family", "google")
-    assert capsys.readouterr().out.splitlines()[1] == "lite.npz: google, num_heads 4"
+    assert capsys.readouterr().out.splitlines()[1] == "lite.npz: google, num_heads 4", "of the preset of that width"
 
 
-def test_without_a_family_the_file_is_the_kits() -> None:
+def test_the_default_family_is_the_kit() -> None:
     convert("vit.npz", "vit.pt")
     assert bits(torch.load("vit.pt", weights_only=True)) == bits(network().state_dict())
 
@@ -63,7 +58,7 @@ def test_pre_logits_can_be_left_out_with_the_head(capsys: pytest.CaptureFixture[
     assert "left out: pre_logits/kernel\nleft out: pre_logits/bias\n" in capsys.readouterr().out
 
 
-def test_a_pooler_is_left_out_and_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pooler_is_left_out_with_a_note(capsys: pytest.CaptureFixture[str]) -> None:
     arrays = to_family(network().state_dict(), "huggingface", 3)
     write_arrays(Path("hub.bin"), arrays | {"vit.pooler.dense.bias": torch.ones(12)})
     convert("hub.bin", "vit.pth", "--family", "timm", "--num-heads", "3")

@@ -1,4 +1,4 @@
-"""What a GPU may do in its own way: fused attention, and the runs of both models. ``make test-gpu`` asks one."""
+"""What depends on the GPU: fused attention, and runs of both models. ``make test-gpu`` runs this on one."""
 
 import copy
 import json
@@ -75,7 +75,7 @@ def test_fused_attention_has_the_value_and_the_gradients_of_written_out_float64(
 
 
 class Run(NamedTuple):
-    """A finished run: what it trained with, and where it is."""
+    """A finished run: its script, network, flags and folder."""
 
     entry: ModuleType
     build: Callable[[], nn.Module]
@@ -83,7 +83,7 @@ class Run(NamedTuple):
     folder: Path
 
     def start(self, **others: Any) -> None:
-        """Begin one like it, or go on with one."""
+        """Start or resume a run of the same script."""
         self.entry.main(parse(self.entry.Options, "", as_flags(others)))
 
 
@@ -91,7 +91,7 @@ class Run(NamedTuple):
 def whole(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
 ) -> Iterator[Run]:
-    """A run of each model, of three epochs with three steps each."""
+    """A finished run of each model, with three epochs of three steps."""
     root = tmp_path_factory.mktemp(request.param)
     entry = {"train_stn": train_stn, "train_vit": train_vit}[request.param]
     build = {"train_stn": STNClassifier, "train_vit": partial(VisionTransformer, **SMALL)}[request.param]
@@ -107,7 +107,7 @@ def whole(
 
 
 def trained(folder: Path) -> dict[str, Any]:
-    """What a run left, on the CPU."""
+    """The last checkpoint of a run, on the CPU."""
     return torch.load(folder / "last.pt", map_location="cpu", weights_only=True)
 
 
@@ -122,7 +122,7 @@ def test_a_model_is_trained_on_the_device(whole: Run, device: torch.device) -> N
         assert not torch.equal(trained(whole.folder)["model"][name], start), name
 
 
-def test_a_run_that_is_stopped_goes_on_to_the_same_end(whole: Run, device: torch.device, tmp_path: Path) -> None:
+def test_a_stopped_run_resumes_to_the_same_end(whole: Run, device: torch.device, tmp_path: Path) -> None:
     done = 0
 
     def terminated(*given: Any) -> Outcome:
@@ -138,18 +138,18 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_end(whole: Run, device: torch
         with pytest.raises(Stopped, match="after 1 epochs and 2 steps"):
             whole.start(**whole.flags, out=out)
     whole.start(resume=out)
-    # a GPU may add up the gradients of a warp in any order
+    # a GPU may sum the gradients of a warp in any order
     bound = 0.0 if device.type == "cpu" else 1e-3
     found, expected = (trained(folder)["model"] for folder in (tmp_path / "run", whole.folder))
     torch.testing.assert_close(found, expected, atol=bound, rtol=bound)
 
 
-def test_a_trained_model_says_there_what_it_says_on_the_cpu(whole: Run, device: torch.device) -> None:
+def test_a_trained_model_has_the_same_output_as_on_the_cpu(whole: Run, device: torch.device) -> None:
     network = whole.build(num_classes=3).eval()
     network.load_state_dict(trained(whole.folder)["model"])
     images = torch.randn(4, 3, 32, 32, generator=generator(0))
     with torch.inference_mode():
         expected = network(images)
         found = network.to(device)(images.to(device)).cpu()
-    assert expected.std(0).all(), "every image has logits of its own"
+    assert expected.std(0).all(), "every image has its own logits"
     torch.testing.assert_close(found, expected, atol=1e-4 * expected.abs().max().item(), rtol=0)

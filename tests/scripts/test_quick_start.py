@@ -1,4 +1,4 @@
-"""What people type answers before anything heavy is imported, and a run imports what it needs when it needs it."""
+"""Entries answer before they import anything heavy, and a run imports only what it uses."""
 
 import json
 import os
@@ -31,18 +31,18 @@ HEAVY = ("torchvision", "matplotlib", "jinja2", "sklearn", "scipy", "torch._dyna
 UNTIL_THE_REPORT = f"""
 import runpy, sys, types
 
-def say(folder):
+def list_heavy(folder):
     print(*(name for name in {HEAVY} if name in sys.modules))
     sys.exit(0)
 
-sys.modules["scripts.run.page"] = types.SimpleNamespace(write_report=say)
+sys.modules["scripts.run.page"] = types.SimpleNamespace(write_report=list_heavy)
 sys.argv = sys.argv[1:]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
 
 
 def last_line(program: str, *arguments: str, folder: Path = ROOT) -> str:
-    """What a process says last."""
+    """Run a program and return its last line of output."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments], cwd=folder, env=environment, capture_output=True, text=True
@@ -58,16 +58,16 @@ def test_the_entries_are_found() -> None:
 
 @pytest.mark.parametrize("entry", ENTRIES)
 @pytest.mark.parametrize(("flag", "code"), [("--help", 0), ("--no-such-flag", 2)])
-def test_before_flags_are_read_nothing_is_imported_but_the_standard_library(entry: str, flag: str, code: int) -> None:
+def test_only_the_standard_library_is_imported_before_flags_are_parsed(entry: str, flag: str, code: int) -> None:
     ended, packages = json.loads(last_line(ANSWER, entry, flag))
     assert ended == code
     assert {*packages} <= {"scripts", "benchmarks"}
 
 
 @pytest.mark.parametrize("entry", ["train_stn", "train_vit"])
-def test_until_the_report_is_drawn_a_run_imports_nothing_that_it_does_not_use(entry: str, tmp_path: Path) -> None:
-    """Neither images nor optimizers of a plain run need torch's compiler, whose import takes as long as torch's own."""
+def test_a_run_without_report_imports_nothing_heavy(entry: str, tmp_path: Path) -> None:
+    """Such as torch's compiler, whose import takes as long as that of torch."""
     write_tree(tmp_path / "photos")
     given = ("--data", "photos", "--device", "cpu", "--epochs", "1", "--limit-train", "4", "--limit-test", "4")
-    said = last_line(UNTIL_THE_REPORT, f"scripts.{entry}", *given, "--batch-size", "4", "--out", "run", folder=tmp_path)
-    assert said == ""
+    flags = (*given, "--batch-size", "4", "--out", "run")
+    assert last_line(UNTIL_THE_REPORT, f"scripts.{entry}", *flags, folder=tmp_path) == ""

@@ -1,11 +1,11 @@
-"""Kill short runs at random instants, let them go on, and compare every end with that of a run that nobody killed.
+"""Kill short runs at random instants, resume them, and compare the results with those of an uninterrupted run.
 
     make torture                                      # 50 kills of each script
-    python -m tests.scripts.torture --kills 5 --seed 7        # fewer, and the same ones again
+    python -m tests.scripts.torture --kills 5 --seed 7        # fewer, reproducible
 
-Runs are forked from one process that has imported everything: to import takes longer than to train here. Three of four
-kills come from outside after a random time, the fourth while a file is written. Only the size of the Vision Transformer
-is another than in real runs. The program ends with exit code 1 at the first difference, and leaves the folders.
+Runs are forked from one process that has imported everything, since importing takes longer than training here. Three
+of four kills come from outside after a random time, the fourth while a file is written. The Vision Transformer is
+small. The program ends with exit code 1 at the first difference, and keeps the folders.
 """
 
 import os
@@ -43,15 +43,15 @@ ENTRIES = {"train_stn": train_stn, "train_vit": train_vit}
 
 @dataclass(frozen=True)
 class Options:
-    """Kill short runs at random instants, and compare their ends with that of a run that nobody killed."""
+    """Kill short runs at random instants, and compare the results with those of an uninterrupted run."""
 
     kills: int = option(50, "of each script", type=whole(1))
-    seed: int | None = option(None, "of the instants (default: a new one, printed)", type=whole(0))
+    seed: int | None = option(None, "of the instants (default: random, printed)", type=whole(0))
 
 
 @dataclass(frozen=True)
 class Kill:
-    """After so many seconds, or else at the n-th time that a file comes to this point of being written."""
+    """After so many seconds, or when the n-th file reaches that point of being written."""
 
     seconds: float = PATIENCE
     point: str = ""
@@ -62,13 +62,13 @@ class Kill:
 
     @classmethod
     def draw(cls, draw: random.Random, seconds: float) -> "Kill":
-        """Of a run that takes so long to its summary, behind which the report comes, and writes some 50 files."""
+        """Draw a kill for a run of about 50 files that takes so many seconds up to its summary; the report follows."""
         if draw.random() < 0.25:
             return cls(point=draw.choice(("half a file", "sync", "rename")), count=draw.randint(1, 50))
         return cls(seconds=draw.uniform(0, 1.1 * seconds))
 
     def arm(self) -> None:
-        """Let the process that calls this end itself at that point."""
+        """Make this process kill itself at that point."""
         left = self.count
 
         def reached() -> bool:
@@ -102,15 +102,15 @@ class Kill:
             torch.save = half
 
 
-def attempt(main: Callable[[], None], program: str, said: Path, kill: Kill) -> int | None:
-    """Run ``main`` in a process of its own; its exit code, or None if it was killed.
+def attempt(main: Callable[[], None], program: str, output: Path, kill: Kill) -> int | None:
+    """Run ``main`` in a forked process, and return its exit code, or None if it was killed.
 
     Raises:
-        SystemExit: If nobody killed it and it does not end.
+        SystemExit: If it is not killed and does not end.
     """
     child = os.fork()
     if child == 0:
-        with said.open("a") as file:
+        with output.open("a") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
         kill.arm()
@@ -130,23 +130,23 @@ def attempt(main: Callable[[], None], program: str, said: Path, kill: Kill) -> i
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     if kill.seconds == PATIENCE:
-        sys.exit(f"a run must end within {PATIENCE} s; {said} is what it said")
+        sys.exit(f"a run must end within {PATIENCE} s; its output is in {output}")
     return None
 
 
-def begin_or_go_on(program: str, folder: Path, said: Path, kill: Kill) -> int | None:
-    """What a person does after a crash: begin once more if there is no run yet, else go on, else draw the report."""
+def start_or_resume(program: str, folder: Path, output: Path, kill: Kill) -> int | None:
+    """Do what a user does after a crash: resume the run, or draw its report if it is finished, or start again."""
     if (folder / "summary.json").exists():
-        return attempt(lambda: print(write_report(folder)), "report", said, kill)
+        return attempt(lambda: print(write_report(folder)), "report", output, kill)
     if not (folder / "config.json").exists():
         shutil.rmtree(folder, ignore_errors=True)
     given = ["--resume", str(folder)] if (folder / "config.json").exists() else [*FLAGS, "--out", str(folder)]
     entry = ENTRIES[program]
-    return attempt(lambda: entry.main(parse(entry.Options, program, given)), program, said, kill)
+    return attempt(lambda: entry.main(parse(entry.Options, program, given)), program, output, kill)
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """What is not the same in two run folders, other than times; every file is opened."""
+    """List the differences of two run folders other than times; every file is opened."""
     names = [{path.name for path in folder.iterdir() if not path.name.startswith(".")} for folder in (one, other)]
     found = sorted(names[0] ^ names[1])
     for name in sorted(names[0] & names[1]):
@@ -164,47 +164,47 @@ def differences(one: Path, other: Path) -> list[str]:
 
 
 def same(one: object, other: object) -> bool:
-    """Whether two values of a checkpoint are equal to the bit."""
+    """Return whether two values of a checkpoint have the same bits."""
     return torch.equal(one, other) if isinstance(one, Tensor) and isinstance(other, Tensor) else one == other
 
 
 def torture(program: str, kills: int, draw: random.Random, root: Path) -> None:
-    """Kill runs of one script so often.
+    """Kill runs of one script that many times.
 
     Raises:
         SystemExit: At the first run that does not end, or ends differently.
     """
     whole_run, started = root / f"{program}-whole", time.time()
-    if begin_or_go_on(program, whole_run, root / f"{program}-whole.txt", Kill()) != 0:
-        sys.exit(f"{program} must run without being killed; {whole_run}.txt is what it said")
+    if start_or_resume(program, whole_run, root / f"{program}-whole.txt", Kill()) != 0:
+        sys.exit(f"{program} must finish when it is not killed; its output is in {whole_run}.txt")
     seconds, killed, runs = (whole_run / "summary.json").stat().st_mtime - started, 0, 0
     while killed < kills:
         runs += 1
         folder = root / f"{program}-{runs}"
-        said = folder.with_suffix(".txt")
+        output = folder.with_suffix(".txt")
         while not (folder / "report.html").exists():
             kill = Kill.draw(draw, seconds) if killed < kills else Kill()
-            ended = begin_or_go_on(program, folder, said, kill)
+            ended = start_or_resume(program, folder, output, kill)
             if ended is None:
                 killed += 1
                 names = [name for name in ("config.json", "last.pt", "summary.json") if (folder / name).exists()]
                 print(f"{program}: kill {killed} {kill}, run {runs} left {', '.join(names) or 'nothing'}", flush=True)
             elif ended != 0:
-                sys.exit(f"{program}: run {runs} must go on; it ended with {ended}, {said} is what it said")
+                sys.exit(f"{program}: run {runs} must resume; it ended with code {ended}, its output is in {output}")
         if found := differences(whole_run, folder):
-            sys.exit(f"{program}: run {runs} must end as {whole_run}; {folder} has other {', '.join(found)}")
-    print(f"{program}: {killed} kills, {runs} runs, all of them with the same weights, metrics and log")
+            sys.exit(f"{program}: run {runs} must end like {whole_run}; {folder} differs in {', '.join(found)}")
+    print(f"{program}: {killed} kills, {runs} runs, all with the same weights, metrics and log")
 
 
 def main() -> None:
-    """Both scripts, one after the other."""
+    """Kill runs of both scripts."""
     options = parse(Options, "torture")
     seed = random.randrange(2**31) if options.seed is None else options.seed
     print(f"seed {seed}")
     torch.set_num_threads(1)
     PRESETS["lite"] = {**TINY, "patch_size": 4, "dropout": 0.0}
     digits = data.load("digits")
-    experiment.load = lambda source: digits  # drawn once, not for every attempt
+    experiment.load = lambda source: digits  # drawn only once
     root = Path(tempfile.mkdtemp(prefix="torture-"))
     for program in ENTRIES:
         torture(program, options.kills, random.Random(f"{seed} {program}"), root)

@@ -1,1 +1,1 @@
-"""The run folder, and what is found in a run."""
+"""The run folder, theta's statistics and attention maps."""

@@ -1,4 +1,4 @@
-"""A run folder is new, whole at any instant, and says where its numbers come from."""
+"""A run folder is new, complete at any instant, and records the code and the machine of the run."""
 
 import errno
 import json
@@ -12,27 +12,16 @@ import torch
 
 from scripts.run import folder as run_folder
 from scripts.run.folder import RunFolder, environment, read_metrics
-from scripts.system.errors import InputError
 from scripts.system.files import write_whole
 
 
-def test_a_folder_with_something_in_it_is_refused_and_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "last.pt").write_text("precious")
-    with pytest.raises(InputError, match=re.escape(f"--out ({tmp_path / 'run'}) must be a new or an empty folder")):
-        RunFolder.create(tmp_path / "run")
-    assert (tmp_path / "run" / "last.pt").read_text() == "precious"
-    with pytest.raises(InputError, match="must be a new or an empty folder"):
-        RunFolder.create(tmp_path / "run" / "last.pt")
-
-
-def test_metrics_come_back_as_numbers_by_name(tmp_path: Path) -> None:
+def test_metrics_are_read_as_numbers_by_name(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run")
     folder.metrics([{"epoch": epoch, "loss": 1 / 3} for epoch in (1, 2)])
     assert read_metrics(tmp_path / "run") == [{"epoch": 1.0, "loss": 0.333333}, {"epoch": 2.0, "loss": 0.333333}]
 
 
-def test_a_notice_stands_out_and_silence_stays_silent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_notice_is_logged_unless_it_is_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = RunFolder.create(tmp_path / "run")
     folder.announce("")
     assert capsys.readouterr().out == ""
@@ -41,7 +30,7 @@ def test_a_notice_stands_out_and_silence_stays_silent(tmp_path: Path, capsys: py
     assert "NOTICE: digits instead" in (tmp_path / "run" / "train.log").read_text()
 
 
-def test_the_environment_says_what_code_and_machine_made_the_run() -> None:
+def test_the_environment_names_commit_versions_and_device() -> None:
     found = environment(torch.device("cpu"))
     assert json.loads(json.dumps(found)) == found
     assert re.fullmatch("[0-9a-f]{40}", found["commit"] or "0" * 40)
@@ -55,7 +44,7 @@ def git(folder: Path, *arguments: str) -> None:
 
 @pytest.fixture
 def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the code outside of every repository."""
+    """A copy of the code outside of any repository."""
     code = tmp_path / "anywhere" / "scripts" / "run_folder.py"
     code.parent.mkdir(parents=True)
     code.write_text("code")
@@ -84,13 +73,9 @@ def test_in_a_checkout_commit_and_changes_are_known(copied: Path) -> None:
     assert revision() == (first, True)
 
 
-@pytest.mark.usefixtures("copied")
-def test_outside_of_a_repository_commit_and_changes_are_unknown() -> None:
+def test_outside_of_its_own_repository_commit_and_changes_are_unknown(copied: Path) -> None:
+    """Also if it is installed into an environment inside the checkout of another project."""
     assert revision() == (None, None)
-
-
-def test_a_copy_in_the_repository_of_other_people_has_no_commit_of_its_own(copied: Path) -> None:
-    """Where it was installed into an environment that lies in there."""
     (copied.parent.parent / "theirs.py").write_text("code")
     commit(copied.parent.parent, "theirs.py")
     assert revision() == (None, None)
@@ -102,13 +87,13 @@ def test_without_git_commit_and_changes_are_unknown(copied: Path, monkeypatch: p
     assert revision() == (None, None)
 
 
-def test_where_git_refuses_to_look_for_changes_they_are_unknown(copied: Path) -> None:
+def test_with_a_damaged_index_changes_are_unknown(copied: Path) -> None:
     commit(copied.parent.parent, ".")
     (copied.parent.parent / ".git" / "index").write_text("damaged")
     assert revision()[1] is None
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     write_whole(path, lambda file: file.write(b"old"))
 
@@ -152,12 +137,12 @@ except InputError as error:
 """
 
 
-def test_windows_has_no_such_modules_and_is_told_nothing_of_them(tmp_path: Path) -> None:
-    """It locks in its own way, and keeps to itself how much memory a process took."""
+def test_windows_needs_neither_fcntl_nor_resource(tmp_path: Path) -> None:
+    """It locks with msvcrt, and peak memory is not measured."""
     run = subprocess.run([sys.executable, "-c", WINDOWS, str(tmp_path / "run")], capture_output=True, text=True)
     assert run.stderr == ""
     assert run.stdout.splitlines() == [
         "0.0",
         "[(2, 1)]",
-        f"run folder ({tmp_path / 'run'}) must belong to no other process; one is writing there",
+        f"run folder ({tmp_path / 'run'}) must not be in use; another process is writing to it",
     ]

@@ -1,4 +1,4 @@
-"""Theta in numbers: closed forms for scale, angle, shift and what lies outside; and the warning of a collapse."""
+"""Theta's statistics against closed forms for scale, angle, shift and the share outside; and the collapse warning."""
 
 import math
 
@@ -25,7 +25,7 @@ def similarity(scale: float, degrees: float, x: float = 0.0, y: float = 0.0) -> 
 
 
 @given(scales, angles, shifts, shifts)
-def test_scale_angle_and_shift_are_read_off_a_similarity(scale: float, degrees: float, x: float, y: float) -> None:
+def test_scale_angle_and_shift_of_a_similarity_are_recovered(scale: float, degrees: float, x: float, y: float) -> None:
     found = theta_statistics(similarity(scale, degrees, x, y).repeat(3, 1, 1), 8, 8)
     assert found["theta_scale_mean"] == pytest.approx(scale)
     assert found["theta_angle_mean"] == pytest.approx(degrees, abs=1e-6)
@@ -55,12 +55,12 @@ def test_a_shift_by_k_of_16_pixels_puts_k_sixteenths_outside(pixels: int) -> Non
     assert found["theta_outside"] == pytest.approx(pixels / 16)
 
 
-def test_an_enlarged_image_has_nothing_outside_and_a_shrunk_one_the_rest() -> None:
+def test_the_share_outside_follows_from_the_scale() -> None:
     assert theta_statistics(similarity(0.7, 0), 100, 100)["theta_outside"] == 0
     assert theta_statistics(similarity(2.0, 0), 100, 100)["theta_outside"] == pytest.approx(0.75)
 
 
-def test_a_collapse_is_told_with_the_size_at_which_images_are_shown() -> None:
+def test_the_collapse_warning_gives_the_size_at_which_images_are_shown() -> None:
     warning = collapse_warning(theta_statistics(similarity(1.43, 0), 32, 32))
     assert "shows the images at 70% of their size" in warning
     assert "\n" not in warning
@@ -69,9 +69,9 @@ def test_a_collapse_is_told_with_the_size_at_which_images_are_shown() -> None:
     assert collapse_warning(theta_statistics(similarity(1.1, 5), 32, 32)) == ""
 
 
-def test_the_log_tells_every_statistic_and_warns_in_a_line_of_its_own() -> None:
-    sound = theta_remark(theta_statistics(similarity(1, 0, x=0.25), 32, 32))
-    assert sound == (
+def test_the_log_line_has_every_statistic_and_a_warning_is_a_second_line() -> None:
+    normal = theta_remark(theta_statistics(similarity(1, 0, x=0.25), 32, 32))
+    assert normal == (
         "Theta: scale 1.000 ± 0.000, angle 0.000 ± 0.000°, shift x 0.250 ± 0.000, shift y 0.000 ± 0.000, "
         "12.5% outside the frame"
     )

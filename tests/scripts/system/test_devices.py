@@ -1,4 +1,4 @@
-"""Which device a run uses, what it says of one that it cannot use, its times, and what it does with freed memory."""
+"""The choice of the device, the warning about an unused GPU, the clock, and the reuse of freed memory."""
 
 import re
 import subprocess
@@ -32,22 +32,22 @@ def faults():
 
 print(min(faults() for _ in range(5)))
 keep_freed_memory()
-print(min(faults() for _ in range(5)))  # at first small blocks find their places between the large ones
+print(min(faults() for _ in range(5)))  # small blocks settle between the large ones first
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
-def test_memory_that_was_freed_is_not_faulted_in_again() -> None:
-    said = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True).stdout
-    before, after = map(int, said.split())
-    assert before > 3 * 100, "otherwise there is nothing to gain here"
+def test_freed_memory_is_not_faulted_in_again() -> None:
+    printed = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True).stdout
+    before, after = map(int, printed.split())
+    assert before > 3 * 100, "otherwise there is nothing to gain"
     assert after < 10
 
 
 @pytest.mark.parametrize(
     ("name", "expected"), [("cpu", ["read"]), ("cuda:1", ["cuda:1", "read"]), ("mps", ["mps", "read"])]
 )
-def test_the_clock_is_read_once_that_device_has_done_its_work(
+def test_the_clock_is_read_after_the_device_has_finished(
     name: str, expected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
@@ -57,16 +57,16 @@ def test_the_clock_is_read_once_that_device_has_done_its_work(
     assert calls == expected
 
 
-def test_a_time_that_is_reported_comes_from_that_clock() -> None:
-    """It waits for the device; how long ago something was may be read without."""
+def test_all_timings_come_from_that_clock() -> None:
+    """It waits for the device; time.monotonic is allowed for intervals between checkpoints."""
     reading = [path.stem for path in modules("scripts") if "perf_counter" in path.read_text("utf-8")]
     assert reading == ["devices"]
 
 
-# which device
+# the choice of the device
 
 
-OLD_DRIVER = (  # so far torch's own words
+OLD_DRIVER = (  # the beginning of torch's message
     "The NVIDIA driver on your system is too old (found version 11040). Please update your GPU driver by downloading"
 )
 NO_KERNEL = "CUDA error: no kernel image is available for execution on the device\nCUDA kernel errors might be"
@@ -74,7 +74,7 @@ NO_KERNEL = "CUDA error: no kernel image is available for execution on the devic
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Make up what torch finds and why it cannot compute there, and whose GPU the system has."""
+    """Fake the device that torch finds, the error of computing on it, and the GPU that the system lists."""
 
     def make_up(maker: str, *, found: str | None = None, error: str = "", count: int = 0) -> None:
         device = found and torch.device(found)
@@ -93,20 +93,20 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return make_up
 
 
-def said_of_auto() -> list[str]:
-    return devices.passed_over("auto", choose_device("auto"))
+def warnings_of_auto() -> list[str]:
+    return devices.unused_gpu("auto", choose_device("auto"))
 
 
-def test_auto_is_the_cpu_without_a_word_where_there_is_no_gpu(gpu: Callable[..., None]) -> None:
+def test_auto_without_a_gpu_is_the_cpu_without_a_warning(gpu: Callable[..., None]) -> None:
     gpu("", error="Found no NVIDIA driver on your system. Please check")
     assert choose_device("auto") == torch.device("cpu")
-    assert said_of_auto() == []
+    assert warnings_of_auto() == []
 
 
-def test_auto_is_the_gpu_without_a_word_where_torch_can_use_it(gpu: Callable[..., None]) -> None:
+def test_auto_is_a_gpu_that_torch_can_use(gpu: Callable[..., None]) -> None:
     gpu("NVIDIA", found="cuda", count=1)
     assert choose_device("auto") == torch.device("cuda")
-    assert said_of_auto() == []
+    assert warnings_of_auto() == []
 
 
 @pytest.mark.parametrize(
@@ -122,34 +122,33 @@ def test_a_gpu_that_torch_cannot_use_is_named_with_the_reason(
 ) -> None:
     gpu("NVIDIA", found=found, error=error, count=1)
     assert choose_device("auto") == torch.device("cpu")
-    assert said_of_auto() == [f"WARNING: there is an NVIDIA GPU, and torch cannot use it: {why}"]
-    assert devices.passed_over("cpu", torch.device("cpu")) == [], "who asks for the CPU gets it"
-    wanted = "must be auto or a device that is there, such as cpu"
+    assert warnings_of_auto() == [f"WARNING: torch cannot use the NVIDIA GPU of this machine: {why}"]
+    assert devices.unused_gpu("cpu", torch.device("cpu")) == [], "no warning if the CPU was requested"
+    wanted = "must be auto or an available device, such as cpu"
     with pytest.raises(InputError, match=re.escape(f"--device (cuda) {wanted}; {why}")):
         choose_device("cuda")
 
 
-def test_a_gpu_that_is_hidden_is_named_with_what_hides_it(
+def test_the_warning_names_the_variable_that_hides_a_gpu(
     gpu: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gpu("NVIDIA", error="No CUDA GPUs are available")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    assert said_of_auto()[0].endswith("cannot use it: No CUDA GPUs are available; CUDA_VISIBLE_DEVICES is -1")
+    assert warnings_of_auto()[0].endswith(": No CUDA GPUs are available; CUDA_VISIBLE_DEVICES is -1")
 
 
-def test_a_device_of_any_kind_that_fails_is_named(gpu: Callable[..., None]) -> None:
+def test_the_warning_names_other_devices_and_a_torch_without_rocm(
+    gpu: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     gpu("", found="mps", error="MPS backend out of memory")
-    assert said_of_auto() == ["WARNING: there is mps, and torch cannot use it: MPS backend out of memory"]
-
-
-def test_an_amd_gpu_needs_a_torch_for_it(gpu: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert warnings_of_auto() == ["WARNING: torch cannot use mps of this machine: MPS backend out of memory"]
     gpu("AMD", error="Found no NVIDIA driver on your system. Please check")
     monkeypatch.setattr(torch.version, "hip", None)
     why = f"torch {torch.__version__} is built without ROCm"
-    assert said_of_auto() == [f"WARNING: there is an AMD GPU, and torch cannot use it: {why}"]
+    assert warnings_of_auto() == [f"WARNING: torch cannot use the AMD GPU of this machine: {why}"]
 
 
-def test_the_log_begins_with_the_gpu_that_is_not_used(
+def test_the_log_begins_with_the_warning_about_an_unused_gpu(
     gpu: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -160,14 +159,14 @@ def test_the_log_begins_with_the_gpu_that_is_not_used(
     monkeypatch.setattr(devices, "refusal", lambda device: OLD_DRIVER.split(". ")[0] if device.type == "cuda" else "")
     main(parse(Options, "", ["--data", "photos", "--steps", "1", "--out", "run"]))
     log = (tmp_path / "run" / "train.log").read_text("utf-8").splitlines()
-    place = log.index(f"WARNING: there is an NVIDIA GPU, and torch cannot use it: {OLD_DRIVER.split('. ')[0]}")
+    place = log.index(f"WARNING: torch cannot use the NVIDIA GPU of this machine: {OLD_DRIVER.split('. ')[0]}")
     assert place < next(i for i, line in enumerate(log) if line.startswith("Epoch 1/1"))
 
 
 def test_more_processes_than_gpus_are_refused_with_both_numbers(gpu: Callable[..., None]) -> None:
     gpu("NVIDIA", found="cuda", count=1)
     for name in ("auto", "cuda"):
-        for place in (0, 1):  # also who would find one: the other can never be met
+        for place in (0, 1):  # also the process that would get the GPU: it could never connect to the other
             with pytest.raises(InputError) as refused:
                 choose_device(name, Processes(2, place, place, 2))
             wanted = "must be cpu, or there must be a GPU for each process: 2 processes need 2 GPUs; there is 1"
@@ -178,24 +177,17 @@ def test_more_processes_than_gpus_are_refused_with_both_numbers(gpu: Callable[..
     assert choose_device("auto", Processes(8, 5, 1, 2)) == torch.device("cuda:1"), "eight on four machines"
 
 
-def test_processes_do_not_go_to_a_cpu_because_a_gpu_fails_one_of_them(gpu: Callable[..., None]) -> None:
+def test_a_gpu_that_fails_in_one_process_is_an_error_and_no_reason_for_the_cpu(gpu: Callable[..., None]) -> None:
     gpu("NVIDIA", found="cuda", error=NO_KERNEL, count=2)
     wanted = "--device (auto) must be cpu, or torch must be able to use cuda:1; CUDA error: no kernel"
     with pytest.raises(InputError, match=f"^{re.escape(wanted)}"):
         choose_device("auto", Processes(2, 1, 1, 2))
 
 
-def test_auto_says_what_it_is_where_processes_cannot_share_it(gpu: Callable[..., None]) -> None:
+def test_the_error_says_what_auto_is_if_processes_cannot_share_it(gpu: Callable[..., None]) -> None:
     gpu("", found="mps")
-    with pytest.raises(InputError, match=r"^--device \(auto\) must be cpu or cuda for 2 processes; here it is mps$"):
+    with pytest.raises(InputError, match=r"^--device \(auto\) must be cpu or cuda for 2 processes; auto is mps here$"):
         choose_device("auto", Processes(2, 0, 0, 2))
-
-
-def system(root: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-    return root
 
 
 PCI, AMD = "sys/bus/pci/devices/0000:01:00.0", "sys/class/kfd/kfd/topology/nodes"
@@ -206,7 +198,7 @@ PCI, AMD = "sys/bus/pci/devices/0000:01:00.0", "sys/class/kfd/kfd/topology/nodes
     [
         ({}, ""),
         ({f"{PCI}/vendor": "0x10de\n", f"{PCI}/class": "0x030200\n"}, "NVIDIA"),
-        ({f"{PCI}/vendor": "0x10de\n", f"{PCI}/class": "0x040300\n"}, ""),  # its loudspeaker
+        ({f"{PCI}/vendor": "0x10de\n", f"{PCI}/class": "0x040300\n"}, ""),  # an audio device
         ({f"{PCI}/vendor": "0x8086\n", f"{PCI}/class": "0x030000\n"}, ""),
         ({"proc/driver/nvidia/gpus/0000:01:00.0/information": "Model: Tesla T4"}, "NVIDIA"),
         ({"usr/lib/wsl/lib/nvidia-smi": ""}, "NVIDIA"),
@@ -214,5 +206,8 @@ PCI, AMD = "sys/bus/pci/devices/0000:01:00.0", "sys/class/kfd/kfd/topology/nodes
         ({f"{AMD}/0/gpu_id": "0\n", f"{AMD}/1/gpu_id": "51110\n"}, "AMD"),
     ],
 )
-def test_the_system_says_whose_gpu_it_has(tmp_path: Path, files: dict[str, str], maker: str) -> None:
-    assert devices.gpu_maker(system(tmp_path, files)) == maker
+def test_the_system_lists_the_maker_of_its_gpu(tmp_path: Path, files: dict[str, str], maker: str) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert devices.gpu_maker(tmp_path) == maker

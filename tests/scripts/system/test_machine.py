@@ -1,4 +1,4 @@
-"""What depends on the machine follows from its description, for machines that are made up."""
+"""Decisions that depend on the machine, for made-up machines."""
 
 from types import SimpleNamespace
 
@@ -15,18 +15,15 @@ def chosen(decide: object) -> dict[str, object]:
     return {name: decide(each) for name, each in MACHINES.items()}
 
 
-def test_bfloat16_is_chosen_where_it_has_instructions() -> None:
+def test_auto_is_bfloat16_on_machines_with_instructions_for_it() -> None:
     assert chosen(lambda each: each.precision("auto")) == {
         "fast cpu": "bfloat16", "plain cpu": "float32", "bare cpu": "float32", "apple": "float32", "t4": "float32",
         "h100": "bfloat16", "mi300": "bfloat16",
     }  # fmt: skip
+    assert all(str(each.dtype) == f"torch.{each.precision('auto')}" for each in EVERY)
 
 
-def test_the_type_of_fast_products_is_that_of_the_runs() -> None:
-    assert {str(each.dtype).removeprefix("torch.") == each.precision("auto") for each in EVERY} == {True}
-
-
-def test_types_are_those_that_have_instructions() -> None:
+def test_types_are_those_with_instructions() -> None:
     few, all_three = ("float32",), ("float32", "bfloat16", "float16")
     assert chosen(lambda each: each.types) == {
         "fast cpu": ("float32", "bfloat16"), "plain cpu": few, "bare cpu": few, "apple": few,
@@ -34,13 +31,12 @@ def test_types_are_those_that_have_instructions() -> None:
     }  # fmt: skip
 
 
-def test_work_is_launched_on_whatever_is_no_cpu() -> None:
-    assert {name for name, accelerated in chosen(lambda each: each.accelerated).items() if accelerated} == {
-        "apple", "t4", "h100", "mi300"
-    }  # fmt: skip
+def test_every_device_but_a_cpu_is_accelerated() -> None:
+    accelerated = {name for name, each in MACHINES.items() if each.accelerated}
+    assert accelerated == {"apple", "t4", "h100", "mi300"}
 
 
-def test_what_is_asked_for_is_computed_in() -> None:
+def test_a_requested_precision_is_used_or_refused() -> None:
     assert {each.precision("bfloat16") for each in EVERY} == {"bfloat16"}
     assert T4.precision("float16") == "float16"
     for each in (FAST_CPU, APPLE):
@@ -50,7 +46,7 @@ def test_what_is_asked_for_is_computed_in() -> None:
             each.precision("float16")
 
 
-def test_a_run_is_compiled_where_that_was_measured_to_pay() -> None:
+def test_auto_compiles_where_measurements_showed_a_gain() -> None:
     assert chosen(lambda each: each.compiled("auto", True, COMPILING_PAYS)) == {
         "fast cpu": True, "plain cpu": True, "bare cpu": False, "apple": False, "t4": False, "h100": False,
         "mi300": False,
@@ -60,16 +56,16 @@ def test_a_run_is_compiled_where_that_was_measured_to_pay() -> None:
     assert not any(each.compiled("no", True, COMPILING_PAYS) for each in EVERY)
 
 
-def test_compiling_is_refused_where_its_compiler_is_missing() -> None:
+def test_compiling_without_a_compiler_is_refused() -> None:
     assert all(each.compiled("yes", False, 1) for each in (FAST_CPU, PLAIN_CPU, T4, H100, MI300))
-    with pytest.raises(InputError, match=r"^--compile \(yes\) must find a C\+\+ compiler such as g\+\+; there is none"):
+    with pytest.raises(InputError, match=r"^--compile \(yes\) needs a C\+\+ compiler such as g\+\+; there is none"):
         BARE_CPU.compiled("yes", True, COMPILING_PAYS)
     kepler = Machine(CUDA, "Tesla K80", frozenset({"sm_37"}), 13, 2**33)
-    with pytest.raises(InputError, match=r"^--compile \(yes\) must find Triton and a GPU that it knows"):
+    with pytest.raises(InputError, match=r"^--compile \(yes\) needs Triton and a GPU that it supports"):
         kepler.compiled("yes", True, COMPILING_PAYS)
 
 
-def test_two_machines_of_one_name_are_told_apart() -> None:
+def test_machines_of_one_name_have_different_identities() -> None:
     names = {each.identity for each in EVERY}
     assert len(names) == len(EVERY)
     assert FAST_CPU.identity != PLAIN_CPU.identity
@@ -77,16 +73,16 @@ def test_two_machines_of_one_name_are_told_apart() -> None:
     assert "threads" not in H100.identity
 
 
-def test_of_a_cpu_that_torch_does_not_know_nothing_is_hoped_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_list_of_instructions_a_cpu_is_taken_as_slow_at_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)  # new in torch 2.11
     assert machine.cpu_instructions() == frozenset()
     assert not machine.this_machine(torch.device("cpu")).fast_at_bfloat16
 
 
 @pytest.mark.parametrize("variable", ["aten", "onednn"])
-def test_instructions_that_torch_must_not_use_are_not_there(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    there = {"avx2": True, "avx512_f": True, "avx512_bf16": True, "amx_bf16": False, "sve_max_length": 256}
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: there, raising=False)
+def test_instructions_that_torch_may_not_use_are_left_out(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    capabilities = {"avx2": True, "avx512_f": True, "avx512_bf16": True, "amx_bf16": False, "sve_max_length": 256}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     assert machine.cpu_instructions() == {"avx2", "avx512_f", "avx512_bf16"}
@@ -110,11 +106,11 @@ def test_a_gpu_is_described_by_its_architecture(hip: str | None, monkeypatch: py
 
 
 def test_a_mac_is_named_by_its_chip(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[list[str]] = []
+    commands: list[list[str]] = []
     monkeypatch.setattr(machine.Path, "exists", lambda path: False)
     monkeypatch.setattr(machine.sys, "platform", "darwin")
     monkeypatch.setattr(
-        machine.subprocess, "run", lambda command, **_: asked.append(command) or SimpleNamespace(stdout="Apple M2\n")
+        machine.subprocess, "run", lambda command, **_: commands.append(command) or SimpleNamespace(stdout="Apple M2\n")
     )
     machine.processor.cache_clear()
     try:
@@ -122,7 +118,7 @@ def test_a_mac_is_named_by_its_chip(monkeypatch: pytest.MonkeyPatch) -> None:
         assert this_machine(APPLE.device).name == "Apple M2 GPU", "another machine than its processor"
     finally:
         machine.processor.cache_clear()
-    assert asked == [["sysctl", "-n", "machdep.cpu.brand_string"]]
+    assert commands == [["sysctl", "-n", "machdep.cpu.brand_string"]]
 
 
 def test_this_machine_is_described() -> None:
@@ -133,7 +129,7 @@ def test_this_machine_is_described() -> None:
     assert here.instructions <= {*machine.NOTED}
 
 
-def test_what_the_system_does_not_say_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_and_compiler_may_be_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(machine.os, "sysconf")  # Windows has none
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)

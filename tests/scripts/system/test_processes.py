@@ -1,4 +1,4 @@
-"""Several processes are one run: the same curve, the same weights, each image once, one writer, one end."""
+"""Several processes train as one: the same curve and weights, each image once, one writer, and one end."""
 
 import gc
 import json
@@ -26,7 +26,7 @@ from scripts.data.datasets import Split
 from scripts.data.transforms import Augment
 from scripts.models.stn import STNClassifier
 from scripts.run import page
-from scripts.run.folder import RunFolder, WatchedFolder, read_metrics
+from scripts.run.folder import ReadOnlyFolder, RunFolder, read_metrics
 from scripts.system.command_line import parse
 from scripts.system.devices import choose_device
 from scripts.system.errors import InputError, Stopped
@@ -47,11 +47,11 @@ pytestmark = pytest.mark.numerics
 TOLERANCE = 1e-5  # of losses and weights: sums of float32 in another order
 
 
-# what runs in every process
+# the work of every process
 
 
 def run(folder: Path, processes: Processes, **changes: object) -> Trainer:
-    """25 images in batches of 8: the last batch is one image, which all processes but one do not get."""
+    """25 images in batches of 8: the last batch has a single image, which only one process gets."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 2), nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 2))
     optimizers = [
@@ -60,7 +60,7 @@ def run(folder: Path, processes: Processes, **changes: object) -> Trainer:
         torch.optim.SGD(model[4].parameters(), lr=0.05, momentum=0.9),
     ]
     if not processes.first:
-        opened: RunFolder = WatchedFolder(folder)
+        opened: RunFolder = ReadOnlyFolder(folder)
     else:
         opened = RunFolder(folder) if folder.exists() else RunFolder.create(folder)
     settings: dict[str, Any] = {
@@ -73,9 +73,9 @@ def run(folder: Path, processes: Processes, **changes: object) -> Trainer:
 
 
 def fitted_stn(folder: Path, processes: Processes) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
-    """What train-stn trains, for 6 steps of 10, 10 and 1 images.
+    """Train the network of train-stn for 6 steps of 10, 10 and 1 images.
 
-    In float64: in float32 a sample that rounds across a pixel's centre has another slope, in one run of twelve.
+    In float64: in one float32 run of twelve a sample rounds across a pixel's centre, where the gradient jumps.
     """
     torch.manual_seed(0)
     model = STNClassifier(dropout=0.0).double()
@@ -91,7 +91,7 @@ def fitted_stn(folder: Path, processes: Processes) -> tuple[list[dict[str, float
 
 @contextmanager
 def at_step(step: int, act: Callable[[], object]) -> Iterator[None]:
-    """Do something before that step of a run."""
+    """Call ``act`` before that step of a run."""
     count = 0
 
     def counted(*given: Any) -> Outcome:
@@ -107,7 +107,7 @@ def at_step(step: int, act: Callable[[], object]) -> Iterator[None]:
 
 
 def stopped(made: Trainer, step: int, here: bool = True) -> str:
-    """Let the run be terminated within that step, by a signal to this process or another, and return where it says."""
+    """Terminate the run within that step by a signal to this process or another, and return where it stopped."""
     terminate = at_step(step, lambda: signal.raise_signal(signal.SIGTERM) if here else None)
     with terminate, pytest.raises(Stopped) as caught:
         made.fit()
@@ -115,7 +115,7 @@ def stopped(made: Trainer, step: int, here: bool = True) -> str:
 
 
 def seen_images(made: Trainer) -> dict[str, list[float]]:
-    """What the network will see in training and in evaluation, as the sum of each image."""
+    """Collect the sum of every image that the network sees in training and in evaluation."""
     seen: dict[str, list[float]] = {"train": [], "test": []}
     made.model.register_forward_pre_hook(
         lambda model, given: seen["train" if model.training else "test"].extend(given[0].flatten(1).sum(1).tolist())
@@ -124,7 +124,7 @@ def seen_images(made: Trainer) -> dict[str, list[float]]:
 
 
 def all_laws(processes: Processes, root: Path) -> dict[str, Any]:
-    """What each process has to say; the tests below read it."""
+    """Everything that the tests below read of one process."""
     found: dict[str, Any] = {}
     whole = run(root / "whole", processes)
     found["rows"] = whole.fit()
@@ -142,12 +142,12 @@ def all_laws(processes: Processes, root: Path) -> dict[str, Any]:
     found["stopped"] = stopped(run(root / "stopped", processes), step=6, here=last)
 
     resumed = run(root / "from one process", processes)
-    found["resumed rows"] = resumed.fit(resumed.folder.last_sound())
+    found["resumed rows"] = resumed.fit(resumed.folder.last_checkpoint())
     found["resumed weights"] = resumed.model.state_dict()
 
     zeros = Split(dots(25, seed=1).images, torch.zeros(25, dtype=torch.long))
     poisoned = run(root / "poisoned", processes, train=zeros, steps=4)
-    if last:  # its loss is infinite, and all gradients are finite
+    if last:  # its loss is infinite, all gradients are finite
         impossible = torch.tensor([-math.inf, 0.0])
         poisoned.model.register_forward_hook(lambda model, given, out: out + impossible if model.training else None)
     poisoned.fit()
@@ -155,7 +155,7 @@ def all_laws(processes: Processes, root: Path) -> dict[str, Any]:
 
     processes.draw_apart(seed=0, step=0)
     found["drawn"] = torch.rand(4)
-    found["words"] = processes.told(f"rank {processes.rank}")
+    found["broadcast"] = processes.broadcast(f"rank {processes.rank}")
     return found
 
 
@@ -181,8 +181,8 @@ def one_of_many(processes: Processes, port: int, work: Callable[..., dict[str, A
 
 
 def in_processes(count: int, work: Callable[..., dict[str, Any]], root: Path) -> list[int | None]:
-    """Let so many processes do it, each to leave a file, and return their exit codes."""
-    context = multiprocessing.get_context("forkserver")  # torch is imported once
+    """Run ``work`` in several processes, each of which writes a file, and return their exit codes."""
+    context = multiprocessing.get_context("forkserver")  # imports torch only once
     context.set_forkserver_preload(["tests.scripts.system.test_processes"])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -198,12 +198,12 @@ def in_processes(count: int, work: Callable[..., dict[str, Any]], root: Path) ->
     return [process.exitcode for process in started]
 
 
-# one start for all laws
+# several processes, started once for all tests
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What one process has to say."""
+    """The results of a single process."""
     root = tmp_path_factory.mktemp("alone")
     whole = run(root / "whole", Processes())
     rows = whole.fit()
@@ -215,26 +215,26 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture(scope="module", params=(2, 3))
 def several(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
-    """The folder, and what each of 2 or 3 processes has to say."""
+    """The folder and the results of each of 2 or 3 processes."""
     root = tmp_path_factory.mktemp("several")
     stopped(run(root / "from one process", Processes()), step=6)
-    gc.collect()  # its lock on the folder ends with it
+    gc.collect()  # releases its lock on the folder
     assert in_processes(request.param, all_laws, root) == [0] * request.param
     return root, [torch.load(root / f"{rank}.pt") for rank in range(request.param)]
 
 
-@pytest.mark.parametrize("rows", ("rows", "stn rows"))
-def test_the_curve_is_that_of_one_process(rows: str, several: tuple[Path, list[Any]], alone: dict[str, Any]) -> None:
-    for found in several[1]:
-        for one, other in zip(without_times(found[rows]), without_times(alone[rows]), strict=True):
-            assert one == pytest.approx(other, rel=TOLERANCE, abs=TOLERANCE)
+def assert_close(rows: list[dict[str, float]], expected: list[dict[str, float]]) -> None:
+    for one, other in zip(without_times(rows), without_times(expected), strict=True):
+        assert one == pytest.approx(other, rel=TOLERANCE, abs=TOLERANCE)
 
 
-@pytest.mark.parametrize("weights", ("weights", "stn weights"))
-def test_weights_are_those_of_one_process_and_to_the_bit_the_same_in_all(
-    weights: str, several: tuple[Path, list[Any]], alone: dict[str, Any]
+@pytest.mark.parametrize("network", ("", "stn "))
+def test_curve_and_weights_are_those_of_one_process_and_weights_have_the_same_bits_in_all(
+    network: str, several: tuple[Path, list[Any]], alone: dict[str, Any]
 ) -> None:
+    rows, weights = f"{network}rows", f"{network}weights"
     for found in several[1]:
+        assert_close(found[rows], alone[rows])
         torch.testing.assert_close(found[weights], alone[weights], atol=TOLERANCE, rtol=TOLERANCE)
         assert all(torch.equal(found[weights][name], weight) for name, weight in several[1][0][weights].items())
 
@@ -247,10 +247,10 @@ def test_each_image_is_seen_once_an_epoch_and_evaluated_once(several: tuple[Path
         expected = plain.prepare(split.images).flatten(1).sum(1).tolist()
         assert sorted(everything) == pytest.approx(sorted(expected), rel=TOLERANCE, abs=TOLERANCE)
         counts = [len(found["seen"][name]) for found in all_found]
-        assert max(counts) - min(counts) <= 4, "the work is shared: a batch differs by one image at most"
+        assert max(counts) - min(counts) <= 4, "shares of a batch differ by at most one image"
 
 
-def test_every_process_knows_the_evaluation_of_all_images_in_their_order(
+def test_every_process_has_the_evaluation_of_all_images_in_order(
     several: tuple[Path, list[Any]], alone: dict[str, Any]
 ) -> None:
     for found in several[1]:
@@ -258,7 +258,7 @@ def test_every_process_knows_the_evaluation_of_all_images_in_their_order(
         torch.testing.assert_close(found["extra"], alone["extra"])
 
 
-def test_one_process_writes_and_no_name_of_a_wrapper_reaches_a_file(
+def test_one_process_writes_and_files_have_no_names_of_a_wrapper(
     several: tuple[Path, list[Any]], alone: dict[str, Any]
 ) -> None:
     root, all_found = several
@@ -267,7 +267,7 @@ def test_one_process_writes_and_no_name_of_a_wrapper_reaches_a_file(
     for name in ("last.pt", "best.pt"):
         saved = torch.load(root / "whole" / name, weights_only=True)
         assert saved["model"].keys() == alone["weights"].keys()
-    assert all(found["words"] == "rank 0" for found in all_found)
+    assert all(found["broadcast"] == "rank 0" for found in all_found)
 
 
 def test_a_signal_to_one_process_stops_all_after_the_same_step(several: tuple[Path, list[Any]]) -> None:
@@ -278,18 +278,17 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(several: tuple[Pa
     assert (saved["epoch"], saved["progress"]["step"]) == (1, 2)
 
 
-def test_a_run_goes_on_in_another_number_of_processes(
+def test_a_run_resumes_with_another_number_of_processes(
     several: tuple[Path, list[Any]], alone: dict[str, Any], tmp_path: Path
 ) -> None:
     root, all_found = several
     less = run(copytree(root / "stopped", tmp_path / "stopped"), Processes())
-    rows = less.fit(less.folder.last_sound())
+    rows = less.fit(less.folder.last_checkpoint())
     ends = [(rows, less.model.state_dict())]
     ends += [(found["resumed rows"], found["resumed weights"]) for found in all_found]
     for resumed_rows, weights in ends:
         torch.testing.assert_close(weights, alone["weights"], atol=TOLERANCE, rtol=TOLERANCE)
-        for one, other in zip(without_times(resumed_rows), without_times(alone["rows"]), strict=True):
-            assert one == pytest.approx(other, rel=TOLERANCE, abs=TOLERANCE)
+        assert_close(resumed_rows, alone["rows"])
 
 
 def test_a_loss_that_is_not_finite_in_one_process_skips_the_step_in_all(several: tuple[Path, list[Any]]) -> None:
@@ -305,30 +304,28 @@ def test_each_process_draws_its_own_dropout(several: tuple[Path, list[Any]]) -> 
     assert len(set(drawn)) == len(drawn)
 
 
-def test_when_one_dies_the_others_end_soon_and_say_so(tmp_path: Path) -> None:
-    """Also those that wait for nothing but its gradients; torchrun then ends what is left, and names the one."""
+def test_if_one_dies_the_others_end_with_an_error(tmp_path: Path) -> None:
+    """Even while they wait for its gradients; torchrun then ends the rest and names the dead process."""
     assert in_processes(3, one_dies, tmp_path) == [0, 0, -signal.SIGKILL]
-    for rank in (0, 1):
-        assert torch.load(tmp_path / f"{rank}.pt")["error"] == (
-            "another process of this run has ended or does not answer"
-        )
-    saved = RunFolder(tmp_path / "killed").last_sound()
+    errors = [torch.load(tmp_path / f"{rank}.pt")["error"] for rank in (0, 1)]
+    assert errors == ["another process of this run has ended or does not answer"] * 2
+    saved = RunFolder(tmp_path / "killed").last_checkpoint()
     assert saved is not None
     assert saved["epoch"] == 1
 
 
-# without other processes
+# without starting processes
 
 
 @given(st.integers(0, 200), st.integers(1, 9))
-def test_shares_are_everything_once_and_of_equal_length(count: int, processes: int) -> None:
+def test_shares_cover_everything_once_and_have_equal_length(count: int, processes: int) -> None:
     shares = [list(range(count))[Processes(processes, rank).share(count)] for rank in range(processes)]
     assert [position for share in shares for position in share] == list(range(count))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 @given(st.integers(1, 12), st.integers(1, 5), st.booleans())
-def test_a_share_of_a_batch_is_changed_as_in_the_whole_batch(count: int, processes: int, crop: bool) -> None:
+def test_a_share_of_a_batch_is_augmented_as_in_the_whole_batch(count: int, processes: int, crop: bool) -> None:
     images = torch.randint(0, 256, (count, 3, 6, 7), generator=generator(count), dtype=torch.uint8)
     augment = Augment(mirror=True, shift=2, crop=0.5 if crop else None)
     whole, after = generator(1), generator(1)
@@ -337,35 +334,26 @@ def test_a_share_of_a_batch_is_changed_as_in_the_whole_batch(count: int, process
     for rank in range(processes):
         after = generator(1)
         parts.append(augment(images, after, Processes(processes, rank).share(count)))
-        assert torch.equal(after.get_state(), whole.get_state()), "the next batch is drawn alike"
+        assert torch.equal(after.get_state(), whole.get_state()), "the next batch has the same draws"
     assert torch.equal(torch.cat(parts), expected)
 
 
-def test_without_torchrun_there_is_one_process_with_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "4")  # left over from something else
+def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")  # set by another program
     assert Processes.started() == Processes(1, 0, 0)
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
-    monkeypatch.setenv("RANK", "3")
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    for name, value in (("TORCHELASTIC_RUN_ID", "none"), ("RANK", "3"), ("LOCAL_RANK", "1"), ("LOCAL_WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
     assert Processes.started() == Processes(4, 3, 1, 2)
 
 
-def test_a_device_that_processes_cannot_share_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent(size: int, device: torch.device) -> Tensor:
-        raise RuntimeError(f"no {device}")
-
-    many = Processes(2, 1, 1)
-    assert choose_device("cpu", many) == torch.device("cpu")
-    for name in ("cuda:1", "cuda:0", "mps"):
-        with pytest.raises(InputError, match=rf"^--device \({name}\) must be cpu or cuda for 2 processes$"):
-            choose_device(name, many)
-    monkeypatch.setattr(torch, "zeros", absent)
-    with pytest.raises(InputError, match=r"^--device \(cuda\) must be auto or a device that is there"):
-        choose_device("cuda", many)
+@pytest.mark.parametrize("name", ("cuda:1", "cuda:0", "mps"))
+def test_a_device_that_processes_cannot_share_is_refused(name: str) -> None:
+    assert choose_device("cpu", Processes(2, 1, 1)) == torch.device("cpu")
+    with pytest.raises(InputError, match=rf"^--device \({name}\) must be cpu or cuda for 2 processes$"):
+        choose_device(name, Processes(2, 1, 1))
 
 
-def test_each_process_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_process_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[torch.device] = []
     monkeypatch.setattr(torch, "zeros", lambda size, device: tried.append(device) or torch.ones(size))
     assert choose_device("cuda", Processes(4, 3, 1)) == torch.device("cuda:1")
@@ -377,13 +365,15 @@ def test_each_process_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.long
-def test_torchrun_is_stopped_and_goes_on_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One message for the person who stopped it, and after the command in it the same end."""
+def test_a_run_of_torchrun_stops_with_one_message_and_resumes_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command in the message resumes it, to the same end."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(page, "write_report", lambda folder: folder / "report.html")
     write_tree(tmp_path / "photos")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    # small steps: at the rate of the recipe sums in another order are a hundredth of the loss apart, in one run of ten
+    # small steps: at the recipe's learning rate, one run of ten differs by a hundredth of the loss
     flags = ["--data", "photos", "--epochs", "6", "--batch-size", "5", "--precision", "float32", "--device", "cpu",
              "--lr", "0.002"]  # fmt: skip
     with subprocess.Popen(
@@ -392,20 +382,20 @@ def test_torchrun_is_stopped_and_goes_on_alone(tmp_path: Path, monkeypatch: pyte
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as process:  # fmt: skip
         assert process.stdout is not None
-        said = []
-        while not (said and said[-1].startswith("Epoch 3/6")):
-            said.append(process.stdout.readline())
-            assert said[-1], process.communicate()[1]
+        log = []
+        while not (log and log[-1].startswith("Epoch 3/6")):
+            log.append(process.stdout.readline())
+            assert log[-1], process.communicate()[1]
         process.terminate()
         errors = process.communicate()[1]
     assert process.returncode != 0
-    assert sum(line.startswith("Epoch 2/6") for line in said) == 1, "one process speaks"
-    (command,) = re.findall("^train_stn: stopped by SIGTERM after .*; to go on: python -m scripts.train_stn (.*)$",
+    assert sum(line.startswith("Epoch 2/6") for line in log) == 1, "one process prints"
+    (command,) = re.findall("^train_stn: stopped by SIGTERM after .*; to resume: python -m scripts.train_stn (.*)$",
                             errors, re.MULTILINE)  # fmt: skip
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["processes"] == 2
     main(parse(Options, "train_stn", command.split()))
     main(parse(Options, "train_stn", [*flags, "--out", "whole"]))
     shared, whole = (read_metrics(tmp_path / name) for name in ("run", "whole"))
     assert len(shared) == len(whole) == 6
-    for one, other in zip(shared, whole, strict=True):  # from epoch to epoch it falls by a hundredth
+    for one, other in zip(shared, whole, strict=True):  # an epoch lowers the loss by a hundredth
         assert one["train_loss"] == pytest.approx(other["train_loss"], rel=0.001)

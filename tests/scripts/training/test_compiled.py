@@ -1,4 +1,4 @@
-"""A network that is compiled says what it says without."""
+"""A compiled network has the output of the network."""
 
 from collections.abc import Callable
 
@@ -18,9 +18,7 @@ SMALL = {"image_size": 32, "patch_size": 16, "dim": 32, "depth": 1, "num_heads":
 
 
 @pytest.mark.parametrize("machine", [FAST_CPU, PLAIN_CPU], ids=("bfloat16", "float32"))
-def test_it_computes_in_the_type_that_the_runs_choose_on_the_machine(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_default_type_is_that_of_precision_auto(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scripts.training.compiled.this_machine", lambda device: machine)
     monkeypatch.setattr(torch, "compile", lambda network: network)
     output = for_inference(nn.Linear(3, 2))(torch.randn(4, 3))
@@ -28,8 +26,8 @@ def test_it_computes_in_the_type_that_the_runs_choose_on_the_machine(
 
 
 @inductor_compiles_bfloat16
-def test_it_says_what_the_network_says_with_weights_as_constants(device: torch.device) -> None:
-    """Were they arguments, they would be cast and packed in every call."""
+def test_inference_has_the_same_output_with_weights_as_constants(device: torch.device) -> None:
+    """As arguments they would be cast and packed in every call."""
     torch.manual_seed(0)
     network = VisionTransformer(**SMALL).to(device)
     nn.init.normal_(network.head.weight)
@@ -45,12 +43,12 @@ def test_it_says_what_the_network_says_with_weights_as_constants(device: torch.d
     assert torch.equal(ask(images), before)
 
 
-def test_training_has_one_graph_for_whole_batches_and_none_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One of several processes may have no share of a small batch, and inductor no backward pass for that."""
+def test_training_compiles_full_batches_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process may have no share of a small batch, and inductor has no backward pass for an empty one."""
     seen = []
 
     def compile(network: nn.Module, *, dynamic: bool) -> Callable[[Tensor], Tensor]:
-        assert not dynamic, "a run that is stopped and goes on would meet another graph, of other bits"
+        assert not dynamic, "a resumed run would get another graph, with other bits"
         return lambda images: seen.append(len(images)) or network(images)
 
     monkeypatch.setattr(torch, "compile", compile)
@@ -59,4 +57,4 @@ def test_training_has_one_graph_for_whole_batches_and_none_for_others(monkeypatc
         compiled(torch.randn(count, 3, 8, 8)).sum().backward()
     assert seen == [4, 4]
     Compiled(nn.Conv2d(3, 2, 4), 0)(torch.randn(0, 3, 8, 8)).sum().backward()
-    assert seen == [4, 4], "nor has one of more processes than images a share of a whole batch"
+    assert seen == [4, 4], "with more processes than images even a full batch may have an empty share"

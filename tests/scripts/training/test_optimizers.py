@@ -1,4 +1,4 @@
-"""Muon: orthogonal steps for matrices and kernels, equal shapes together, in the type that the machine is fast at."""
+"""Muon: orthogonal steps for matrices and kernels, batched by shape, in the chosen type."""
 
 import copy
 from collections import Counter
@@ -44,19 +44,19 @@ class Counted(TorchDispatchMode):
 
 @given(seeds, SIDES, SIDES)
 def test_singular_vectors_stay_and_singular_values_come_near_one(seed: int, rows: int, more: int) -> None:
-    """Small ones rise by up to 3.4445 to the fifth power; what was above a hundredth of the largest has arrived."""
+    """Values grow by up to 3.4445 to the fifth power, enough for those above a hundredth of the norm."""
     draw = torch.randn(1, rows, rows + more, generator=generator(seed), dtype=torch.float64)
     left, values, right = torch.linalg.svd(draw, full_matrices=False)
     found = left.mT @ orthogonalised(draw) @ right.mT  # diagonal
     diagonal = found.diagonal(dim1=1, dim2=2)
     torch.testing.assert_close(found, torch.diag_embed(diagonal), atol=1e-9, rtol=0)
-    arrived = diagonal[values > 0.01 * values.norm()]
-    assert ((arrived > 0.6) & (arrived < 1.3)).all()
+    large = diagonal[values > 0.01 * values.norm()]
+    assert ((large > 0.6) & (large < 1.3)).all()
 
 
 @pytest.mark.parametrize("shape", [(3, 8), (8, 3), (4, 4), (5, 3, 2, 2), (7, 1, 1, 1)], ids=str)
 def test_steps_are_those_of_the_formula(shape: tuple[int, ...]) -> None:
-    """Momentum, Nesterov's look ahead, decay, and longer steps of tall matrices, in numpy's order of a kernel."""
+    """Nesterov momentum, weight decay, and longer steps for tall matrices."""
     weight = parameter(0, *shape)
     optimizer = muon(weight, weight_decay=0.3)
     expected, momentum = weight.detach().clone().flatten(1), torch.zeros(shape, dtype=torch.float64).flatten(1)
@@ -73,7 +73,7 @@ def test_steps_are_those_of_the_formula(shape: tuple[int, ...]) -> None:
         torch.testing.assert_close(weight.detach().flatten(1), expected)
 
 
-@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch had none before 2.9")
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="new in torch 2.9")
 def test_matrices_move_as_with_torchs_muon() -> None:
     ours, theirs = parameter(0, 12, 5), parameter(0, 12, 5)
     one, other = muon(ours, weight_decay=0.01), torch.optim.Muon([theirs], lr=0.1, weight_decay=0.01)
@@ -81,10 +81,10 @@ def test_matrices_move_as_with_torchs_muon() -> None:
     one.step()
     other.step()
     moved = (theirs - before).norm().item()
-    assert (ours - theirs).norm() < 0.1 * moved, "which orthogonalises in bfloat16"
+    assert (ours - theirs).norm() < 0.1 * moved, "torch orthogonalises in bfloat16"
 
 
-def test_a_kernel_whose_channels_lie_last_is_the_same_kernel() -> None:
+def test_the_memory_format_of_a_kernel_does_not_matter() -> None:
     one, other = parameter(0, 5, 3, 2, 2), parameter(0, 5, 3, 2, 2)
     other.data = other.data.contiguous(memory_format=torch.channels_last)
     other.grad = other.grad.contiguous(memory_format=torch.channels_last)
@@ -94,8 +94,8 @@ def test_a_kernel_whose_channels_lie_last_is_the_same_kernel() -> None:
     assert other.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_equal_shapes_are_taken_together_and_move_as_each_alone() -> None:
-    """Also one that lies and one that stands; others in between change nothing."""
+def test_batched_matrices_move_as_each_alone() -> None:
+    """Also a matrix and one of the transposed shape, with others in between."""
     shapes = ((6, 2), (2, 6), (3, 3), (6, 2), (2, 3, 2))
     together = [parameter(10 * i, *shape) for i, shape in enumerate(shapes)]
     alone = [parameter(10 * i, *shape) for i, shape in enumerate(shapes)]
@@ -106,7 +106,7 @@ def test_equal_shapes_are_taken_together_and_move_as_each_alone() -> None:
 
 
 def test_the_number_of_operations_does_not_grow_with_the_number_of_matrices() -> None:
-    """Each would be a launch on a GPU, were it no view."""
+    """Each one is a launch on a GPU, except for views."""
 
     def operations(count: int) -> Counter[str]:
         optimizer = muon(*(parameter(i, *shape) for i in range(count) for shape in ((4, 6), (6, 4))))
@@ -122,7 +122,7 @@ def test_the_number_of_operations_does_not_grow_with_the_number_of_matrices() ->
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_products_are_computed_in_the_type_that_was_chosen(dtype: torch.dtype) -> None:
+def test_products_are_computed_in_the_chosen_type(dtype: torch.dtype) -> None:
     seen = set()
 
     class Types(Counted):
@@ -139,7 +139,7 @@ def test_products_are_computed_in_the_type_that_was_chosen(dtype: torch.dtype) -
     assert weight.dtype == torch.float32
 
 
-def test_groups_have_rates_of_their_own() -> None:
+def test_groups_have_their_own_learning_rates() -> None:
     slow, fast = parameter(0, 3, 4), parameter(0, 3, 4)
     before = slow.detach().clone()
     groups = [{"params": [slow]}, {"params": [fast], "lr": 0.2}]
@@ -147,7 +147,7 @@ def test_groups_have_rates_of_their_own() -> None:
     torch.testing.assert_close(2 * (slow - before), fast - before)
 
 
-def test_it_goes_on_from_its_state() -> None:
+def test_it_resumes_from_its_state() -> None:
     whole, again = parameter(0, 3, 4), parameter(0, 3, 4)
     first, second = muon(whole), muon(again)
     first.step()
@@ -158,15 +158,10 @@ def test_it_goes_on_from_its_state() -> None:
     assert torch.equal(whole, again)
 
 
-def test_a_weight_without_a_gradient_stays() -> None:
+@pytest.mark.parametrize("gradient", [None, torch.zeros(2, 3)], ids=("no gradient", "zeros"))
+def test_a_weight_without_a_gradient_stays(gradient: Tensor | None) -> None:
     weight, other = nn.Parameter(torch.ones(2, 3)), parameter(0, 2, 3)
-    muon(weight, other, weight_decay=0.1).step()
-    assert torch.equal(weight, torch.ones(2, 3))
-    muon(weight).step()
-
-
-def test_a_gradient_of_zeros_moves_nothing() -> None:
-    weight = nn.Parameter(torch.ones(2, 3))
-    weight.grad = torch.zeros(2, 3)
+    weight.grad = gradient
     muon(weight, dtype=torch.float32).step()
+    muon(weight, other, dtype=torch.float32).step()
     assert torch.equal(weight, torch.ones(2, 3))

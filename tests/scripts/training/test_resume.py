@@ -1,4 +1,4 @@
-"""A run may be stopped at any instant: what goes on from its folder ends as if it had never been stopped."""
+"""A run may be stopped at any instant: resumed from its folder, it ends as if it had never been stopped."""
 
 import errno
 import os
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.numerics
 
 
 class Killed(BaseException):
-    """Stands in for SIGKILL: nothing of the run's own code sees it coming."""
+    """Stands in for SIGKILL: no code of the run handles it."""
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +35,17 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trainer, li
     return whole, whole.fit()
 
 
-def assert_same(resumed: Trainer, rows: list[dict[str, float]], uninterrupted) -> None:
+def assert_same_after_resuming(folder: RunFolder, uninterrupted) -> None:
+    """Resume the run in another state of the random generators, and compare everything that it leaves."""
     whole, whole_rows = uninterrupted
+    random.seed(99)
+    checkpoint = folder.last_checkpoint()
+    if checkpoint is None:
+        folder.rewind(0, [])
+    resumed = run(folder, seed=0 if checkpoint is None else 7)
+    if checkpoint is not None:
+        torch.manual_seed(99)
+    rows = resumed.fit(checkpoint)
     for name, value in whole.model.state_dict().items():
         assert torch.equal(resumed.model.state_dict()[name], value), name
     assert without_times(rows) == without_times(whole_rows)
@@ -52,7 +61,7 @@ def assert_same(resumed: Trainer, rows: list[dict[str, float]], uninterrupted) -
 @pytest.mark.parametrize("steps", range(1, 11))
 @pytest.mark.parametrize("moment", ["before the step", "after it"])
 def test_killed_at_any_step_it_ends_with_the_same_bits(steps: int, moment: str, tmp_path: Path, uninterrupted) -> None:
-    """The last epoch is cut short, batches are of unequal size, and every step is saved."""
+    """The last epoch is shorter, batches have unequal sizes, and every step is saved."""
     first = run(tmp_path / "run")
     done = 0
 
@@ -70,54 +79,34 @@ def test_killed_at_any_step_it_ends_with_the_same_bits(steps: int, moment: str, 
         patch.setattr(loop, "train_step", dying)
         with pytest.raises(Killed):
             first.fit()
-    folder = first.folder
-    random.seed(99)
-    again = run(folder, seed=7)
-    torch.manual_seed(99)
-    checkpoint = folder.last_sound()
-    if checkpoint is None:
-        folder.rewind(0, [])
-        again = run(folder)
-    assert_same(again, again.fit(checkpoint), uninterrupted)
+    assert_same_after_resuming(first.folder, uninterrupted)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 9, 14, 20])
-@pytest.mark.parametrize("moment", ["replace", "fsync"])
+@pytest.mark.parametrize(("owner", "name"), [(Path, "replace"), (os, "fsync")], ids=("replace", "fsync"))
 def test_killed_while_a_file_is_written_it_ends_with_the_same_bits(
-    count: int, moment: str, tmp_path: Path, uninterrupted
+    count: int, owner: Any, name: str, tmp_path: Path, uninterrupted
 ) -> None:
-    """At every sync and at every renaming a checkpoint is there that is whole."""
+    """At every sync and every renaming a complete checkpoint exists."""
     first = run(tmp_path / "run")
-    calls = 0
-    replace, fsync = Path.replace, os.fsync
+    calls, original = 0, getattr(owner, name)
 
-    def dying(call):
-        def wrapped(*given: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls == count:
-                raise Killed
-            return call(*given)
-
-        return wrapped
+    def dying(*given: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == count:
+            raise Killed
+        return original(*given)
 
     with pytest.MonkeyPatch.context() as patch:
-        if moment == "replace":
-            patch.setattr(Path, "replace", dying(replace))
-        else:
-            patch.setattr(os, "fsync", dying(fsync))
+        patch.setattr(owner, name, dying)
         with pytest.raises(Killed):
             first.fit()
-    folder = first.folder
-    checkpoint = folder.last_sound()
-    if checkpoint is None:
-        folder.rewind(0, [])
-    again = run(folder)
-    assert_same(again, again.fit(checkpoint), uninterrupted)
+    assert_same_after_resuming(first.folder, uninterrupted)
 
 
 class FullDisk:
-    """Lets so many bytes through, and no more after that; every file that is written passes."""
+    """Accepts so many bytes over all files that are written, then fails."""
 
     def __init__(self, left: int) -> None:
         self.left, self.open = left, Path.open
@@ -152,10 +141,9 @@ class Filling:
 
 
 @pytest.mark.parametrize("eighth", range(8))
-def test_a_disk_that_is_full_at_any_byte_stops_the_run_with_its_last_checkpoint_whole(
+def test_a_full_disk_stops_the_run_which_resumes_with_the_same_bits(
     eighth: int, tmp_path: Path, uninterrupted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With room again it goes on and ends as if the disk had never been full."""
     first = run(tmp_path / "run")
     disk = FullDisk(20_000 + 23_457 * eighth)
     with monkeypatch.context() as patch:
@@ -164,11 +152,7 @@ def test_a_disk_that_is_full_at_any_byte_stops_the_run_with_its_last_checkpoint_
             first.fit()
     assert disk.left == 0
     assert not list((tmp_path / "run").glob("*.part"))
-    checkpoint = first.folder.last_sound()
-    if checkpoint is None:
-        first.folder.rewind(0, [])
-    again = run(first.folder)
-    assert_same(again, again.fit(checkpoint), uninterrupted)
+    assert_same_after_resuming(first.folder, uninterrupted)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -187,13 +171,12 @@ def test_a_signal_waits_for_the_step_and_saves_it(number: signal.Signals, tmp_pa
     with pytest.raises(Stopped, match="after 1 epochs and 2 steps") as stopped:
         first.fit()
     assert (stopped.value.by, stopped.value.folder) == (number, str(tmp_path / "run"))
-    assert signal.getsignal(number) is before, "handlers are put back"
-    again = run(first.folder)
-    assert_same(again, again.fit(first.folder.last_sound()), uninterrupted)
+    assert signal.getsignal(number) is before, "handlers are restored"
+    assert_same_after_resuming(first.folder, uninterrupted)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
-def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(
+def test_a_damaged_checkpoint_gives_a_warning_and_the_one_before_is_used(
     damage: str, tmp_path: Path, uninterrupted, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = run(tmp_path / "run")
@@ -211,46 +194,31 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(
         last.write_bytes(content)
     else:
         last.unlink()
-    checkpoint = first.folder.last_sound()
+    assert_same_after_resuming(first.folder, uninterrupted)
     assert ("last.pt is damaged" in capsys.readouterr().err) == (damage != "gone")
-    again = run(first.folder)
-    assert_same(again, again.fit(checkpoint), uninterrupted)
 
 
-def test_when_all_checkpoints_are_damaged_nothing_is_guessed(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path) -> None:
     first = run(tmp_path / "run")
     first.fit()
-    for name in ("last.pt", "previous.pt"):
-        (tmp_path / "run" / name).write_bytes(b"nothing")
-    with pytest.raises(InputError, match="must hold a sound checkpoint; all are damaged"):
-        first.folder.last_sound()
-
-
-def test_a_checkpoint_of_another_version_of_the_kit_is_refused(tmp_path: Path) -> None:
-    """Its rows may have other columns, and its state other parts."""
-    first = run(tmp_path / "run")
-    first.fit()
-    checkpoint = first.folder.last_sound()
+    checkpoint = first.folder.last_checkpoint()
     assert checkpoint is not None
     del checkpoint["version"]
     before = {path: path.read_bytes() for path in first.folder.path.iterdir()}
-    with pytest.raises(InputError, match=r"^--resume \(.*/run\) must be a run of this version of the kit \(4\); its "
-                       r"checkpoint is of version 1$"):  # fmt: skip
+    with pytest.raises(InputError, match=r"^--resume \(.*/run\) must hold a checkpoint of version 4, as this kit "
+                       r"writes; its version is 1$"):  # fmt: skip
         run(first.folder).fit(checkpoint)
     assert {path: path.read_bytes() for path in first.folder.path.iterdir()} == before
 
 
-def test_every_generator_draws_on_from_the_checkpoint(tmp_path: Path) -> None:
-    run(tmp_path / "run").fit()
-
+def test_every_generator_is_restored_from_the_checkpoint(tmp_path: Path) -> None:
     def draws() -> tuple[float, float, float]:
         return random.random(), float(np.random.rand()), float(torch.rand(()))  # noqa: NPY002
 
     random.seed(1)
     np.random.seed(1)  # noqa: NPY002
     torch.manual_seed(1)
-    first = run(tmp_path / "other", seed=1)
-    state = first.begin()
+    state = run(tmp_path / "run", seed=1).begin()
     saved = state.saved()
     expected = draws()
     draws()
@@ -258,7 +226,7 @@ def test_every_generator_draws_on_from_the_checkpoint(tmp_path: Path) -> None:
     assert draws() == expected
 
 
-def test_two_processes_never_write_one_folder_and_a_dead_one_locks_nobody_out(tmp_path: Path) -> None:
+def test_two_processes_never_write_to_one_folder_and_a_dead_one_releases_its_lock(tmp_path: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path; from scripts.run.folder import RunFolder;"
         "folder = RunFolder.create(Path(sys.argv[1])); print('open', flush=True); time.sleep(60)"
@@ -269,7 +237,7 @@ def test_two_processes_never_write_one_folder_and_a_dead_one_locks_nobody_out(tm
         assert other.stdout is not None
         assert other.stdout.readline() == "open\n"
         (tmp_path / "run" / "config.json").write_text("{}")
-        with pytest.raises(InputError, match="must belong to no other process"):
+        with pytest.raises(InputError, match="must not be in use"):
             RunFolder.reopen(tmp_path / "run")
         other.kill()
     RunFolder.reopen(tmp_path / "run")

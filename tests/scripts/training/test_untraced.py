@@ -1,4 +1,4 @@
-"""An optimizer without torch's compiler takes the same steps, and saves and loads the same state."""
+"""The undecorated optimizers take the same steps as torch's, and save and load the same state."""
 
 from copy import deepcopy
 
@@ -12,7 +12,7 @@ OPTIONS = {"SGD": {"momentum": 0.9, "fused": True}, "AdamW": {"weight_decay": 0.
 
 
 def trained(kind: type[torch.optim.Optimizer], options: dict[str, object]) -> list[torch.Tensor]:
-    """Weights after two steps, and the state between them put into a new optimizer."""
+    """Weights and state after two steps, with the state moved to a new optimizer after each."""
     torch.manual_seed(0)
     network = nn.Linear(5, 4, bias=False)
     optimizer = kind(network.parameters(), lr=0.1, **options)
@@ -28,7 +28,7 @@ def trained(kind: type[torch.optim.Optimizer], options: dict[str, object]) -> li
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_it_computes_what_torchs_own_computes(name: str) -> None:
+def test_it_computes_the_same_as_torchs(name: str) -> None:
     found, expected = (trained(getattr(module, name), OPTIONS[name]) for module in (untraced, torch.optim))
     assert len(found) == len(expected) > 1
     assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))

@@ -1,4 +1,4 @@
-"""Whatever bytes a file holds, its reader returns something valid or refuses it in one line, and runs nothing of it."""
+"""For any content of a file, its reader returns valid data or raises a one-line error, and never runs code."""
 
 import ast
 import json
@@ -26,19 +26,19 @@ from tests.support.networks import network
 from tests.support.sources import modules
 from tests.support.strategies import generator
 
-# what is called
+# calls that could run code
 
 
 def calls() -> Iterator[tuple[str, ast.Call]]:
-    """Every call by a dotted name in what opens anybody's files, and where it stands."""
+    """Every call by a dotted name in components and scripts, with its file."""
     for path in [*modules("components"), *modules("scripts")]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 yield f"{path.name}: {ast.unparse(node.func)}", node
 
 
-def test_no_reader_may_run_what_it_reads() -> None:
-    """CIFAR-10's batches are pickles, and the one exception: their hash must be that of the official ones."""
+def test_no_reader_can_run_code() -> None:
+    """The one exception are CIFAR-10's batches, pickles whose hash must be the official one."""
     wanted = {"torch.load": ("weights_only", True), "np.load": ("allow_pickle", False),
               "np.lib.format.read_array": ("allow_pickle", False)}  # fmt: skip
     seen = []
@@ -55,9 +55,9 @@ def test_no_reader_may_run_what_it_reads() -> None:
     assert set(seen) >= {"torch.load", "np.lib.format.read_array"}
 
 
-# any bytes
+# random changes
 
-places = st.integers(0, 9999)  # of ten thousand parts of a file
+places = st.integers(0, 9999)  # in units of 1/10,000 of a file
 changes = st.lists(
     st.one_of(
         st.tuples(st.just("flip"), places, st.integers(1, 255)),
@@ -72,7 +72,7 @@ changes = st.lists(
 
 
 def changed(content: bytes, what: list[tuple[str, int, int | bytes]]) -> bytes:
-    """Flip a byte, cut the end off, take a part out or put it there twice, or put other bytes in."""
+    """Change a byte, truncate, remove a part or repeat it, or insert bytes."""
     for kind, place, how in what:
         at = len(content) * place // 10_000
         before, after = content[:at], content[at:]
@@ -113,7 +113,7 @@ def read_numbers(path: Path) -> None:
 
 
 def read_picture(path: Path) -> None:
-    """Two classes of one image in each split, of which the first to be read is the one in question."""
+    """Read a tree of two classes with one image each, where the spoiled file is one of the training images."""
     root = path.parent / "photos"
     for split, label in (("train", "a"), ("train", "b"), ("test", "a"), ("test", "b")):
         (root / split / label).mkdir(parents=True)
@@ -134,16 +134,16 @@ def read_archive(path: Path) -> None:
 
 
 def read_sealed(path: Path) -> None:
-    """A checkpoint whose hash is right whatever it holds."""
+    """Read it as a checkpoint whose hash is right."""
     path.rename(path.with_name("last.pt"))
     (path.parent / "checkpoints.json").write_text(json.dumps({"sha256": [digest(path.with_name("last.pt"))]}))
-    RunFolder(path.parent).last_sound()
+    RunFolder(path.parent).last_checkpoint()
 
 
 def read_hashes(path: Path) -> None:
     checkpoint(path.with_name("last.pt"))
     path.rename(path.with_name("checkpoints.json"))
-    assert RunFolder(path.parent).last_sound() is not None
+    assert RunFolder(path.parent).last_checkpoint() is not None
 
 
 def read_flags(path: Path) -> None:
@@ -176,7 +176,7 @@ KINDS: dict[str, tuple[str, Callable[[Path], object], Callable[[Path], None]]] =
 
 @cache
 def valid(make: Callable[[Path], object], suffix: str) -> bytes:
-    """The bytes of a file before anything happens to it."""
+    """The bytes of a valid file."""
     with tempfile.TemporaryDirectory() as folder:
         make(Path(folder, f"valid{suffix}"))
         return Path(folder, f"valid{suffix}").read_bytes()
@@ -191,7 +191,7 @@ def test_every_valid_file_is_read(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(what=changes)
-def test_a_spoiled_file_is_read_or_refused_in_one_line(kind: str, what: list[tuple[str, int, int | bytes]]) -> None:
+def test_a_changed_file_is_read_or_gives_a_one_line_error(kind: str, what: list[tuple[str, int, int | bytes]]) -> None:
     suffix, make, read = KINDS[kind]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"file{suffix}")
