@@ -34,12 +34,12 @@ def test_a_list_of_files_has_every_module_of_every_room(tmp_path: Path) -> None:
 
 def test_a_recipe_is_told_in_words() -> None:
     table = tables.recipe_table("train-stn")
-    assert "| over the run | constant | rises for 20% of the steps, then falls to zero |\n" in table
+    assert "| schedule | constant | linear warm-up over 20% of the steps, then linear to zero |\n" in table
     assert "| training images | unchanged | mirrored, shifted by up to 2 pixels |\n" in table
     assert "| batch size | 256 | 128 |\n" in table
     table = tables.recipe_table("train-vit")
     assert "| 512, 64 at once | 512, 64 at once |\n" in table
-    assert "| a random box of at least 5% of the area |" in table.replace("mirrored, ", "")
+    assert "| random crops of at least 5% of the area |" in table.replace("mirrored, ", "")
     assert "| length | 20 epochs | 10 epochs | 10,000 steps | 500 steps |\n" in table
 
 
@@ -52,7 +52,7 @@ def test_a_page_without_the_marks_is_refused(page: str) -> None:
 @pytest.mark.parametrize("entry", tables.TABLES)
 def test_each_run_has_its_row(entry: str) -> None:
     runs = [tables.Run.read(path.parent) for path in tables.RESULTS.glob("*/summary.json")]
-    assert tables.table(entry).count("\n") == 2 + len({run.group for run in runs if run.entry == entry})
+    assert tables.results_table(entry).count("\n") == 2 + len({run.group for run in runs if run.entry == entry})
 
 
 def examples(page: Path) -> list[str]:

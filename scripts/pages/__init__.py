@@ -1,1 +1,1 @@
-"""Pictures and tables of the READMEs."""
+"""The pictures, tables and file lists of the READMEs."""

@@ -1,19 +1,19 @@
-"""Tables of Markdown, and the parts of a page that a command writes."""
+"""Markdown tables, and the generated parts of a page."""
 
 import re
 from collections.abc import Iterable, Sequence
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table, with a line break at its end."""
+    """Return a table, with a line break at its end."""
     return "".join(f"| {' | '.join(cells)} |\n" for cells in (head, ["---"] * len(head), *rows))
 
 
 def rewritten(page: str, name: str, content: str) -> str:
-    """The page with what stands between the marks of that name made anew: ``<!-- NAME, made by ... -->``.
+    """Return the page with new content between the markers of that name: ``<!-- NAME, made by ... -->``.
 
     Raises:
-        ValueError: If the page does not have these marks once.
+        ValueError: If the page does not have these markers exactly once.
     """
     pattern = rf"(<!-- {re.escape(name)}, made by `make \w+` -->\n).*?(<!-- end of {re.escape(name)} -->)"
     found = re.findall(pattern, page, re.DOTALL)

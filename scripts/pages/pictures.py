@@ -1,4 +1,4 @@
-"""Draw the pictures of the pages anew.
+"""Draw the pictures of the READMEs.
 
 python -m scripts.pages.pictures
 """
@@ -8,20 +8,19 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from scripts.pages import components as pictures_components
-from scripts.pages import stn as pictures_stn
+from scripts.pages import components, stn
 from scripts.pages.drawing import save
 from scripts.system.command_line import run
 
 ROOT = Path(__file__).parents[2]
 PAGES: dict[str, dict[str, Callable[[], Figure]]] = {  # folder of a page -> its pictures
-    "components": pictures_components.PICTURES,
-    "scripts": pictures_stn.PICTURES,
+    "components": components.PICTURES,
+    "scripts": stn.PICTURES,
 }
 
 
 def path_of(page: str, name: str) -> Path:
-    """Where a picture lies: beside its page."""
+    """Return the path of a picture, in a folder beside its page."""
     return ROOT / page / "pictures" / f"{name}.png"
 
 

@@ -1,4 +1,4 @@
-"""Write what the READMEs say of files and results: lists of files, and tables of the runs in scripts/results/.
+"""Write the generated parts of the READMEs: lists of files, recipes, and results of the runs in scripts/results/.
 
 python -m scripts.pages.tables
 """
@@ -11,8 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from scripts.pages.markdown import rewritten
-from scripts.pages.markdown import table as markdown_table
+from scripts.pages.markdown import rewritten, table
 from scripts.pages.trees import tree
 from scripts.recipes import stn, vit
 from scripts.run.folder import read_metrics
@@ -27,12 +26,12 @@ RECIPES: dict[str, tuple[Mapping[str, Recipe], Mapping[str, Callable[..., Any]]]
     "train-stn": (stn.RECIPES, stn_subject.OPTIMIZERS),
     "train-vit": (vit.RECIPES, vit_subject.OPTIMIZERS),
 }
-LISTED = ("scripts", "benchmarks", "tests")  # folders whose README lists their files
+LISTED = ("scripts", "benchmarks", "tests")  # folders whose README lists its files
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run folder says."""
+    """The files of a run folder."""
 
     summary: dict[str, Any]
     config: dict[str, Any]
@@ -48,16 +47,16 @@ class Run:
 
     @property
     def entry(self) -> str:
-        """The command that it is a run of: only train-stn has a theta."""
+        """The make target of the run: only train-stn has a theta."""
         return "train-stn" if "theta_scale_mean" in self.rows[0] else "train-vit"
 
     @property
     def group(self) -> tuple[str, str, int]:
-        """What runs of one row have in common: all but the seed."""
+        """Recipe, data and length, which the runs of one row of the table share."""
         return self.summary["recipe"], self.environment["data"], self.summary["epochs"]
 
 
-Column = Callable[[Sequence[Run]], str]  # from the runs of one row, a run a seed, to the cell
+Column = Callable[[Sequence[Run]], str]  # from the runs of one row, one for each seed, to the cell
 
 
 def _scales(runs: Sequence[Run]) -> str:
@@ -66,17 +65,17 @@ def _scales(runs: Sequence[Run]) -> str:
 
 
 def _largest_drop(runs: Sequence[Run]) -> str:
-    falls = [
+    drops = [
         before["test_accuracy"] - after["test_accuracy"]
         for run in runs
         for before, after in zip(run.rows, run.rows[1:], strict=False)
         if before["epoch"] >= 25
     ]
-    return f"{max(falls, default=0.0):.1f} points"
+    return f"{max(drops, default=0.0):.1f} points"
 
 
 def _spread(key: str) -> Column:
-    """One value, or mean and standard deviation with all of them."""
+    """Return a column that shows one value, or mean, standard deviation and all values."""
 
     def cell(runs: Sequence[Run]) -> str:
         values = [run.summary[key] for run in runs]
@@ -107,57 +106,57 @@ TABLES: dict[str, dict[str, Column]] = {
 }
 
 
-def table(entry: str, folder: Path = RESULTS) -> str:
-    """The table of an entry in Markdown: a row a recipe, data source and length, over all its seeds."""
+def results_table(entry: str, folder: Path = RESULTS) -> str:
+    """Return the results of an entry in Markdown, with a row for each recipe, data source and length."""
     runs: dict[tuple[str, str, int], list[Run]] = {}
     for path in sorted(folder.glob("*/summary.json")):
         run = Run.read(path.parent)
         if run.entry == entry:
             runs.setdefault(run.group, []).append(run)
     columns = TABLES[entry]
-    return markdown_table([*columns], ([column(group) for column in columns.values()] for group in runs.values()))
+    return table([*columns], ([column(group) for column in columns.values()] for group in runs.values()))
 
 
 def recipe_table(entry: str) -> str:
-    """What the recipes of an entry are, in words: a column a recipe."""
+    """Return the recipes of an entry in Markdown, with a column for each."""
     recipes, optimizers = RECIPES[entry]
     columns = [_described(recipe, optimizers[recipe.optimizer]) for recipe in recipes.values()]
     rows = [[name, *(column[name] for column in columns)] for name in columns[0]]
-    return markdown_table(["", *(f"`{name}`" for name in recipes)], [row for row in rows if any(row[1:])])
+    return table(["", *(f"`{name}`" for name in recipes)], [row for row in rows if any(row[1:])])
 
 
 def _described(recipe: Recipe, optimizers: Callable[..., object]) -> dict[str, str]:
     schedule, augment = recipe.schedule, recipe.augment
-    rise = f"rises for {schedule.warm_up:.0%} of the steps, then " if schedule.warm_up else ""
-    fall = {"constant": "constant", "linear": "falls to zero", "cosine": "half a cosine to zero"}[schedule.fall]
+    rise = f"linear warm-up over {schedule.warm_up:.0%} of the steps, then " if schedule.warm_up else ""
+    fall = {"constant": "constant", "linear": "linear to zero", "cosine": "cosine to zero"}[schedule.fall]
     changes = {
         "mirrored": augment.mirror,
         f"shifted by up to {augment.shift} pixels": augment.shift,
-        f"a random box of at least {augment.crop or 0:.0%} of the area": augment.crop,
+        f"random crops of at least {augment.crop or 0:.0%} of the area": augment.crop,
     }
-    whole = recipe.batch_size <= recipe.at_once
+    one_pass = recipe.batch_size <= recipe.at_once
     return {
         "network": ", ".join(f"{name} {value}" for name, value in recipe.network.items()),
-        "weights to start from": "`--weights`" if recipe.pretrained else "",
+        "pretrained weights": "`--weights`" if recipe.pretrained else "",
         "image size": "x".join(map(str, recipe.image_size)) if recipe.image_size else "",
         "training images": ", ".join(words for words, given in changes.items() if given) or "unchanged",
         "normalised by": "fixed statistics" if recipe.normalise else "statistics of the training images",
         "optimizer": (optimizers.__doc__ or "").partition("\n")[0].rstrip("."),
-        "highest learning rate": f"{recipe.lr:g}",
-        "over the run": rise + fall,
-        "batch size": f"{recipe.batch_size}" + ("" if whole else f", {recipe.at_once} at once"),
+        "peak learning rate": f"{recipe.lr:g}",
+        "schedule": rise + fall,
+        "batch size": f"{recipe.batch_size}" + ("" if one_pass else f", {recipe.at_once} at once"),
         "length": f"{recipe.steps:,} steps" if recipe.steps else f"{recipe.epochs} epochs",
-        "longest gradient": f"{recipe.clip:g}" if recipe.clip else "",
+        "largest gradient norm": f"{recipe.clip:g}" if recipe.clip else "",
         "precision": recipe.precision,
     }
 
 
 def pages() -> dict[Path, str]:
-    """Every page with a part that is made from files, as it should be."""
+    """Return every page that has generated parts, with their current content."""
     readme = ROOT / "README.md"
     text = readme.read_text("utf-8")
     for entry in TABLES:
-        text = rewritten(text, f"results of {entry}", table(entry))
+        text = rewritten(text, f"results of {entry}", results_table(entry))
     found = {readme: text}
     for floor in LISTED:
         page = ROOT / floor / "README.md"
@@ -169,7 +168,7 @@ def pages() -> dict[Path, str]:
 
 
 def main() -> None:
-    """Write them."""
+    """Write the pages."""
     for page, text in pages().items():
         write_whole(page, partial(_write, text=text))
 

@@ -1,4 +1,4 @@
-"""What lies in a folder of the kit, as a list for its README: the first line of every file is the word on it."""
+"""The list of files in a README, each with the first line of its docstring."""
 
 import ast
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def tree(folder: Path) -> str:
-    """A line for every Python file of a folder and of the folders in it, with a link and the file's first line."""
+    """Return a line for every Python file of a folder and its subfolders: a link, and the first line of the file."""
     return "".join(f"{line}\n" for line in _lines(folder, folder, 0))
 
 
@@ -20,8 +20,8 @@ def _lines(folder: Path, root: Path, depth: int) -> Iterator[str]:
             yield from _lines(inner, root, depth + 1)
 
 
-def _line(path: Path, told_by: Path, root: Path, depth: int) -> str:
-    docstring = ast.get_docstring(ast.parse(told_by.read_text("utf-8"))) or ""
+def _line(path: Path, source: Path, root: Path, depth: int) -> str:
+    docstring = ast.get_docstring(ast.parse(source.read_text("utf-8"))) or ""
     place = path.relative_to(root).as_posix() + ("/" if path.is_dir() else "")
     name = f"**[{path.name}/]({place})**" if path.is_dir() else f"[{path.name}]({place})"
     return f"{'  ' * depth}- {name}: {docstring.partition(chr(10))[0]}"
