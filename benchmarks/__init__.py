@@ -1,1 +1,1 @@
-"""What the components, the networks and the data path cost, and what other libraries cost beside them."""
+"""How fast the components, the networks and the data path are, alone and beside other libraries."""

@@ -1,4 +1,4 @@
-"""Time the kit beside other libraries at the same work, in turn in every round, and write the table of ratios.
+"""Time the kit and other libraries on the same work, alternating in every round, and write a table of ratios.
 
 python -m benchmarks.bench_peers --only "b/16 training"
 """
@@ -8,7 +8,7 @@ from scripts.system.command_line import parse, run
 
 
 def main(options: PeerOptions) -> None:
-    """Measure group by group, and write everything after each."""
+    """Measure all groups of cells; the results are written after each."""
     from benchmarks.peers import comparison  # imports torch, so only once the flags are read
 
     comparison.main(options)

@@ -1,4 +1,4 @@
-"""Where the time of ViT-B/16 goes, and how near it comes to what the machine's matrix products can do.
+"""Measure where the time of ViT-B/16 goes, and how close it comes to the machine's peak for matrix products.
 
 python -m benchmarks.breakdown
 """
@@ -8,7 +8,7 @@ from scripts.system.command_line import parse, run
 
 
 def main(options: BreakdownOptions) -> None:
-    """Measure, print and write."""
+    """Measure, print the page and write it."""
     from benchmarks.profiling import breakdown  # imports torch, so only once the flags are read
 
     breakdown.main(options)

@@ -1,6 +1,6 @@
-"""Whether this tree is slower than another: both are measured now, in turn.
+"""Check whether this tree is slower than another one: both are timed now, alternating in every round.
 
-make bench-compare BASE=benchmarks/results/machine.json   # the tree of that file's commit
+make bench-compare BASE=benchmarks/results/machine.json   # the commit that this file was measured at
 make bench-compare BASE=main~3                            # any commit
 """
 
@@ -11,7 +11,7 @@ from scripts.system.command_line import parse, run
 
 
 def main(options: CompareOptions) -> None:
-    """Exit with 1 if this tree is slower, else with 0."""
+    """Exit with code 1 if this tree is slower, otherwise with 0."""
     from benchmarks.trees import comparison  # imports torch, so only once the flags are read
 
     sys.exit(comparison.main(options))

@@ -1,29 +1,21 @@
-"""Say what this machine is, and measure the most that it can do: one JSON object.
+"""Describe this machine and measure its peaks, as one JSON object.
 
 python -m benchmarks.describe
 """
 
 import json
-from dataclasses import dataclass
 
-from scripts.system.command_line import option, parse, run
-
-
-@dataclass(frozen=True)
-class Options:
-    """Say what this machine is, and measure the most that it can do."""
-
-    device: str = option("auto", "what to describe, auto or a name such as cuda:1")
-    out: str | None = option(None, "the file to write, .json, beside printing it (default: none)")
+from benchmarks.options import DescribeOptions
+from scripts.system.command_line import parse, run
 
 
-def main(options: Options) -> None:
-    """Print it.
+def main(options: DescribeOptions) -> None:
+    """Measure, print and write.
 
     Raises:
-        InputError: If a name is not there.
+        InputError: If the device is not there, or the file does not end in .json.
     """
-    # here, since these import torch, and the flags were to be read before
+    # these import torch, so only once the flags are read
     from benchmarks.measure.devices import ready
     from benchmarks.measure.machine import description, peaks
     from benchmarks.measure.records import target, write
@@ -35,4 +27,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    run(lambda: main(parse(Options, "describe")), "describe")
+    run(lambda: main(parse(DescribeOptions, "describe")), "describe")

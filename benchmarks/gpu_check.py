@@ -1,11 +1,11 @@
-"""What a GPU does with the kit, in ten minutes: most important first, all results in one folder.
+"""Find out in ten minutes how the kit runs on a GPU: the most important first, all results in one folder.
 
     make gpu-check PYTHON=python3                # with the torch that is installed there
     python -m benchmarks.gpu_check --rehearse    # every step small, on the CPU
 
-It needs neither git nor a network nor this kit's virtual environment. Each step is a process with a time limit of its
-own, its output goes straight to a file, and summary.json is whole before and after each: what was found out survives
-whatever ends it.
+It needs no git, no network and no virtual environment of this kit. Each step is a process with its own time limit whose
+output goes straight to a file, and summary.json is complete before and after each step, so that results survive however
+the check ends.
 """
 
 import importlib.util
@@ -20,38 +20,28 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
-from scripts.system.command_line import option, parse, positive, run
+from benchmarks.options import GpuCheckOptions
+from scripts.system.command_line import parse, run
 from scripts.system.errors import InputError
 
 ROOT = Path(__file__).parent.parent
 PASSED, FAILED, CUT_OFF, LEFT_OUT, RUNNING = "passed", "failed", "cut off", "left out", "running"
-LEAST = 10.0  # seconds that must be left for a step to begin
-PATIENCE = 5  # times as long as on a GPU is what a rehearsal may take
+LEAST = 10.0  # seconds that must be left for a step to start
+PATIENCE = 5  # a rehearsal on the CPU may take this many times as long
 PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short")
 
 
 @dataclass(frozen=True)
-class Options:
-    """Find out in ten minutes what a GPU does with the kit."""
-
-    out: str = option("runs/gpu-check", "folder for all results, new or empty")
-    minutes: float = option(10.0, "for all steps together", type=positive)
-    data: str = option("digits", "what the runs train on: digits, or a folder {train,test}/<class>/*.{png,jpg}")
-    wheels: str | None = option(None, "folder with wheels of the packages that are missing (default: none)")
-    rehearse: bool = option(False, "run every step small on the CPU, to see that it works", type=bool)
-
-
-@dataclass(frozen=True)
 class Step:
-    """One question to the GPU.
+    """One step of the check.
 
     Args:
-        name: Of its files.
+        name: Name of its files.
         question: What it finds out.
-        seconds: Its time limit.
-        arguments: Of python.
-        rehearsal: What is given to python instead, to see on a CPU that the step works.
-        packages: That it imports beside torch.
+        seconds: Time limit.
+        arguments: Arguments of python.
+        rehearsal: Arguments of python that try the step on a CPU.
+        packages: Packages that it imports besides torch.
     """
 
     name: str
@@ -64,7 +54,7 @@ class Step:
 
 @dataclass
 class Result:
-    """What became of a step."""
+    """The outcome of a step."""
 
     name: str
     question: str
@@ -75,7 +65,7 @@ class Result:
 
 
 def steps(out: Path, data: str) -> list[Step]:
-    """All of them, most important first."""
+    """All steps, the most important first."""
     tested = ("pytest", "hypothesis", "einops", "numpy")
     trained = ("numpy", "PIL", "einops", "tqdm", "requests", "pooch", "safetensors", "matplotlib", "jinja2", "sklearn")
     stn = ("-m", "scripts.train_stn", "--data", data, "--out", str(out / "train-stn"))
@@ -83,10 +73,10 @@ def steps(out: Path, data: str) -> list[Step]:
     few = ("--device", "cpu", "--limit-train", "64", "--limit-test", "32")
     grid = (*PYTEST, "benchmarks/test_grid.py", f"--benchmark-json={out / 'bench.json'}")
     return [
-        Step("machine", "what is it, and what can it do at most?", 60,
+        Step("machine", "which GPU is it, and what are its peaks?", 60,
              ("-m", "benchmarks.describe", "--out", str(out / "machine.json")),
              ("-m", "benchmarks.describe", "--device", "cpu", "--out", str(out / "machine.json")), ("numpy",)),
-        Step("contract", "do the components keep every promise there?", 170,
+        Step("contract", "do the components keep the contract there?", 170,
              (*PYTEST, "tests/contract/test_contract.py", "--device", "cuda"),
              (*PYTEST, "tests/contract/test_contract.py", "-k", "MLP and not compiles"), tested),
         Step("runs", "do both models train, resume and predict there?", 90,
@@ -114,33 +104,33 @@ def steps(out: Path, data: str) -> list[Step]:
     ]  # fmt: skip
 
 
-def main(options: Options) -> bool:
-    """Take every step that there is time for, and return whether none failed.
+def main(options: GpuCheckOptions) -> bool:
+    """Run every step that there is time for, and return whether none failed.
 
     Raises:
-        InputError: If there is no GPU, or the folder is taken.
+        InputError: If there is no GPU, or the folder is not empty.
     """
     out = Path(options.out).absolute()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out ({out}) must be a new or an empty folder; something is there already")
     data = options.data if options.data == "digits" else str(Path(options.data).absolute())
-    for number in (signal.SIGTERM, signal.SIGHUP):  # by default they would leave the step behind
+    for number in (signal.SIGTERM, signal.SIGHUP):  # by default they would leave a running step behind
         signal.signal(number, lambda number, frame: sys.exit(128 + number))
     out.mkdir(parents=True, exist_ok=True)
     environment = install(options.wheels, out)
     if not options.rehearse:
         require_gpu(environment)
     seconds = 60 * options.minutes * (PATIENCE if options.rehearse else 1)
-    found = take(steps(out, data), out, seconds, environment, rehearse=options.rehearse)
+    found = run_steps(steps(out, data), out, seconds, environment, rehearse=options.rehearse)
     print(f"All results are in {out}")
     return all(result.state != FAILED for result in found)
 
 
 def install(wheels: str | None, out: Path) -> dict[str, str]:
-    """Put the packages of a folder beside the results, and return an environment that finds them.
+    """Install the wheels into a folder beside the results, and return an environment that finds them.
 
     Raises:
-        InputError: If pip cannot.
+        InputError: If pip cannot install them.
     """
     packages = out / "packages"
     paths = [str(ROOT), *([str(packages)] if wheels else []), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -150,28 +140,27 @@ def install(wheels: str | None, out: Path) -> dict[str, str]:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(packages)]
         if not files or subprocess.run([*pip, *files], check=False).returncode:
             raise InputError(f"--wheels ({wheels}) must be a folder of wheels that pip can install here")
-        sys.path.append(str(packages))  # where packages are looked for
+        sys.path.append(str(packages))  # where missing packages are looked for
     return environment
 
 
 def require_gpu(environment: Mapping[str, str]) -> None:
-    """Raise InputError where torch finds no GPU; it is asked in another process, which holds no memory there later."""
-    asked = "import torch; print(torch.cuda.is_available())"
-    command = [sys.executable, "-c", asked]
-    said = subprocess.run(command, capture_output=True, text=True, check=False, env=environment).stdout
-    if said.strip() != "True":
+    """Raise InputError if torch finds no GPU; another process asks, so that this one holds no memory there."""
+    command = [sys.executable, "-c", "import torch; print(torch.cuda.is_available())"]
+    output = subprocess.run(command, capture_output=True, text=True, check=False, env=environment).stdout
+    if output.strip() != "True":
         raise InputError("gpu-check must run where torch finds a GPU; it finds none (--rehearse tries it on the CPU)")
 
 
-def take(
+def run_steps(
     planned: Sequence[Step], out: Path, seconds: float, environment: Mapping[str, str], *, rehearse: bool
 ) -> list[Result]:
-    """Take one step after the other, and keep the summary before and after each."""
+    """Run the steps in order, and write the summary before and after each."""
     end = time.monotonic() + seconds
     found: list[Result] = []
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
 
-    def keep() -> None:
+    def write_summary() -> None:
         content = {"started": started, "rehearsal": rehearse, "steps": [vars(result) for result in found]}
         temporary = out / ".summary.part"
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -187,17 +176,17 @@ def take(
             result.remark = f"{', '.join(missing)} not installed" if missing else "no time left"
         else:
             result.command = ["python", *(step.rehearsal if rehearse else step.arguments)]
-            keep()
+            write_summary()
             limit = step.seconds * (PATIENCE if rehearse else 1)
-            carry_out(result, out / f"{step.name}.log", min(limit, left), environment)
-        keep()
+            run_step(result, out / f"{step.name}.log", min(limit, left), environment)
+        write_summary()
         line = f"{result.name:<10} {result.state:<8} {result.seconds:5.0f} s  {result.question} {result.remark}"
         print(line.rstrip(), flush=True)
     return found
 
 
-def carry_out(result: Result, log: Path, seconds: float, environment: Mapping[str, str]) -> None:
-    """Run the command of a step, its output into a file, and end it with all its children when its time is up."""
+def run_step(result: Result, log: Path, seconds: float, environment: Mapping[str, str]) -> None:
+    """Run the command of a step with its output in a file, and kill it with all its children when its time is up."""
     start = time.monotonic()
     command = [sys.executable, *result.command[1:]]
     with (
@@ -212,11 +201,11 @@ def carry_out(result: Result, log: Path, seconds: float, environment: Mapping[st
             result.state, result.remark = (PASSED, "") if code == 0 else (FAILED, f"exit code {code}, see {log.name}")
         except subprocess.TimeoutExpired:
             result.state, result.remark = CUT_OFF, f"after {seconds:.0f} s, see {log.name}"
-        finally:  # also when this process is asked to end
+        finally:  # also when this process is terminated
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
             result.seconds = round(time.monotonic() - start, 1)
 
 
 if __name__ == "__main__":
-    run(lambda: sys.exit(not main(parse(Options, "gpu-check"))), "gpu-check")
+    run(lambda: sys.exit(not main(parse(GpuCheckOptions, "gpu-check"))), "gpu-check")

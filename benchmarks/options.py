@@ -1,4 +1,4 @@
-"""The flags of what people type here. They need no torch, so that they are answered before it is imported."""
+"""The flags of all commands here. This file imports no torch, so that flags are checked before it is loaded."""
 
 from dataclasses import dataclass
 
@@ -7,42 +7,65 @@ from scripts.system.command_line import argument, option, positive, whole
 
 @dataclass(frozen=True)
 class PeerOptions:
-    """Time the kit beside other libraries at the same work, and write the table of ratios."""
+    """Time the kit and other libraries on the same work, and write a table of ratios."""
 
-    only: str = option("", 'the cells with all of these words in their names, such as "b/16 training eager"')
+    only: str = option("", 'only cells whose names contain all of these words, such as "b/16 training eager"')
     minutes: float = option(
-        10.0, "how long to time all cells together; compiling, and models as they come, are on top", type=positive
+        10.0, "time for all cells together; compiling and the out-of-the-box comparison come on top", type=positive
     )
-    batch: int | None = option(None, "samples at once, where it is not to be that of the cell", type=whole(1))
-    device: str = option("auto", "where to compute, auto or a name such as cuda:1")
-    out: str | None = option(None, "the file to write, .json, page and picture beside it; of all cells, in results/")
-    smoke: bool = option(False, "every cell small and twice, to see that it works", type=bool)
+    batch: int | None = option(None, "batch size for every cell (default: each cell's own)", type=whole(1))
+    device: str = option("auto", "device to run on, auto or a name such as cuda:1")
+    out: str | None = option(
+        None, "result file, .json, page and picture beside it (default: one in results/ if all cells are timed)"
+    )
+    smoke: bool = option(False, "every cell small and for two rounds, to see that it works", type=bool)
 
 
 @dataclass(frozen=True)
 class ScalingOptions:
-    """Measure how the cost grows with batch, tokens, depth and image size."""
+    """Measure how time grows with batch, tokens, depth and image size."""
 
-    minutes: float = option(3.0, "how long to time all curves together", type=positive)
-    device: str = option("auto", "where to compute, auto or a name such as cuda:1")
-    out: str | None = option(None, "the file to write, .json, the picture beside it; unless --smoke, in results/")
-    smoke: bool = option(False, "three sizes a curve, to see that it works", type=bool)
+    minutes: float = option(3.0, "time for all curves together", type=positive)
+    device: str = option("auto", "device to run on, auto or a name such as cuda:1")
+    out: str | None = option(
+        None, "result file, .json, picture beside it (default: one in results/; none with --smoke)"
+    )
+    smoke: bool = option(False, "three sizes per curve, to see that it works", type=bool)
 
 
 @dataclass(frozen=True)
 class BreakdownOptions:
     """Measure where the time of ViT-B/16 goes."""
 
-    minutes: float = option(2.0, "how long to time all together", type=positive)
-    device: str = option("auto", "where to compute, auto or a name such as cuda:1")
-    out: str | None = option(None, "the file to write, .json, the page beside it; unless --smoke, in results/")
-    smoke: bool = option(False, "a small network and few rounds, to see that it works", type=bool)
+    minutes: float = option(2.0, "time for all measurements together", type=positive)
+    device: str = option("auto", "device to run on, auto or a name such as cuda:1")
+    out: str | None = option(None, "result file, .json, page beside it (default: one in results/; none with --smoke)")
+    smoke: bool = option(False, "a small network and a few rounds, to see that it works", type=bool)
 
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """Measure this tree and another one in turn, and fail if this one is slower."""
+    """Time this tree and another one, alternating in every round, and fail if this one is slower."""
 
-    base: str = argument("a JSON file of `make bench` on this machine, or a commit")
-    only: str = option("", "part of the names of the cells to compare; all by default")
-    seconds: float = option(2.0, "to spend on a cell, beside building it", type=positive)
+    base: str = argument("a result file of `make bench` from this machine, or a commit")
+    only: str = option("", "only cells whose names contain this; all by default")
+    seconds: float = option(2.0, "time per cell, after it has been built", type=positive)
+
+
+@dataclass(frozen=True)
+class DescribeOptions:
+    """Describe this machine and measure its peaks."""
+
+    device: str = option("auto", "device to describe, auto or a name such as cuda:1")
+    out: str | None = option(None, "file to write as well as printing, .json (default: none)")
+
+
+@dataclass(frozen=True)
+class GpuCheckOptions:
+    """Find out in ten minutes how the kit runs on a GPU."""
+
+    out: str = option("runs/gpu-check", "folder for all results, new or empty")
+    minutes: float = option(10.0, "for all steps together", type=positive)
+    data: str = option("digits", "what the runs train on: digits, or a folder {train,test}/<class>/*.{png,jpg}")
+    wheels: str | None = option(None, "folder with wheels of the packages that are missing (default: none)")
+    rehearse: bool = option(False, "run every step small on the CPU, to see that it works", type=bool)

@@ -1,4 +1,4 @@
-"""How the cost grows with batch, tokens, depth and image size: measured curves, and the exponents fitted to them.
+"""Measure how time grows with batch, tokens, depth and image size, and fit an exponent to each curve.
 
 python -m benchmarks.scaling
 """
@@ -8,7 +8,7 @@ from scripts.system.command_line import parse, run
 
 
 def main(options: ScalingOptions) -> None:
-    """Measure curve by curve, and write everything."""
+    """Measure all curves; the results are written after each."""
     from benchmarks.profiling import scaling  # imports torch, so only once the flags are read
 
     scaling.main(options)

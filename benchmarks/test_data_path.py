@@ -1,4 +1,4 @@
-"""What the data path costs: reading images, and augmenting and feeding them against the model alone."""
+"""The data path: reading images, and preparing batches compared with the training step."""
 
 import itertools
 import shutil
@@ -13,7 +13,7 @@ from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
-from benchmarks.measure.modes import MODES
+from benchmarks.measure.calls import CALLS
 from benchmarks.measure.timing import interleaved, warm_up
 from scripts.data.batches import channel_statistics, resized, shuffled, training_batches
 from scripts.data.datasets import Split
@@ -24,13 +24,13 @@ from scripts.system.machine import this_machine
 from scripts.train_stn import RECIPES as STN_RECIPES
 from scripts.train_vit import RECIPES as VIT_RECIPES
 
-FEW = 2  # images of a run that times nothing, and of 224 pixels on a CPU
+FEW = 2  # images in an untimed run, and at 224 pixels on a CPU
 RECIPES = {**STN_RECIPES, **VIT_RECIPES}
 
 
 @pytest.mark.parametrize("reading", ["decoding", "cached"])
 def test_reading_an_image_tree(benchmark: BenchmarkFixture, tmp_path: Path, reading: str) -> None:
-    """JPEG files of 32 pixels, as CIFAR-10 is passed around: the first time, and from then on."""
+    """JPEG files of 32 pixels, as CIFAR-10 is passed around: decoded the first time, then cached."""
     benchmark.group = "reading an image tree"
     count = FEW if benchmark.disabled else 500
     pixels = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
@@ -49,9 +49,9 @@ def test_reading_an_image_tree(benchmark: BenchmarkFixture, tmp_path: Path, read
         benchmark.extra_info["images_per_second"] = 4 * count / benchmark.stats["median"]
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if name != "b16-finetune-500"])  # as b16-finetune, shorter
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != "b16-finetune-500"])  # b16-finetune, but shorter
 def test_augmenting_and_feeding(benchmark: BenchmarkFixture, device: torch.device, name: str) -> None:
-    """Batches as the recipe makes them, and the training step that takes them, in turn in every round."""
+    """The batches of a recipe and its training step, alternating in every round."""
     benchmark.group = "augmenting and feeding"
     recipe = RECIPES[name]
     side, _ = recipe.image_size or (32, 32)
@@ -77,7 +77,7 @@ def test_augmenting_and_feeding(benchmark: BenchmarkFixture, device: torch.devic
     else:
         network = VisionTransformer.from_preset(image_size=side, **recipe.network)
     dtype = getattr(torch, this_machine(device).precision(recipe.precision))
-    calls = {"feed": feed, "step": MODES["step"](network.to(device), x, dtype)}
+    calls = {"feed": feed, "step": CALLS["step"](network.to(device), x, dtype)}
     for call in calls.values():
         warm_up(call, device)
     benchmark.pedantic(feed, rounds=1 if benchmark.disabled else 5)

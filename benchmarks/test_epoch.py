@@ -1,4 +1,4 @@
-"""What a run adds to its bare steps: the data path, and the checkpoint at the end of an epoch."""
+"""The overhead of a run over its bare training steps: the data path, and the checkpoint after an epoch."""
 
 import statistics
 from pathlib import Path
@@ -20,7 +20,7 @@ from scripts.system.signals import Asked
 from scripts.train_stn import RECIPES, Options
 from scripts.training.trainer import Trainer
 
-LIMIT = 1.1
+LIMIT = 1.1  # of an epoch over its bare steps
 CHECKPOINT_LIMIT = 0.01  # of an epoch of CIFAR-10
 IMAGES = 256 * 40
 CIFAR10_IMAGES = 50_000
@@ -44,7 +44,7 @@ def stn_trainer(recipe_name: str, device: torch.device, folder: Path) -> Trainer
 
 
 def within(share: float, limit: float, machine: Machine) -> bool:
-    """Whether a limit holds that is a CPU's; on a GPU the figure is told, and nothing is held against it."""
+    """Whether a figure keeps a limit, which is a CPU's; on a GPU the figure is reported without a limit."""
     return machine.accelerated or share <= limit
 
 
@@ -55,7 +55,7 @@ def epoch_seconds(trainer: Trainer) -> float:
 def test_an_epoch_costs_little_more_than_the_bare_steps(
     benchmark: BenchmarkFixture, device: torch.device, tmp_path: Path
 ) -> None:
-    """Both in turn in every round, so that the machine's moods hit both; the median ratio counts."""
+    """The median of the ratios of rounds, in which both alternate."""
     benchmark.group = "epoch"
     trainer = stn_trainer("tutorial", device, tmp_path / "run")
     generator = torch.Generator().manual_seed(0)
@@ -88,7 +88,7 @@ def test_an_epoch_costs_little_more_than_the_bare_steps(
 def test_a_checkpoint_costs_less_than_one_percent_of_an_epoch(
     benchmark: BenchmarkFixture, device: torch.device, tmp_path: Path
 ) -> None:
-    """What is written after an epoch that was the best so far: best.pt, last.pt with its hash, and metrics.csv."""
+    """All that is written after the best epoch so far: best.pt, last.pt with its hash, and metrics.csv."""
     benchmark.group = "checkpoint"
     trainer = stn_trainer("tuned", device, tmp_path / "run")
     epoch = epoch_seconds(trainer) * CIFAR10_IMAGES / IMAGES

@@ -1,4 +1,4 @@
-"""Every component and both models: time, images a second, share of what the machine can do, memory."""
+"""Every component and both models: time, throughput, share of the machine's peaks, memory."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.grid.cells import DTYPES, Cell, grid, prepared
-from benchmarks.grid.workloads import ROWS
+from benchmarks.grid.workloads import WORKLOADS
 from benchmarks.measure.memory import peak_bytes
 from benchmarks.measure.oracle import FEW
 from benchmarks.measure.timing import affordable, repeats, sample, warm_up
@@ -35,12 +35,12 @@ def test_grid(benchmark: BenchmarkFixture, device: torch.device, peaks: Mapping[
 
 
 def figures(cell: Cell, peaks: Mapping[str, float], seconds: float) -> dict[str, object]:
-    """All that follows from the median time."""
+    """The figures that follow from the median time."""
     itemsize = DTYPES[cell.dtype].itemsize
     flops, moved = cell.work.flops(cell.mode) / seconds, cell.work.bytes(cell.mode, itemsize) / seconds
     return {
         "cell": vars(cell),
-        "shape": str((cell.batch, *ROWS[cell.row].shape)),
+        "shape": str((cell.batch, *WORKLOADS[cell.row].shape)),
         "parameters": cell.work.parameters,
         "images_per_second": cell.batch / seconds,
         "tflops": flops / 1e12,

@@ -1,1 +1,1 @@
-"""The cells of `make bench`, and which of them a machine runs."""
+"""The benchmark cells of `make bench`, and which of them a machine runs."""

@@ -1,6 +1,6 @@
-"""The grid: a component or model of a size, batch, mode, type, eager or compiled.
+"""The grid: one cell for each workload, batch, mode and type, eager or compiled.
 
-A cell's name says all of it: ``Block-b16-224px-batch64-step-bfloat16-eager``.
+A cell's name says it all: ``Block-b16-224px-batch64-step-bfloat16-eager``.
 """
 
 import itertools
@@ -11,20 +11,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from benchmarks.grid.workloads import ROWS, nowhere_zero
+from benchmarks.grid.workloads import WORKLOADS, nowhere_zero
+from benchmarks.measure.calls import CALLS
 from benchmarks.measure.flops import Work
-from benchmarks.measure.modes import MODES
 from benchmarks.measure.oracle import Oracle, in_float64
 from benchmarks.measure.timing import Call
 
 BATCHES = (1, 64, 256)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-COMPILED = 64  # images: compiling takes longer than timing, and is done for one batch
+COMPILED = 64  # the one batch that is compiled: compiling takes longer than timing
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One thing to time."""
+    """One benchmark cell; ``row`` is the name of a workload."""
 
     row: str
     batch: int
@@ -37,22 +37,22 @@ class Cell:
 
     @property
     def work(self) -> Work:
-        """Of one call."""
-        return ROWS[self.row].work(self.batch)
+        """FLOPs and memory traffic of one call."""
+        return WORKLOADS[self.row].work(self.batch)
 
 
 def grid() -> list[Cell]:
-    """Every cell, whatever the machine; the warp is float32 in any case, so that it has no other type."""
+    """All cells, for any machine; the warp has cells in float32 alone, because it always computes in it."""
     return [
         cell
-        for choice in itertools.product(ROWS, BATCHES, MODES, DTYPES, (False, True))
+        for choice in itertools.product(WORKLOADS, BATCHES, CALLS, DTYPES, (False, True))
         if ((cell := Cell(*choice)).dtype == "float32" or not cell.row.startswith("SpatialTransformer"))
         and (cell.batch == COMPILED or not cell.compiled)
     ]
 
 
 class Prepared(NamedTuple):
-    """What is timed, and who judges it."""
+    """A cell that is ready to be timed."""
 
     module: nn.Module
     x: Tensor
@@ -60,20 +60,20 @@ class Prepared(NamedTuple):
     call: Call
 
 
-@lru_cache(maxsize=1)  # cells of one row follow one another
-def built(row: str, batch: int, device: torch.device) -> tuple[nn.Module, Tensor, Oracle]:
-    """The module, its input, and what it must make of the first images, computed in float64."""
+@lru_cache(maxsize=1)  # cells of one workload follow one another
+def built(name: str, batch: int, device: torch.device) -> tuple[nn.Module, Tensor, Oracle]:
+    """A workload's module, its input, and the oracle that knows its output in float64."""
     torch.manual_seed(0)
-    module = nowhere_zero(ROWS[row].build(batch))
-    x = torch.randn(batch, *ROWS[row].shape)
-    images = x.ndim == 4  # they come as a run makes them; tokens come from a layer that wants their gradient
+    module = nowhere_zero(WORKLOADS[name].build(batch))
+    x = torch.randn(batch, *WORKLOADS[name].shape)
+    images = x.ndim == 4  # laid out as in a run, without a gradient; tokens come from a layer that needs their gradient
     x = x.to(device, memory_format=torch.channels_last) if images else x.to(device).requires_grad_()
     oracle = Oracle(x, in_float64(module))
     return module.to(device), x, oracle
 
 
 def prepared(cell: Cell, device: torch.device, backend: str = "inductor") -> Prepared:
-    """The call to time, once its output has been checked.
+    """Build a cell and check its output.
 
     Raises:
         AssertionError: If the output is wrong.
@@ -83,6 +83,6 @@ def prepared(cell: Cell, device: torch.device, backend: str = "inductor") -> Pre
     if cell.compiled:
         torch.compiler.reset()
         network = torch.compile(module, backend=backend)
-    call = MODES[cell.mode](network, x, DTYPES[cell.dtype])
+    call = CALLS[cell.mode](network, x, DTYPES[cell.dtype])
     oracle.check(call, DTYPES[cell.dtype])
     return Prepared(module, x, oracle, call)

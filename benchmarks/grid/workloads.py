@@ -1,4 +1,4 @@
-"""What is timed: every component and both models, in the sizes that people use."""
+"""The workloads: every component and both models, in common sizes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ STNS = {f"{side}px": side for side in (32, 64, 224)}
 
 
 class Fixed(nn.Module):
-    """A localization module without a cost: theta is a parameter."""
+    """A localization module that costs nothing: theta is a parameter."""
 
     def __init__(self, batch: int) -> None:
         super().__init__()
@@ -30,12 +30,12 @@ class Fixed(nn.Module):
 
 
 def channels_last(module: nn.Module) -> nn.Module:
-    """In the order of memory that its run uses."""
+    """The module in channels-last layout, as its run uses it."""
     return module.to(memory_format=torch.channels_last)
 
 
 def nowhere_zero(module: nn.Module) -> nn.Module:
-    """Draw weights that start at zero: a head of zeros hides all that comes before it."""
+    """Draw the weights that start at zero: behind a head of zeros, no error would show."""
     for parameter in module.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.02)
@@ -43,13 +43,13 @@ def nowhere_zero(module: nn.Module) -> nn.Module:
 
 
 @dataclass(frozen=True)
-class Row:
+class Workload:
     """A component or model of one size.
 
     Args:
-        build: Makes it for so many images.
-        shape: Of one image, or of its tokens, which need a gradient.
-        work: What it has to do for so many images.
+        build: Builds the module for a batch of this size.
+        shape: Shape of one image, or of its tokens, which need a gradient.
+        work: FLOPs and memory traffic for a batch of this size.
     """
 
     build: Callable[[int], nn.Module]
@@ -57,29 +57,29 @@ class Row:
     work: Callable[[int], Work]
 
 
-def rows() -> dict[str, Row]:
-    """All of them by name."""
-    found: dict[str, Row] = {}
+def workloads() -> dict[str, Workload]:
+    """All workloads by name."""
+    found: dict[str, Workload] = {}
     for name, side in STNS.items():
         image = (3, side, side)
         found |= {
-            f"LocalizationNet-{name}": Row(
+            f"LocalizationNet-{name}": Workload(
                 lambda _: LocalizationNet(), image, partial(flops.localization_net, side=side)
             ),
-            f"SpatialTransformer-{name}": Row(
+            f"SpatialTransformer-{name}": Workload(
                 lambda batch: SpatialTransformer(Fixed(batch)), image, partial(flops.warp, side=side)
             ),
-            f"STNClassifier-{name}": Row(
+            f"STNClassifier-{name}": Workload(
                 lambda _: STNClassifier(dropout=0.0), image, partial(flops.stn_classifier, side=side)
             ),
         }
     for name, (preset, side) in VITS.items():
-        found |= {f"{kind}-{name}": row for kind, row in vision_transformer_rows(preset, side).items()}
+        found |= {f"{kind}-{name}": each for kind, each in vision_transformer_workloads(preset, side).items()}
     return found
 
 
-def vision_transformer_rows(preset: str, side: int) -> dict[str, Row]:
-    """The network and its parts, at one size."""
+def vision_transformer_workloads(preset: str, side: int) -> dict[str, Workload]:
+    """A Vision Transformer and its parts, at one image size."""
     patch, dim, heads, mlp_dim, depth = (
         PRESETS[preset][key] for key in ("patch_size", "dim", "num_heads", "mlp_dim", "depth")
     )
@@ -88,23 +88,23 @@ def vision_transformer_rows(preset: str, side: int) -> dict[str, Row]:
     deep: dict[str, Any] = wide | {"mlp_dim": mlp_dim, "depth": depth}
     whole: dict[str, Any] = {"side": side, "patch": patch, "dim": dim, "mlp_dim": mlp_dim, "depth": depth}
     return {
-        "PatchEmbeddings": Row(
+        "PatchEmbeddings": Workload(
             lambda _: PatchEmbeddings(side, patch, dim=dim),
             image, partial(flops.patch_embeddings, side=side, patch=patch, dim=dim),
         ),
-        "Attention": Row(lambda _: Attention(dim, heads), tokens, partial(flops.attention, **wide)),
-        "MLP": Row(lambda _: MLP(dim, mlp_dim), tokens, partial(flops.mlp, **wide, mlp_dim=mlp_dim)),
-        "Block": Row(
+        "Attention": Workload(lambda _: Attention(dim, heads), tokens, partial(flops.attention, **wide)),
+        "MLP": Workload(lambda _: MLP(dim, mlp_dim), tokens, partial(flops.mlp, **wide, mlp_dim=mlp_dim)),
+        "Block": Workload(
             lambda _: Block(dim, heads, mlp_dim=mlp_dim), tokens, partial(flops.block, **wide, mlp_dim=mlp_dim)
         ),
-        "Encoder": Row(
+        "Encoder": Workload(
             lambda _: Encoder(dim, depth, num_heads=heads, mlp_dim=mlp_dim), tokens, partial(flops.encoder, **deep)
         ),
-        "VisionTransformer": Row(
+        "VisionTransformer": Workload(
             lambda _: VisionTransformer.from_preset(preset, image_size=side, dropout=0.0),
             image, partial(flops.vision_transformer, **whole),
         ),
     }  # fmt: skip
 
 
-ROWS = rows()
+WORKLOADS = workloads()

@@ -1,1 +1,1 @@
-"""How anything is measured: clock, modes, memory, FLOPs, the machine, and whether what was timed was right."""
+"""How things are measured: timing, calls, memory, FLOPs, the machine, and the check of every output."""

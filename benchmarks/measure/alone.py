@@ -1,4 +1,4 @@
-"""Processes that measure one thing each: compiled networks are never quite forgotten, and would fill a single one."""
+"""New processes for single measurements: a process never frees all of a compiled network, so that one would fill up."""
 
 import multiprocessing
 import os
@@ -9,16 +9,16 @@ from benchmarks.measure.devices import full_float32, keep_freed_memory
 
 
 def alone(*, keeping: bool) -> ProcessPoolExecutor:
-    """A new process.
+    """Return a pool of one new process.
 
     Args:
-        keeping: Whether the memory of its freed tensors serves the next ones, as in the kit's runs.
+        keeping: Whether memory of freed tensors is kept for the next ones, as in the kit's runs.
     """
     return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(keeping,))
 
 
 def _begin(keeping: bool) -> None:
-    """End with the parent: a process that outlives one that was killed would spoil the next measurement."""
+    """Set up the process. It ends with its parent: outliving a killed one, it would disturb later measurements."""
 
     def end_with_parent() -> None:
         parent = multiprocessing.parent_process()

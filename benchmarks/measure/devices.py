@@ -1,4 +1,4 @@
-"""The device, and what every process that measures does before anything else."""
+"""The device, and what every measuring process sets up first."""
 
 import torch
 
@@ -6,11 +6,11 @@ from scripts.system.devices import choose_device, keep_freed_memory
 
 
 def ready(name: str, *, keeping: bool = True) -> torch.device:
-    """The device of that name, with float32 as it should be.
+    """Return the device of that name, with TF32 off.
 
     Args:
-        name: ``auto`` is the accelerator, where there is one.
-        keeping: Whether the memory of freed tensors serves the next ones, as in the kit's runs.
+        name: ``auto`` is the accelerator if there is one.
+        keeping: Whether memory of freed tensors is kept for the next ones, as in the kit's runs.
     """
     if keeping:
         keep_freed_memory()
@@ -19,9 +19,9 @@ def ready(name: str, *, keeping: bool = True) -> torch.device:
 
 
 def full_float32() -> None:
-    """Turn TF32 off, for products and for convolutions.
+    """Turn TF32 off, for matrix products and convolutions.
 
-    It keeps 10 bits of 23. torch has it on for convolutions alone, so that whoever convolves would do less work than
-    who multiplies, and would be further off than our check allows.
+    It keeps 10 of 23 bits. torch turns it on for convolutions alone, so that a patch embedding by convolution would do
+    less work than one by matrix product, and its output would be further off than the check allows.
     """
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False

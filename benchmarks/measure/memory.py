@@ -1,4 +1,4 @@
-"""How much memory work takes beside its weights."""
+"""How much memory a call takes beyond its weights."""
 
 import itertools
 from collections.abc import Callable
@@ -10,9 +10,9 @@ from benchmarks.measure.timing import Call
 
 
 def peak_bytes(call: Call, module: nn.Module, x: Tensor) -> int:
-    """Bytes at the highest point of one call, beyond those of before. The call is warm already.
+    """Peak memory of one call in bytes, beyond what was allocated before it. The call must be warm.
 
-    Gradients of the call before are thrown away first. They count to this one, which makes such itself.
+    Gradients of the previous call are freed first: this call allocates its own, which count.
     """
     forget_gradients(module, x)
     device = x.device
@@ -30,21 +30,21 @@ def peak_bytes(call: Call, module: nn.Module, x: Tensor) -> int:
 
 
 def forget_gradients(module: nn.Module, x: Tensor) -> None:
-    """Throw them away, those of the parameters and that of the input."""
+    """Free the gradients of the parameters and of the input."""
     module.zero_grad(set_to_none=True)
     x.grad = None
 
 
 def kept_bytes(forward: Callable[[], Tensor], module: nn.Module) -> int:
-    """What a forward pass keeps for its backward pass, beside the parameters: the same on every device."""
+    """Bytes that a forward pass keeps for its backward pass, without the parameters: the same on every device."""
     storages: dict[int, int] = {}
 
-    def note(tensor: Tensor) -> Tensor:
+    def record(tensor: Tensor) -> Tensor:
         storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
         output = forward()
     own = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
-    del output  # only now: while it lives, no place is used twice
+    del output  # only now: until then no address is used twice
     return sum(size for place, size in storages.items() if place not in own)

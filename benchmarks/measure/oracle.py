@@ -1,8 +1,7 @@
-"""What must come out of a call, known from somebody who is trusted: asked before the call is timed and after it.
+"""The expected output of a call, from a trusted reference: checked before the call is timed and after it.
 
-Each time the call is asked twice, with other numbers in the place of its input. Whoever returns what was computed
-before is quick, right for the old numbers, and found out by the new ones. They are written into the same memory, past
-the counter by which torch tells versions of a tensor apart, so that a cache cannot know of them.
+Each check runs the call for two inputs, so that a cached output is wrong for the second. That input is written into the
+same memory without torch's version counter noticing, so that no cache can detect it.
 """
 
 import copy
@@ -13,15 +12,15 @@ from torch import Tensor, nn
 
 from benchmarks.measure.timing import Call, check
 
-FEW = 2  # images whose output is computed in float64
+FEW = 2  # images whose expected output is computed in float64
 
 
 class Oracle:
-    """Judges every call that reads one input.
+    """Checks every call that reads one input.
 
     Args:
         x: The input.
-        trusted: What must come out of such an input, all of it or the first images alone.
+        trusted: Returns the expected output for an input, for all samples or for the first few.
     """
 
     def __init__(self, x: Tensor, trusted: Callable[[Tensor], Tensor]) -> None:
@@ -30,10 +29,10 @@ class Oracle:
         self.cases = [(numbers, trusted(numbers)) for numbers in (before, torch.randn_like(before))]
 
     def check(self, call: Call, dtype: torch.dtype) -> None:
-        """Ask for both inputs; the input is afterwards as it was.
+        """Run the call for both inputs, and restore the first.
 
         Raises:
-            AssertionError: If an output is wrong, or that of an image stays what it was for another image.
+            AssertionError: If an output is wrong, or the same for two different images.
         """
         outputs = []
         for numbers, expected in self.cases:
@@ -42,12 +41,12 @@ class Oracle:
             check(outputs[-1], expected, dtype)
         self.x.data.copy_(self.cases[0][0])
         first, second = outputs
-        if (first == second).flatten(1).all(1).any():  # to the last bit: a cached output may be within the tolerance
-            raise AssertionError("check: the output of every image must follow its input; one stayed the same")
+        if (first == second).flatten(1).all(1).any():  # bit for bit: a cached output may be within the tolerance
+            raise AssertionError("check: the output must depend on the input; that of one image stayed the same")
 
 
 def without_gradients(module: nn.Module) -> Callable[[Tensor], Tensor]:
-    """What a module makes of all images, where and as it is."""
+    """A reference that runs the module as it is, on all images."""
 
     def compute(x: Tensor) -> Tensor:
         with torch.no_grad():
@@ -57,7 +56,7 @@ def without_gradients(module: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def in_float64(module: nn.Module) -> Callable[[Tensor], Tensor]:
-    """What a module makes of the first images, computed in float64 on the CPU."""
+    """A reference that runs a copy of the module in float64 on the CPU, on the first images."""
     exact = copy.deepcopy(module).cpu().double().eval()
 
     def compute(x: Tensor) -> Tensor:

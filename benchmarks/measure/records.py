@@ -1,4 +1,4 @@
-"""Where measurements are kept: one file a machine, day and subject."""
+"""Result files: one for each machine, day and subject."""
 
 import json
 import re
@@ -19,10 +19,10 @@ RESULTS = Path(__file__).parents[1] / "results"
 
 
 def target(out: str | None, part: bool, device: torch.device, subject: str) -> Path | None:
-    """The file that was asked for, or else one named after machine and day; none for a part, which is no result.
+    """The result file: ``out`` if given, else one named after machine, day and subject; None for a part of the cells.
 
     Raises:
-        InputError: If it is not JSON.
+        InputError: If ``out`` does not end in .json.
     """
     if out is None:
         machine = re.sub(r"[\W_]+", "-", this_machine(device).identity).strip("-").lower()
@@ -33,25 +33,25 @@ def target(out: str | None, part: bool, device: torch.device, subject: str) -> P
 
 
 @contextmanager
-def noted(content: dict[str, Any], name: str) -> Iterator[None]:
-    """An error ends what is measured inside, not what follows: it is printed, and kept under ``errors``."""
+def recorded_errors(content: dict[str, Any], name: str) -> Iterator[None]:
+    """Print an error raised inside, and record it under ``errors``, so that the following measurements still run."""
     try:
         yield
     except InputError:
         raise
     except Exception as error:
-        said = one_line(f"{type(error).__name__}: {error}")
-        content["errors"].append({"name": name, "error": said})
-        print(f"{name}: {said}", file=sys.stderr, flush=True)
+        message = one_line(f"{type(error).__name__}: {error}")
+        content["errors"].append({"name": name, "error": message})
+        print(f"{name}: {message}", file=sys.stderr, flush=True)
 
 
 def finish(content: Mapping[str, Any]) -> None:
-    """Exit with code 1 if something could not be measured."""
+    """Exit with code 1 if there were errors."""
     if content["errors"]:
         sys.exit(1)
 
 
 def write(path: Path | None, content: Mapping[str, Any]) -> None:
-    """Keep it, if there is where."""
+    """Write a result file; nothing if there is no path."""
     if path is not None:
         write_whole(path, lambda file: file.write((json.dumps(content, indent=1) + "\n").encode()))

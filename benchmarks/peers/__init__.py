@@ -1,1 +1,1 @@
-"""Other libraries' modules beside the kit's."""
+"""The comparison with modules of other libraries."""

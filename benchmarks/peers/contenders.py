@@ -1,4 +1,4 @@
-"""Who is compared, how each is called, and how far the kit is ahead of the fastest of the others."""
+"""The modules that are compared, the modes they run in, and the ratio of the kit to the fastest peer."""
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,15 +8,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure.modes import adamw, autocast, backward, forward, step
+from benchmarks.measure.calls import adamw, autocast, backward, forward, step
 from benchmarks.measure.timing import Call, Interval, ratio
-from benchmarks.peers.rows import KIT, Row
+from benchmarks.peers.tasks import KIT, Task
 from scripts.system.machine import Machine
 from scripts.training.compiled import for_inference
 
 
 class Mode(NamedTuple):
-    """How a module is called."""
+    """How a module is run."""
 
     dtype: torch.dtype
     compiled: bool
@@ -26,9 +26,9 @@ class Mode(NamedTuple):
 
 
 class Group(NamedTuple):
-    """What is timed together: one piece of work, in inference or training, by everyone in several modes."""
+    """Cells that are timed together: one task in inference or training, by every library, in several modes."""
 
-    row: Row
+    task: Task
     kind: str
     modes: list[Mode]
 
@@ -39,53 +39,53 @@ class Contender(NamedTuple):
     module: nn.Module
     x: Tensor
     forward: Call
-    call: Call  # what is timed
+    call: Call  # the call that is timed
 
 
-Who = tuple[str, Mode]
+Variant = tuple[str, Mode]  # a library and its mode
 
 
-def own_mode(row: Row, kind: str, machine: Machine) -> Mode:
-    """What the kit chooses by itself."""
-    precision = "float32" if row.float32 else machine.precision("auto")
-    compiled = kind in row.compiled and machine.compiles and (kind == "inference" or not machine.accelerated)
+def own_mode(task: Task, kind: str, machine: Machine) -> Mode:
+    """The mode that the kit chooses by default."""
+    precision = "float32" if task.float32 else machine.precision("auto")
+    compiled = kind in task.compiled and machine.compiles and (kind == "inference" or not machine.accelerated)
     return Mode(getattr(torch, precision), compiled)
 
 
-def all_modes(row: Row, machine: Machine) -> list[Mode]:
-    """float32 and the type of 16 bits that the machine is fast at, eager and compiled, where it has them.
+def all_modes(task: Task, machine: Machine) -> list[Mode]:
+    """float32 and the fast 16-bit type of the machine, if it has one; eager, and compiled if it can compile.
 
     On a CPU, where compiling takes longest, only whole models are compiled, and in one type.
     """
-    types = machine.types[: 1 if row.float32 else 2]
+    types = machine.types[: 1 if task.float32 else 2]
     eager = [Mode(getattr(torch, name), compiled=False) for name in types]
     if not machine.compiles:
         return eager
     if not machine.accelerated:
         own = getattr(torch, machine.precision("auto"))
-        return [*eager, Mode(own, compiled=True)] if row.whole else eager
+        return [*eager, Mode(own, compiled=True)] if task.whole else eager
     return [*eager, *(mode._replace(compiled=True) for mode in eager)]
 
 
-def contenders(group: Group, device: torch.device, *, alike: bool = True) -> Iterator[tuple[Who, Contender]]:
-    """Everyone in every mode, with the same input; the modes of a library share its weights and its optimizer.
+def contenders(group: Group, device: torch.device, *, alike: bool = True) -> Iterator[tuple[Variant, Contender]]:
+    """Build every library's module in every mode, with the same input; its modes share weights and optimizer.
 
     Args:
-        group: What they do.
-        device: Where.
-        alike: Whether the kit's ``for_inference`` compiles the others too; else ``torch.compile`` does.
+        group: The task and the modes.
+        device: The device to run on.
+        alike: Whether ``for_inference`` compiles the peers too; else ``torch.compile`` does.
     """
-    row, kind, modes = group
+    task, kind, modes = group
     train = kind == "training"
-    batch, tokens = (row.training if train else row.inference), len(row.shape) == 2
-    x = torch.randn(batch, *row.shape, device=device, requires_grad=train and tokens)  # images need no gradient
-    if row.channels_last:
+    batch, tokens = (task.training if train else task.inference), len(task.shape) == 2
+    x = torch.randn(batch, *task.shape, device=device, requires_grad=train and tokens)  # images need no gradient
+    if task.channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
-    for library, module in row.build().items():
+    for library, module in task.build().items():
         module.to(device)
-        if row.channels_last:
+        if task.channels_last:
             module.to(memory_format=torch.channels_last)
-        optimizer = adamw(module) if train and row.whole else None
+        optimizer = adamw(module) if train and task.whole else None
         for mode in modes:
             frozen = mode.compiled and not train and (alike or library == KIT)
             network = torch.compile(module) if mode.compiled and not frozen else module
@@ -101,20 +101,22 @@ def contenders(group: Group, device: torch.device, *, alike: bool = True) -> Ite
 
 
 def passed(network: nn.Module, x: Tensor, dtype: torch.dtype) -> Tensor:
-    """The output in one mode."""
+    """The output of a forward pass with gradients."""
     with autocast(x, dtype):
         return network(x)
 
 
-def over_best(times: Mapping[Who, Sequence[float]], mode: Mode, peers: Sequence[Who]) -> tuple[Who, Interval]:
-    """The fastest of these, and the speed of the kit in one mode over its speed.
+def over_best(
+    times: Mapping[Variant, Sequence[float]], mode: Mode, peers: Sequence[Variant]
+) -> tuple[Variant, Interval]:
+    """Return the fastest peer, and the speed of the kit in this mode over that of the fastest peer.
 
-    Each half of the rounds is compared with whoever was the fastest in the other half: what is the fastest of several
-    in some rounds was also lucky in them.
+    Each half of the rounds is compared with the peer that was fastest in the other half: the fastest of several in some
+    rounds was also lucky in them.
     """
 
-    def fastest(rounds: slice) -> Who:
-        return min(peers, key=lambda who: statistics.median(times[who][rounds]))
+    def fastest(rounds: slice) -> Variant:
+        return min(peers, key=lambda variant: statistics.median(times[variant][rounds]))
 
     even, odd = slice(0, None, 2), slice(1, None, 2)
     rival = [*times[fastest(odd)]]

@@ -1,6 +1,6 @@
-"""What it takes to call modules of other libraries like the kit's, and the network of the PyTorch tutorial.
+"""Wrappers to call modules of other libraries like the kit's, and the network of the PyTorch tutorial.
 
-The tutorial is a page and not a package, so its network is written out.
+The tutorial is a web page, not a package, so its network is written out.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ NORM = partial(nn.LayerNorm, eps=1e-6)
 
 
 def tutorial_localization() -> nn.Sequential:
-    """Two convolutions and two linear layers, as the PyTorch tutorial has them, for images of 32 pixels."""
+    """Two convolutions and two linear layers, as in the PyTorch tutorial, for images of 32 pixels."""
     return nn.Sequential(
         nn.Conv2d(3, 8, kernel_size=7), nn.MaxPool2d(2, stride=2), nn.ReLU(True),
         nn.Conv2d(8, 10, kernel_size=5), nn.MaxPool2d(2, stride=2), nn.ReLU(True),
@@ -44,7 +44,7 @@ class TutorialNetwork(nn.Module):
 
 
 class Warp(nn.Module):
-    """A function of images and parameters."""
+    """A function of images and of a matrix, which is the parameter."""
 
     def __init__(self, function: Callable[[Tensor, Tensor], Tensor], parameters: Tensor) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Warp(nn.Module):
 
 
 class Logits(nn.Module):
-    """A model of transformers without the record around its output."""
+    """A model of transformers that returns its logits alone."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class SelfAttention(nn.Module):
 
 
 class TimmEmbeddings(nn.Module):
-    """timm's patches, and what its networks do to them."""
+    """timm's patch embedding, then class token and positions as its networks add them."""
 
     def __init__(self, side: int, dim: int) -> None:
         super().__init__()

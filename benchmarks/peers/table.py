@@ -1,4 +1,4 @@
-"""What the comparison with peers measured, as a page and a picture."""
+"""The results of the comparison with peers, as a page and a picture."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,72 +7,72 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.peers.rows import KIT
+from benchmarks.peers.tasks import KIT
 from scripts.pages.markdown import table
 
 Record = Mapping[str, Any]
-OWN = "ViT-B/16, the kit's own mode over the best mode of any peer"
+OWN = "ViT-B/16, the kit's default mode over the best mode of any peer"
 HEADS = ("work", "mode", "a second", "best peer", "a second", "kit / best peer", "memory")
 MEANINGS = """\
-Speed of the kit over that of the fastest peer in the same mode: the median over rounds in which all are timed in turn,
-and its interval of 95 %; above 1 the kit is faster. Memory is that of the most frugal peer over the kit's, above 1 the
-kit takes less: on a GPU the peak of a call, on a CPU what the forward pass keeps for the backward pass.\
+Speed of the kit over that of the fastest peer in the same mode: the median over rounds in which all alternate, and its
+95 % interval; above 1 the kit is faster. Memory is that of the most frugal peer over the kit's; above 1 the kit takes
+less. On a GPU it is the peak of a call, on a CPU what the forward pass keeps for the backward pass.\
 """
-OWN_HEADS = ("work", "kit", "best peer as the kit runs", "kit / it", "best peer as it comes", "kit / it")
+OWN_HEADS = ("work", "kit", "best peer, equal conditions", "kit / it", "best peer, out of the box", "kit / it")
 OWN_MEANINGS = """\
-The kit in the mode that it picks by itself, over the fastest mode of any peer. As the kit runs: all with what only the
-kit does by itself: freed memory is kept, and weights are constants in compiled inference. As it comes: the kit so, its
-peers without either, eager or compiled by `torch.compile` as it is, and each library in a process of its own.\
+The kit in its default mode, over the fastest mode of any peer. Equal conditions: all get what only the kit sets up by
+default, that is, freed memory is kept, and weights are constants in compiled inference. Out of the box: the peers get
+neither, are eager or compiled by plain `torch.compile`, and each library has a process of its own.\
 """
 TICKS = (0.1, 0.25, 0.5, 0.8, 1, 1.25, 2, 4, 10)  # of the picture
 OUTCOMES = {"won": "#2a7f3f", "even": "#777777", "lost": "#c0392b"}
 
 
 def outcome(interval: Sequence[float]) -> str:
-    """Whether the interval is above 1, around it or below it."""
+    """``won`` if the interval lies above 1, ``lost`` if below, else ``even``."""
     _, low, high = interval
     return "won" if low > 1 else "lost" if high < 1 else "even"
 
 
 def speed(record: Record, library: str) -> float:
-    """Samples a second, in the median round."""
+    """Samples per second, in the median round."""
     return record["batch"] / record["seconds"][library][1]
 
 
 def memory(record: Record) -> float | None:
-    """Bytes of the most frugal peer over those of the kit, where they were measured."""
-    taken = record["bytes"]
-    return min(taken[library] for library in taken if library != KIT) / taken[KIT] if taken[KIT] else None
+    """Bytes of the most frugal peer over those of the kit; None if not measured."""
+    used = record["bytes"]
+    return min(used[library] for library in used if library != KIT) / used[KIT] if used[KIT] else None
 
 
 def geometric_mean(values: Iterable[float]) -> float:
-    """The ratio that, in place of each, gives the same product."""
+    """The geometric mean of positive values."""
     logarithms = [math.log(value) for value in values]
     return math.exp(sum(logarithms) / len(logarithms))
 
 
 def means(records: Sequence[Record]) -> dict[str, float]:
-    """The comparison in a few numbers; those without any cell are left out."""
+    """Geometric means of the comparison; those without any cell are left out."""
     vit_b16 = [record for record in records if record["row"].startswith("ViT-B/16")]
     found = {
         "ViT-B/16, same mode": [record["ratio"][0] for record in vit_b16],
-        f"{OWN}, both as the kit runs": [each["ratio_anywhere"][0] for each in vit_b16 if "ratio_anywhere" in each],
-        f"{OWN}, each as it comes": [each["ratio_as_they_come"][0] for each in vit_b16 if "ratio_as_they_come" in each],
+        f"{OWN}, equal conditions": [each["ratio_anywhere"][0] for each in vit_b16 if "ratio_anywhere" in each],
+        f"{OWN}, out of the box": [each["ratio_as_they_come"][0] for each in vit_b16 if "ratio_as_they_come" in each],
         "all, same mode": [record["ratio"][0] for record in records],
         "all, memory": [share for record in records if (share := memory(record))],
     }
     return {name: geometric_mean(values) for name, values in found.items() if values}
 
 
-def told(interval: Sequence[float]) -> str:
-    """Median, interval, and what follows from it."""
+def with_outcome(interval: Sequence[float]) -> str:
+    """Median, interval, and outcome if it is not even."""
     ratio, low, high = interval
     verdict = outcome(interval)
     return f"{ratio:.3f} [{low:.3f}, {high:.3f}]" + ("" if verdict == "even" else f" {verdict}")
 
 
-def cells(record: Record) -> list[str]:
-    """One row of the table."""
+def cells_of(record: Record) -> list[str]:
+    """The cells of one row of the table."""
     share = memory(record)
     return [
         f"{record['row']}, {record['kind']}",
@@ -80,13 +80,13 @@ def cells(record: Record) -> list[str]:
         f"{speed(record, KIT):.4g}",
         record["best_peer"],
         f"{speed(record, record['best_peer']):.4g}",
-        told(record["ratio"]),
+        with_outcome(record["ratio"]),
         "" if share is None else f"{share:.3f}",
     ]
 
 
 def markdown(content: Record) -> str:
-    """The page: the machine, the means, and all cells, losses like wins."""
+    """The page: the machine, the means, and all cells, won or lost."""
     records, machine = content["cells"], content["machine"]
     verdicts = [outcome(record["ratio"]) for record in records]
     own_rows = [
@@ -94,9 +94,9 @@ def markdown(content: Record) -> str:
             f"{record['row']}, {record['kind']}",
             record["mode"],
             record["best_anywhere"],
-            told(record["ratio_anywhere"]),
+            with_outcome(record["ratio_anywhere"]),
             record["best_as_it_comes"],
-            told(record["ratio_as_they_come"]),
+            with_outcome(record["ratio_as_they_come"]),
         )
         for record in records
         if "ratio_as_they_come" in record
@@ -104,19 +104,19 @@ def markdown(content: Record) -> str:
     commit = machine["commit"] or "unknown"
     parts = [
         "# The kit beside other libraries",
-        *(["**A trial with small sizes: no figure here means anything.**"] if content["small"] else []),
+        *(["**A trial with small sizes: the figures mean nothing.**"] if content["small"] else []),
         f"{machine['identity']}, torch {machine['torch']}, {machine['started']}, commit {commit}.",
         MEANINGS,
         table(("geometric mean", "kit / peers"), [(name, f"{mean:.3f}") for name, mean in means(records).items()]),
         f"{len(records)} cells: " + ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in OUTCOMES) + ".",
-        table(HEADS, map(cells, records)),
+        table(HEADS, map(cells_of, records)),
         *([OWN_MEANINGS, table(OWN_HEADS, own_rows)] if own_rows else []),
     ]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
 def draw(content: Record, path: Path) -> None:
-    """A dot with its interval for each cell, and a line where both are as fast."""
+    """Draw a dot with its interval for each cell, and a line at 1, where both are equally fast."""
     records, machine = content["cells"], content["machine"]
     figure = Figure(figsize=(10, 1.5 + 0.22 * len(records)), dpi=100, facecolor="white", layout="constrained")
     axes = figure.add_subplot()

@@ -12,7 +12,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def drawn(module: Module) -> Module:
-    """Draw all that starts at zero or one too."""
+    """Add noise to all parameters, so that none is all zeros or ones."""
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.02)
@@ -20,7 +20,7 @@ def drawn(module: Module) -> Module:
 
 
 def loaded(build: Callable[[], Module], state: State) -> Module:
-    """A module with weights of its own that are equal to these, every name of them used."""
+    """Build a module and load a copy of these weights, strictly."""
     with torch.device("meta"):
         module = build()
     module.load_state_dict({name: value.clone() for name, value in state.items()}, strict=True, assign=True)
@@ -38,8 +38,8 @@ def renamed(state: State, names: Mapping[str, str]) -> dict[str, Tensor]:
     return found
 
 
-def with_our_parts(module: Module) -> Module:
-    """vit-pytorch's module with what it lacks: a bias of q, k and v, and norms that divide by what ours divide by."""
+def as_ours(module: Module) -> Module:
+    """Give vit-pytorch's module the bias of q, k and v that it lacks, and the epsilon of our norms."""
     for child in [*module.modules()]:
         if isinstance(child, vit_pytorch.Attention):
             child.to_qkv = nn.Linear(child.to_qkv.in_features, child.to_qkv.out_features)

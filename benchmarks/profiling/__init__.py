@@ -1,1 +1,1 @@
-"""Where the time of ViT-B/16 goes, and how the cost grows with the size of the work."""
+"""Where the time of ViT-B/16 goes, and how time grows with size."""

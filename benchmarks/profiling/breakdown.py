@@ -1,4 +1,4 @@
-"""Where the time of ViT-B/16 goes, and how near it comes to what the machine's matrix products can do."""
+"""Measure where the time of ViT-B/16 goes, and how close it comes to the machine's peak for matrix products."""
 
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -12,11 +12,11 @@ from torch.profiler import profile
 
 from benchmarks.grid.workloads import nowhere_zero
 from benchmarks.measure import flops
+from benchmarks.measure.calls import step
 from benchmarks.measure.devices import ready
 from benchmarks.measure.machine import description, large_products
-from benchmarks.measure.modes import step
 from benchmarks.measure.oracle import Oracle, in_float64
-from benchmarks.measure.records import finish, noted, target, write
+from benchmarks.measure.records import finish, recorded_errors, target, write
 from benchmarks.measure.timing import (
     Call,
     Interval,
@@ -36,12 +36,13 @@ from scripts.system.files import write_whole
 from scripts.system.machine import this_machine
 from scripts.training.compiled import for_inference
 
-WORKS = (("inference", 32, 128), ("inference", 224, 8), ("training", 32, 64), ("training", 224, 4))  # pixels, images
+# kind, pixels, batch
+CONFIGURATIONS = (("inference", 32, 128), ("inference", 224, 8), ("training", 32, 64), ("training", 224, 4))
 PRODUCT = "product"
 PROFILED = 3  # calls
-# parts of the names of operators, and the first group that has one: a Triton kernel is named after all that it fuses;
-# what none has is "the rest"
-GROUPS = {
+# an operator is in the first category with a part of its name, else in the rest; a Triton kernel is named after all the
+# operators that it fuses
+CATEGORIES = {
     "compiled loops": ("triton_", "CompiledFxGraph"),
     "attention": ("bmm", "softmax", "scaled_dot_product", "_flash_", "_efficient_", "_cudnn_attention"),
     "matrix products": ("addmm", "aten::mm", "linear_pointwise", "mkl_linear", "convolution"),
@@ -52,45 +53,45 @@ GROUPS = {
 }
 REST = "the rest"
 MEANING = """\
-Share of the peak: the FLOP/s of the closed form over those of a large matrix product in the same type, timed in turn,
-and an interval of 95 %. The last block computes less than the closed form counts. The other columns are shares of the
-time, from torch's profiler: the products of all layers; attention between q, k and v; compiled loops are what remains
-of everything else in a network that `for_inference` compiled, which inference is.\
+Share of the peak: FLOP/s by the closed form over those of a large matrix product in the same type, timed alternately,
+with its 95 % interval. The last block computes less than the closed form counts. The other columns are shares of the
+time from torch's profiler: matrix products of all layers; attention between q, k and v; compiled loops are all other
+operators in inference, which `for_inference` compiles.\
 """
 
 
-def group(name: str) -> str:
-    """Which one an operation belongs to."""
-    return next((title for title, parts in GROUPS.items() if any(part in name for part in parts)), REST)
+def category(name: str) -> str:
+    """The category of an operator."""
+    return next((title for title, parts in CATEGORIES.items() if any(part in name for part in parts)), REST)
 
 
 def shares(events: Iterable[FunctionEventAvg], device: torch.device) -> dict[str, float]:
-    """Of the time of all operators, that of each group.
+    """The share of each category in the time of all operators.
 
-    A profile of a GPU tells the same time thrice: of kernels, of the operators that launched them, and of annotations
-    around both. Operators alone are counted: they are named alike on every device.
+    A profile of a GPU lists the same time three times: for kernels, for the operators that launched them, and for
+    annotations around both. Only operators are counted: they have the same names on every device.
 
     Raises:
-        InputError: If the profiler saw nothing of the device.
+        InputError: If the profiler saw no time on the device.
     """
-    spent = dict.fromkeys((*GROUPS, REST), 0.0)
+    spent = dict.fromkeys((*CATEGORIES, REST), 0.0)
     for event in events:
         if event.device_type == DeviceType.CPU and not event.is_user_annotation:
             on_gpu = device.type == "cuda"
-            spent[group(event.key)] += event.self_device_time_total if on_gpu else event.self_cpu_time_total
+            spent[category(event.key)] += event.self_device_time_total if on_gpu else event.self_cpu_time_total
     total = sum(spent.values())
     if not total:
         raise InputError(f"--device ({device}) must be one whose time torch's profiler sees; it saw none")
     return {title: time / total for title, time in spent.items()}
 
 
-def call(kind: str, network: nn.Module, x: torch.Tensor, dtype: torch.dtype) -> Call:
-    """As the kit does it by itself."""
+def default_call(kind: str, network: nn.Module, x: torch.Tensor, dtype: torch.dtype) -> Call:
+    """The call of a training step or of compiled inference, as the kit runs them by default."""
     return step(network, x, dtype) if kind == "training" else partial(for_inference(network, dtype), x)
 
 
 def measure(kind: str, side: int, batch: int, device: torch.device, seconds: float, **sizes: Any) -> dict[str, Any]:
-    """One of the works."""
+    """Measure one configuration."""
     torch.manual_seed(0)
     torch.compiler.reset()
     sizes = PRESETS["b16"] | sizes | {"dropout": 0.0, "image_size": side}
@@ -102,18 +103,18 @@ def measure(kind: str, side: int, batch: int, device: torch.device, seconds: flo
     network = nowhere_zero(VisionTransformer(**sizes))
     x = torch.randn(batch, 3, side, side, device=device)
     oracle = Oracle(x, in_float64(network))
-    work = call(kind, network.to(device), x, dtype)
-    oracle.check(work, dtype)
+    call = default_call(kind, network.to(device), x, dtype)
+    oracle.check(call, dtype)
     ways, product = large_products(device, dtype)
-    for each in (work, *ways):
-        warm_up(each, device, calls=8)  # the first steps still ask the system for memory
-    calls = {kind: work, PRODUCT: min(ways, key=lambda way: sample(way, device))}
+    for each in (call, *ways):
+        warm_up(each, device, calls=8)  # the first steps still allocate memory
+    calls = {kind: call, PRODUCT: min(ways, key=lambda way: sample(way, device))}
     times = interleaved(calls, device, affordable(seconds, sum(sample(each, device) for each in calls.values())))
-    oracle.check(work, dtype)
+    oracle.check(call, dtype)
     paired = zip(times[kind], times[PRODUCT], strict=True)
     with profile() as profiled:
         for _ in range(PROFILED):
-            work()
+            call()
         clock(device)
     return {
         "kind": kind, "side": side, "batch": batch, "precision": precision,
@@ -124,9 +125,9 @@ def measure(kind: str, side: int, batch: int, device: torch.device, seconds: flo
 
 
 def markdown(content: Mapping[str, Any]) -> str:
-    """The page."""
+    """The page with all configurations."""
     machine, found = content["machine"], content["works"]
-    titles = [title for title in (*GROUPS, REST) if any(each["time"][title] >= 0.0005 for each in found)]
+    titles = [title for title in (*CATEGORIES, REST) if any(each["time"][title] >= 0.0005 for each in found)]
     lines = [
         [
             f"{each['kind']}, {each['side']} pixels, batch {each['batch']}, {each['precision']}",
@@ -148,19 +149,19 @@ def markdown(content: Mapping[str, Any]) -> str:
 
 
 def main(options: BreakdownOptions) -> None:
-    """Measure, print and write.
+    """Measure, print the page and write it.
 
     Raises:
-        InputError: If a name is not there.
+        InputError: If the device is not there, or the file does not end in .json.
     """
     device = ready(options.device)
     out = target(options.out, options.smoke, device, "breakdown")
-    seconds = 0.0 if options.smoke else 60 * options.minutes / len(WORKS)
+    seconds = 0.0 if options.smoke else 60 * options.minutes / len(CONFIGURATIONS)
     small = {"dim": 48, "num_heads": 2, "mlp_dim": 96, "depth": 2} if options.smoke else {}
     content: dict[str, Any] = {"machine": description(device), "works": [], "errors": []}
     write(out, content)
-    for kind, side, batch in WORKS:
-        with noted(content, f"{kind}, {side} pixels"):
+    for kind, side, batch in CONFIGURATIONS:
+        with recorded_errors(content, f"{kind}, {side} pixels"):
             content["works"].append(measure(kind, side, batch, device, seconds, **small))
         write(out, content)
     page = markdown(content)

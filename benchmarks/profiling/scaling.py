@@ -1,4 +1,4 @@
-"""How the cost grows with batch, tokens, depth and image size: measured curves, and the exponents fitted to them."""
+"""Measure how time grows with batch, tokens, depth and image size, and fit an exponent to each curve."""
 
 import math
 import statistics
@@ -15,23 +15,23 @@ from torch import nn
 
 from benchmarks.grid.workloads import Fixed, nowhere_zero
 from benchmarks.measure import flops
+from benchmarks.measure.calls import CALLS
 from benchmarks.measure.devices import ready
 from benchmarks.measure.machine import description
-from benchmarks.measure.modes import MODES
 from benchmarks.measure.oracle import Oracle, in_float64
-from benchmarks.measure.records import finish, noted, target, write
+from benchmarks.measure.records import finish, recorded_errors, target, write
 from benchmarks.measure.timing import LEAST, affordable, interleaved, sample, warm_up
 from benchmarks.options import ScalingOptions
 from components import Attention, SpatialTransformer
 from scripts.models.vit import PRESETS, VisionTransformer
 from scripts.system.machine import Machine, this_machine
 
-TITLES = {"forward": "inference", "backward": "forward and backward"}  # of the modes
+TITLES = {"forward": "inference", "backward": "forward and backward"}  # mode -> its name in the picture
 COLOURS = {"forward": "#1f5fa8", "backward": "#c0392b"}
 
 
 class Piece(NamedTuple):
-    """A module, the shape of its input, and what it has to compute."""
+    """A module, the shape of its input, and its FLOPs."""
 
     module: nn.Module
     shape: tuple[int, ...]
@@ -39,7 +39,7 @@ class Piece(NamedTuple):
 
 
 def vit(batch: int, side: int, preset: str, **options: int) -> Piece:
-    """A network without dropout."""
+    """A Vision Transformer without dropout."""
     sizes = PRESETS[preset] | options
     patch, dim, mlp_dim, depth = (sizes[key] for key in ("patch_size", "dim", "mlp_dim", "depth"))
     work = flops.vision_transformer(batch, side, patch=patch, dim=dim, mlp_dim=mlp_dim, depth=depth)
@@ -48,24 +48,24 @@ def vit(batch: int, side: int, preset: str, **options: int) -> Piece:
 
 
 def attention(batch: int, tokens: int) -> Piece:
-    """As wide as in ViT-B."""
+    """Attention of ViT-B's width."""
     dim, heads = PRESETS["b16"]["dim"], PRESETS["b16"]["num_heads"]
     return Piece(Attention(dim, heads), (batch, tokens, dim), flops.attention(batch, tokens, dim))
 
 
 def warp(batch: int, side: int) -> Piece:
-    """A spatial transformer that is told what to do."""
+    """A spatial transformer whose theta is a parameter."""
     return Piece(SpatialTransformer(Fixed(batch)), (batch, 3, side, side), flops.warp(batch, side))
 
 
 class Curve(NamedTuple):
-    """One size of a piece of work grows, the others stay.
+    """One dimension of a piece of work grows, the others stay.
 
     Args:
-        name: The work, and what stays.
-        axis: What grows: a keyword of ``build``.
-        sizes: From small to large.
-        build: Makes it.
+        name: The work and its fixed sizes.
+        axis: The dimension that grows: a keyword of ``build``.
+        sizes: Its sizes, in rising order.
+        build: Builds the work for one size.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Curve(NamedTuple):
 
 
 def curves(machine: Machine) -> tuple[Curve, ...]:
-    """All of them; where work is launched they are larger, as the small ones would show how long a launch takes."""
+    """All curves; larger on a GPU, where small work would only show the time of a kernel launch."""
     large = machine.accelerated
     sequences, images, single, warped = (32, 1024, 64, 64) if large else (4, 16, 1, 16)
     batches = (256, 512, 1024, 2048, 4096) if large else (1, 2, 4, 8, 16, 32, 64)
@@ -95,12 +95,12 @@ def curves(machine: Machine) -> tuple[Curve, ...]:
 
 
 def counted(number: int, what: str) -> str:
-    """Such as 16 images."""
+    """A number with its noun, such as 16 images."""
     return f"one {what}" if number == 1 else f"{number} {what}s"
 
 
 class Fit(NamedTuple):
-    """seconds = factor * size ** exponent, and an interval of 95 % for the exponent."""
+    """seconds = factor * size ** exponent, with the 95 % interval of the exponent."""
 
     exponent: float
     low: float
@@ -112,20 +112,20 @@ class Fit(NamedTuple):
 
 
 def fit(sizes: Sequence[int], seconds: Sequence[float]) -> Fit:
-    """Least squares in logarithms; a curve that bends has a wide interval."""
+    """Fit by least squares in logarithms; a bent curve gets a wide interval."""
     line = linregress([math.log(size) for size in sizes], [math.log(second) for second in seconds])
     reach = student.ppf(0.975, len(sizes) - 2) * line.stderr
     return Fit(line.slope, line.slope - reach, line.slope + reach, math.exp(line.intercept))
 
 
 def measure(curve: Curve, mode: str, dtype: torch.dtype, device: torch.device, seconds: float) -> dict[str, Any]:
-    """Median times of all sizes, taken in turn, and the exponents of time and FLOPs."""
+    """Median times of all sizes, alternating in every round, and the exponents of time and FLOPs."""
     calls, oracles, work = {}, {}, []
     for size in curve.sizes:
         piece = curve.build(**{curve.axis: size})
         x = torch.randn(piece.shape, device=device, requires_grad=len(piece.shape) == 3)  # images need no gradient
         oracles[size] = Oracle(x, in_float64(nowhere_zero(piece.module)))
-        calls[size] = MODES[mode](piece.module.to(device), x, dtype)
+        calls[size] = CALLS[mode](piece.module.to(device), x, dtype)
         work.append(piece.work.flops(mode))
         oracles[size].check(calls[size], dtype)
         warm_up(calls[size], device)
@@ -142,7 +142,7 @@ def measure(curve: Curve, mode: str, dtype: torch.dtype, device: torch.device, s
 
 
 def draw(content: Mapping[str, Any], path: Path) -> None:
-    """A panel for each curve: measured dots, fitted lines."""
+    """Draw a panel for each curve: measured dots and fitted lines."""
     names = list(dict.fromkeys(curve["name"] for curve in content["curves"]))
     columns = min(3, len(names))
     figure = Figure(figsize=(5 * columns, 4.4 * -(-len(names) // columns)), facecolor="white", layout="constrained")
@@ -170,10 +170,10 @@ def draw(content: Mapping[str, Any], path: Path) -> None:
 
 
 def main(options: ScalingOptions) -> None:
-    """Measure curve by curve, and write everything.
+    """Measure all curves, and write the results after each.
 
     Raises:
-        InputError: If a name is not there.
+        InputError: If the device is not there, or the file does not end in .json.
     """
     device = ready(options.device)
     out = target(options.out, options.smoke, device, "scaling")
@@ -188,7 +188,7 @@ def main(options: ScalingOptions) -> None:
     write(out, content)
     for curve in chosen:
         for mode in TITLES:
-            with noted(content, f"{curve.name}, {curve.axis}, {TITLES[mode]}"):
+            with recorded_errors(content, f"{curve.name}, {curve.axis}, {TITLES[mode]}"):
                 found = measure(curve, mode, getattr(torch, precision), device, seconds)
                 content["curves"].append(found)
                 print(f"{curve.name}, {curve.axis}, {TITLES[mode]}: exponent {found['fit']}, ", end="")

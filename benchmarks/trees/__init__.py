@@ -1,1 +1,1 @@
-"""Two trees timed in turn on the same machine."""
+"""The comparison of two trees: this one and that of a commit."""

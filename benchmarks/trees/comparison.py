@@ -1,10 +1,10 @@
-"""Whether this tree is slower than another: both are measured now, in turn.
+"""Check whether this tree is slower than another one: both are timed now, alternating in every round.
 
-Why not against the figures in the file? On a shared machine the same code differs by 40 % from hour to hour. So the
-file says which tree and which machine; that tree's components and scripts are taken from git, and each cell is timed
-by two processes, one a tree, in turn in every round: both meet the same machine. The benchmarks themselves are this
-tree's for both. A cell is slower if the whole 95 % interval of the ratio lies above 1.05, because two processes with
-the same code may differ by a few percent for as long as they live, and if it does so again in two new processes.
+Figures in a result file are no baseline: on a shared machine the same code differs by 40 % from hour to hour. So the
+file only names a commit and a machine. Components and scripts of that commit come from git, and two processes, one for
+each tree, time every cell with this tree's benchmarks, alternating in every round, so that conditions are the same.
+Two processes with the same code may differ by a few percent throughout their lives. So a cell is slower if the whole
+95 % interval of the ratio lies above 1.05, and does so again in two new processes.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from benchmarks.grid.cells import Cell, grid
-from benchmarks.grid.plan import obstacle, plan
+from benchmarks.grid.selection import obstacle, select
 from benchmarks.measure.devices import ready
 from benchmarks.measure.machine import peaks
 from benchmarks.measure.timing import Interval, affordable, in_turn, ratio, repeats
@@ -32,16 +32,16 @@ from scripts.system.errors import InputError
 from scripts.system.machine import this_machine
 
 ROOT = Path(__file__).parents[2]
-PROCESSES = 2  # that hold a cell: this tree's and the other's
-SLOWER, UNCLEAR = 1.05, 1.2  # above which an interval lies, or reaches
-SAMPLE = 0.002  # seconds: shorter than the turn of another process on a busy processor, so that most are undisturbed
+PROCESSES = 2  # that hold a cell at the same time: one for each tree
+SLOWER, UNCLEAR = 1.05, 1.2  # bounds of the ratio: the whole interval lies above the first, or reaches above the second
+SAMPLE = 0.002  # seconds: shorter than a time slice of another process, so that most samples are undisturbed
 
 
 def main(options: CompareOptions) -> bool:
-    """Print a line for each cell, and return whether one is slower.
+    """Print a line for each cell, and return whether any cell is slower.
 
     Raises:
-        InputError: If the base cannot be had, comes from another machine, or there is nothing to compare.
+        InputError: If the base is unknown or from another machine, or no cell is selected.
     """
     device = ready("auto")
     commit = commit_of(options.base, device)
@@ -50,7 +50,7 @@ def main(options: CompareOptions) -> bool:
     named = [cell for cell in everything if options.only in str(cell)]
     if not named:
         raise InputError(f"--only ({options.only}) must be part of a cell's name, as in {everything[0]}")
-    planned = plan(named, machine, peaks(device), copies=PROCESSES)
+    planned = select(named, machine, peaks(device), copies=PROCESSES)
     chosen = planned.cells
     if planned.left_out:
         print(f"cells left out: {planned.summary()}")
@@ -63,15 +63,15 @@ def main(options: CompareOptions) -> bool:
 
 
 def compare(trees: dict[str, Path], chosen: Sequence[Cell], seconds: float) -> list[Cell]:
-    """The cells that are slower now, twice."""
+    """Return the cells that are slower in both of two measurements."""
     found = [cell for cell, interval in measured(trees, chosen, seconds) if interval.low > SLOWER]
     if found:
-        print("once more, in new processes:")
+        print("these again, in new processes:")
     return [cell for cell, interval in measured(trees, found, seconds) if interval.low > SLOWER]
 
 
 def measured(trees: dict[str, Path], chosen: Sequence[Cell], seconds: float) -> Iterable[tuple[Cell, Interval]]:
-    """Each cell's time now over its time at the base."""
+    """Yield each cell with the ratio of its time now to its time at the base."""
     if not chosen:
         return
     with ExitStack() as stack:
@@ -89,17 +89,17 @@ def measured(trees: dict[str, Path], chosen: Sequence[Cell], seconds: float) -> 
 
 
 def verdict(interval: Interval) -> str:
-    """What is to be said of a ratio: nothing, where it is known to be harmless."""
+    """A remark on a ratio; empty if the cell is not slower, as far as the interval shows."""
     if interval.low > SLOWER:
         return "slower"
-    return f"may be slower by {interval.high - 1:.0%}: give it more --seconds" if interval.high > UNCLEAR else ""
+    return f"may be slower by up to {interval.high - 1:.0%}: try more --seconds" if interval.high > UNCLEAR else ""
 
 
 class Worker:
     """A process that times the components of one tree.
 
     Args:
-        tree: Folder with ``components``, ``scripts`` and ``benchmarks``.
+        tree: A folder with ``components``, ``scripts`` and ``benchmarks``.
     """
 
     def __init__(self, tree: Path) -> None:
@@ -113,13 +113,13 @@ class Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.communicate()  # nobody asks any more: it ends
+        self.process.communicate()  # closes its input, so that it ends
 
     def time(self, cell: Cell, repeats: int = 1) -> float:
-        """Seconds of a call; without repeats its output is judged instead.
+        """Seconds of a call, as the mean of ``repeats``; with 0 the output is checked again instead.
 
         Raises:
-            InputError: If that tree cannot do it.
+            InputError: If the cell fails in that tree.
         """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -127,22 +127,22 @@ class Worker:
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
-            raise InputError(f"{cell} must run in {self.tree}; it does not, as is said above")
+            raise InputError(f"{cell} must run in {self.tree}; it failed with the error above")
         return float(answer)
 
 
 def worthwhile(grid: Iterable[Cell]) -> list[Cell]:
-    """Of the grid what shows every change: forward pass and step, eager, the largest batch up to 64 of each row."""
+    """The cells that show any change: forward pass and step, eager, at the largest batch up to 64 of each workload."""
     few = [cell for cell in grid if cell.mode != "backward" and not cell.compiled and cell.batch <= 64]
-    largest = {(cell.row, cell.mode, cell.dtype): cell for cell in few}  # batches rise
+    largest = {(cell.row, cell.mode, cell.dtype): cell for cell in few}  # batches are in rising order
     return [*largest.values()]
 
 
 def commit_of(base: str, device: torch.device) -> str:
-    """The commit that a result file was measured at, or that a revision names.
+    """Return the commit that a result file was measured at, or that a revision names.
 
     Raises:
-        InputError: If there is none, or the file comes from another machine.
+        InputError: If git does not know it, or the file comes from another machine.
     """
     revision = base
     if Path(base).is_file():
@@ -152,21 +152,20 @@ def commit_of(base: str, device: torch.device) -> str:
             raise InputError(f"base ({base}) must come from this machine ({here}), not from {info['identity']}")
         revision = info["commit"]
         if revision is None:
-            raise InputError(f"base ({base}) must say of which commit it is; it was measured where there was no git")
+            raise InputError(f"base ({base}) must name its commit; it was measured without git")
         if info["uncommitted_changes"] is None:
-            print(f"{base} does not know of changes that no commit has; compared with its commit")
+            print(f"{base} may have been measured with uncommitted changes; compared with its commit")
         elif info["uncommitted_changes"]:
-            print(f"{base} was measured with changes that no commit has; compared with the commit below them")
+            print(f"{base} was measured with uncommitted changes; compared with its commit")
     command = ["git", "-C", str(ROOT), "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except subprocess.CalledProcessError:
-        at = "" if revision == base else f"at commit {revision}, "
-        raise InputError(f"base ({base}) must be a result file or a commit; {at}git knows none") from None
+        raise InputError(f"base ({base}) must be a result file or a commit; git does not know {revision}") from None
 
 
 def read_machine(path: Path) -> dict[str, Any]:
-    """What a result file says of its machine and its tree.
+    """Read the machine and the commit from a result file.
 
     Raises:
         InputError: If it is no result file.
@@ -179,15 +178,15 @@ def read_machine(path: Path) -> dict[str, Any]:
 
 
 def extract(commit: str, folder: Path) -> None:
-    """Components and scripts of a commit, and the benchmarks of this tree.
+    """Write components and scripts of a commit and the benchmarks of this tree into a folder.
 
-    Of a commit whose scripts lay elsewhere, the components alone.
+    The scripts are this tree's too if that commit arranges them differently.
     """
     command = ["git", "-C", str(ROOT), "archive", commit, "components", "scripts"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as git, tarfile.open(fileobj=git.stdout, mode="r|") as tar:
         tar.extractall(folder, filter="data")
     if not (folder / "scripts" / "models").is_dir():
-        print(f"{commit[:12]} has no scripts/models/: both use the scripts of this tree, the components are compared")
+        print(f"{commit[:12]} has no scripts/models/: both use the scripts of this tree, only components differ")
         rmtree(folder / "scripts", ignore_errors=True)
         copytree(ROOT / "scripts", folder / "scripts")
     copytree(ROOT / "benchmarks", folder / "benchmarks")

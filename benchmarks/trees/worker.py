@@ -1,7 +1,7 @@
-"""One side of a comparison: times what it is asked for with the components of the folder that it was started in.
+"""One side of the comparison of two trees: times cells with the components of the folder that it is started in.
 
-A line of JSON in, ``{"cell": {...}, "repeats": 3}``, and a line out: the seconds of one call. Without repeats its
-output is judged once more.
+It reads lines of JSON, ``{"cell": {...}, "repeats": 3}``, and answers each with the seconds of one call. With 0 repeats
+it checks the output again instead.
 """
 
 import json
@@ -13,16 +13,16 @@ from benchmarks.measure.timing import sample, warm_up
 
 
 def main() -> None:
-    """Answer until nobody asks any more."""
+    """Answer until the input ends."""
     device, timed, work = ready("auto"), None, None
     for line in sys.stdin:
-        asked = json.loads(line)
-        cell = Cell(**asked["cell"])
+        request = json.loads(line)
+        cell = Cell(**request["cell"])
         if work is None or cell != timed:
             work, timed = prepared(cell, device), cell
             warm_up(work.call, device)
-        if asked["repeats"]:
-            print(sample(work.call, device, asked["repeats"]), flush=True)
+        if request["repeats"]:
+            print(sample(work.call, device, request["repeats"]), flush=True)
         else:
             work.oracle.check(work.call, DTYPES[cell.dtype])
             print(0, flush=True)

@@ -1,4 +1,4 @@
-"""`make gpu-check`: each step ends in time, and what was found out survives whatever ends the check."""
+"""`make gpu-check`: each step ends in time, and results survive however the check ends."""
 
 import json
 import os
@@ -13,7 +13,19 @@ from typing import Any
 import pytest
 
 from benchmarks import gpu_check
-from benchmarks.gpu_check import CUT_OFF, FAILED, LEFT_OUT, PASSED, ROOT, RUNNING, Result, Step, install, steps, take
+from benchmarks.gpu_check import (
+    CUT_OFF,
+    FAILED,
+    LEFT_OUT,
+    PASSED,
+    ROOT,
+    RUNNING,
+    Result,
+    Step,
+    install,
+    run_steps,
+    steps,
+)
 
 SLEEPS = "import time; time.sleep(60)"
 LEAVES_A_CHILD = (
@@ -25,8 +37,8 @@ def step(name: str, program: str, seconds: float = 30.0, packages: tuple[str, ..
     return Step(name, f"what does {name} do?", seconds, ("-c", program), ("-c", "print('small')"), packages)
 
 
-def taken(out: Path, *planned: Step, seconds: float = 60.0, rehearse: bool = False) -> dict[str, Result]:
-    found = take(planned, out, seconds, dict(os.environ), rehearse=rehearse)
+def outcomes(out: Path, *planned: Step, seconds: float = 60.0, rehearse: bool = False) -> dict[str, Result]:
+    found = run_steps(planned, out, seconds, dict(os.environ), rehearse=rehearse)
     assert summary(out)["steps"] == [vars(result) for result in found]
     return {result.name: result for result in found}
 
@@ -36,7 +48,7 @@ def summary(out: Path) -> dict[str, Any]:
 
 
 def gone(pid: int) -> bool:
-    """Whether that process has ended, or will as soon as somebody asks."""
+    """Whether that process has ended, even if it is still a zombie."""
     status = Path(f"/proc/{pid}/status")
     return not status.exists() or "State:\tZ" in status.read_text()
 
@@ -50,8 +62,10 @@ def eventually(holds: Callable[[], bool]) -> bool:
     return True
 
 
-def test_a_step_that_fails_or_lacks_a_package_ends_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = taken(
+def test_a_step_that_fails_or_lacks_a_package_does_not_stop_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = outcomes(
         tmp_path,
         step("good", "print('found')"), step("bad", "raise SystemExit(3)"),
         step("poor", "print('never')", packages=("json", "no_such_package")), step("last", "print('too')"),
@@ -64,25 +78,25 @@ def test_a_step_that_fails_or_lacks_a_package_ends_no_other(tmp_path: Path, caps
     assert "bad        failed" in capsys.readouterr().out
 
 
-def test_a_step_is_cut_off_with_all_its_children_and_keeps_what_it_said(tmp_path: Path) -> None:
-    found = taken(tmp_path, step("slow", LEAVES_A_CHILD, seconds=1.5), step("next", "print(1)"))
+def test_a_step_that_is_cut_off_loses_its_children_and_keeps_its_output(tmp_path: Path) -> None:
+    found = outcomes(tmp_path, step("slow", LEAVES_A_CHILD, seconds=1.5), step("next", "print(1)"))
     assert (found["slow"].state, found["next"].state) == (CUT_OFF, PASSED)
     assert 1.5 <= found["slow"].seconds < 20
     assert eventually(lambda: gone(int((tmp_path / "slow.log").read_text())))
 
 
-def test_no_step_begins_without_time(tmp_path: Path) -> None:
-    found = taken(tmp_path, step("one", "print(1)"), seconds=gpu_check.LEAST - 1)
+def test_no_step_starts_without_time(tmp_path: Path) -> None:
+    found = outcomes(tmp_path, step("one", "print(1)"), seconds=gpu_check.LEAST - 1)
     assert (found["one"].state, found["one"].remark) == (LEFT_OUT, "no time left")
 
 
-def test_a_rehearsal_takes_the_small_command(tmp_path: Path) -> None:
-    taken(tmp_path, step("one", "print('large')"), rehearse=True)
+def test_a_rehearsal_runs_the_small_command(tmp_path: Path) -> None:
+    outcomes(tmp_path, step("one", "print('large')"), rehearse=True)
     assert (tmp_path / "one.log").read_text() == "small\n"
     assert summary(tmp_path)["rehearsal"] is True
 
 
-def test_a_check_that_is_ended_leaves_its_results_and_no_process(tmp_path: Path) -> None:
+def test_a_check_that_is_terminated_leaves_its_results_and_no_process(tmp_path: Path) -> None:
     program = f"""
 import sys
 from pathlib import Path
@@ -92,7 +106,7 @@ gpu_check.steps = lambda out, data: [
     Step("quick", "?", 30, ("-c", "print('done')"), ("-c", "print('done')")),
     Step("slow", "?", 30, ("-c", {LEAVES_A_CHILD!r}), ("-c", {LEAVES_A_CHILD!r})),
 ]
-gpu_check.main(gpu_check.Options(out={str(tmp_path / "out")!r}, rehearse=True))
+gpu_check.main(gpu_check.GpuCheckOptions(out={str(tmp_path / "out")!r}, rehearse=True))
 """
     check = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
     log = tmp_path / "out" / "slow.log"
@@ -109,22 +123,22 @@ def test_wheels_are_found_by_the_steps(tmp_path: Path, monkeypatch: pytest.Monke
     folder = tmp_path / "wheels"
     folder.mkdir()
     (folder / "carried-1-py3-none-any.whl").touch()
-    asked: list[str] = []
+    commands: list[str] = []
 
     def pip(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        asked.extend(command)
+        commands.extend(command)
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(gpu_check.subprocess, "run", pip)
     monkeypatch.setattr(sys, "path", [*sys.path])
     environment = install(str(folder), tmp_path / "out")
-    assert asked[-2:] == [str(tmp_path / "out" / "packages"), str(folder / "carried-1-py3-none-any.whl")]
-    assert "--no-index" in asked
+    assert commands[-2:] == [str(tmp_path / "out" / "packages"), str(folder / "carried-1-py3-none-any.whl")]
+    assert "--no-index" in commands
     assert environment["PYTHONPATH"].split(os.pathsep)[:2] == [str(ROOT), str(tmp_path / "out" / "packages")]
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         (("--out", "{taken}"), "--out ({taken}) must be a new or an empty folder; something is there already"),
         (("--out", "{new}"),
@@ -134,17 +148,19 @@ def test_wheels_are_found_by_the_steps(tmp_path: Path, monkeypatch: pytest.Monke
     ],
     ids=("folder taken", "no gpu", "no wheels"),
 )  # fmt: skip
-def test_what_cannot_be_done_is_said_in_one_line(flags: tuple[str, ...], said: str, tmp_path: Path) -> None:
+def test_bad_flags_and_a_missing_gpu_are_errors_in_one_line(
+    flags: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "precious").touch()
     names = {"taken": str(tmp_path / "taken"), "new": str(tmp_path / "new")}
     command = [sys.executable, "-m", "benchmarks.gpu_check", *(flag.format(**names) for flag in flags)]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert (ended.returncode, ended.stderr) == (2, f"gpu-check: error: {said.format(**names)}\n")
+    assert (ended.returncode, ended.stderr) == (2, f"gpu-check: error: {message.format(**names)}\n")
 
 
-def test_every_step_names_what_is_there(tmp_path: Path) -> None:
+def test_the_files_of_every_step_exist(tmp_path: Path) -> None:
     planned = steps(tmp_path, "digits")
     assert len({each.name for each in planned}) == len(planned)
     for each in planned:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.describe import Options, main
+from benchmarks.describe import DescribeOptions, main
 from benchmarks.measure import devices, machine
 from scripts.system.machine import this_machine
 from tests.support.machines import CPU, CUDA, EVERY, MACHINES, T4
@@ -51,7 +51,7 @@ def test_a_peak_is_measured_in_bounded_time_whatever_the_speed(
 def test_a_gpu_gets_larger_products(monkeypatch: pytest.MonkeyPatch) -> None:
     processor = Processor(monkeypatch, 50e12)
     assert machine.matmul_peak(CUDA, torch.float32) == pytest.approx(50e12)
-    assert processor.sides[-1] == machine.LARGEST_ON_GPU
+    assert processor.sides[-1] == machine.LARGEST_SIDE_ON_GPU
 
 
 def test_a_peak_is_the_rate_of_the_fastest_round(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +164,7 @@ def test_a_machine_describes_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(machine, "peaks", lambda device: {"copy": 2.0})
-    main(Options(device="cpu", out=str(tmp_path / "machine.json")))
+    main(DescribeOptions(device="cpu", out=str(tmp_path / "machine.json")))
     said = json.loads(capsys.readouterr().out)
     assert said == json.loads((tmp_path / "machine.json").read_text())
     assert said["identity"] == this_machine(CPU).identity

@@ -1,4 +1,4 @@
-"""Where time goes: every operation is in one group, and the groups are all of the time."""
+"""The breakdown of time: every operator is in one category, and the categories add up to all of the time."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from torch.profiler import profile
 
 from benchmarks.measure.timing import Call
 from benchmarks.profiling import breakdown
-from benchmarks.profiling.breakdown import GROUPS, REST, group, markdown, shares
+from benchmarks.profiling.breakdown import CATEGORIES, REST, category, markdown, shares
 from scripts.system.errors import InputError
 
 NAMES = {
@@ -26,16 +26,16 @@ NAMES = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_operation_is_where_people_look_for_it(name: str) -> None:
-    assert group(name) == NAMES[name]
+def test_the_category_of_an_operator(name: str) -> None:
+    assert category(name) == NAMES[name]
 
 
-def test_all_time_is_somewhere_and_most_of_it_where_the_work_is() -> None:
+def test_shares_add_up_and_the_product_has_the_largest() -> None:
     a = torch.randn(600, 600)
     with profile() as profiled:
         (a @ a).add(1)
     found = shares(profiled.key_averages(), torch.device("cpu"))
-    assert [*found] == [*GROUPS, REST]
+    assert [*found] == [*CATEGORIES, REST]
     assert sum(found.values()) == pytest.approx(1)
     assert found["matrix products"] > 0.5
 
@@ -48,7 +48,7 @@ def event(key: str, device: DeviceType, microseconds: float, *, annotation: bool
 
 
 def test_a_profile_of_a_gpu_is_counted_once() -> None:
-    """Made up: 1,000 us of kernels, told again of the operators that launched them and of annotations around them."""
+    """A made-up trace: 1,000 us of kernels, listed again for the operators that launched them and for annotations."""
     cpu, gpu = DeviceType.CPU, DeviceType.CUDA
     trace = [
         event("aten::addmm", cpu, 600.0), event("nvjet_tst_128x128", gpu, 600.0),
@@ -65,7 +65,7 @@ def test_a_profile_of_a_gpu_is_counted_once() -> None:
     )
 
 
-def test_a_profiler_that_saw_nothing_of_a_gpu_is_an_error() -> None:
+def test_a_profile_without_time_on_the_gpu_is_an_error() -> None:
     with pytest.raises(
         InputError, match=r"^--device \(cuda:0\) must be one whose time torch's profiler sees; it saw none"
     ):
@@ -75,19 +75,19 @@ def test_a_profiler_that_saw_nothing_of_a_gpu_is_an_error() -> None:
 SMALL = {"dim": 24, "num_heads": 2, "mlp_dim": 48, "depth": 1}
 
 
-def test_an_output_that_was_computed_before_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    right, kept = breakdown.call, []
+def test_a_cached_output_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    right, kept = breakdown.default_call, []
 
     def caching(*arguments: object) -> Call:
-        work = right(*arguments)
-        return lambda: (kept or kept.append(work()) or kept)[0]
+        call = right(*arguments)
+        return lambda: (kept or kept.append(call()) or kept)[0]
 
-    monkeypatch.setattr(breakdown, "call", caching)
-    with pytest.raises(AssertionError, match=r"not close|must follow its input"):
+    monkeypatch.setattr(breakdown, "default_call", caching)
+    with pytest.raises(AssertionError, match=r"not close|must depend on the input"):
         breakdown.measure("training", 32, 2, torch.device("cpu"), 0.0, **SMALL)
 
 
-def test_every_work_is_kept_as_it_comes_and_an_error_is_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_result_and_each_error_is_written_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
     def measured(kind: str, side: int, batch: int, *_: object, **__: object) -> dict[str, object]:
@@ -105,18 +105,17 @@ def test_every_work_is_kept_as_it_comes_and_an_error_is_too(tmp_path: Path, monk
     assert [error["error"] for error in errors] == 2 * ["RuntimeError: out of memory"]
 
 
-TIME = dict.fromkeys((*GROUPS, REST), 0.0) | {"matrix products": 0.75, REST: 0.25}
+TIME = dict.fromkeys((*CATEGORIES, REST), 0.0) | {"matrix products": 0.75, REST: 0.25}
 WORK = {
     "kind": "inference", "side": 32, "batch": 128, "precision": "bfloat16", "seconds": [0.4, 0.5, 0.6],
     "tflops": 0.35, "share_of_peak": [0.8, 0.7, 0.9], "time": TIME,
 }  # fmt: skip
 
 
-def test_the_page_leaves_out_what_takes_no_time() -> None:
+def test_the_page_has_no_column_for_a_category_without_time() -> None:
     machine = {"identity": "a machine", "torch": "2", "started": "2026-01-02T03:04:05", "commit": "abc"}
     page = markdown({"machine": machine, "works": [WORK]})
     assert "| work | images/s | TFLOP/s | share of the peak | matrix products | the rest |" in page
     row = "| inference, 32 pixels, batch 128, bfloat16 | 256 | 0.35 | 0.800 [0.700, 0.900] | 75.0% | 25.0% |"
     assert row in page
     assert "commit abc." in page
-    assert "commit unknown." in markdown({"machine": machine | {"commit": None}, "works": [WORK]})

@@ -1,7 +1,7 @@
-"""The same work by other libraries: same sizes, same weights, same inputs.
+"""The tasks of the comparison: the same work in every library, with the same sizes, weights and inputs.
 
-A row is one piece of work and everyone who does it, the kit first. Where a peer does more than the others do, that part
-is taken out of it, and said beside it. jeonsworld's ViT-pytorch is on no package index, so it is not here.
+A task has a module of every library, the kit's first. Where a peer does more work than the others, that part is
+removed, and its docstring says so. jeonsworld's ViT-pytorch is on no package index, so it is missing.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from vit_pytorch import vit as vit_pytorch
 from benchmarks.grid.workloads import Fixed
 from benchmarks.peers import modules as wrapped
 from benchmarks.peers.modules import CLASSES, NORM
-from benchmarks.peers.weights import drawn, loaded, renamed, with_our_parts
+from benchmarks.peers.weights import as_ours, drawn, loaded, renamed
 from components import MLP, Attention, Block, Encoder, LocalizationNet, PatchEmbeddings, SpatialTransformer
 from scripts.models.stn import STNClassifier
 from scripts.models.vit import PRESETS, VisionTransformer
@@ -32,8 +32,8 @@ from scripts.train_vit import RECIPES
 from scripts.weights.families import to_family
 
 KIT = "kit"
-ASKED = frozenset({"inference"})
-# our names, and those of others: of a block, and of the tutorial's localization
+INFERENCE = frozenset({"inference"})
+# parts of our parameter names -> theirs, in a block and in the tutorial's localization network
 TORCH = {"attn.qkv.": "self_attn.in_proj_", "attn.proj.": "self_attn.out_proj.", "mlp.fc": "linear"}
 TORCHVISION = {
     "norm": "ln_", "attn.qkv.": "self_attention.in_proj_", "attn.proj.": "self_attention.out_proj.",
@@ -45,22 +45,22 @@ VIT_PYTORCH = {
 }  # fmt: skip
 TUTORIAL_LOCALIZATION = {"conv1.": "0.", "conv2.": "3.", "fc1.": "7.", "fc2.": "9."}
 
-Modules = dict[str, nn.Module]  # library -> its module, the kit's first
+Modules = dict[str, nn.Module]  # library -> module, the kit's first
 
 
-class Row(NamedTuple):
-    """One piece of work.
+class Task(NamedTuple):
+    """One task.
 
     Args:
-        name: What it is, and of what size.
-        build: Everyone who does it, with the same weights.
-        shape: Of one sample.
-        inference: Samples at once.
-        training: Samples at once in a training step.
-        whole: Whether an optimizer belongs to it; the training step of a component ends with its backward pass.
-        float32: Whether only that type is compared: autocast rounds the peers' grids to bfloat16, wrong by pixels.
-        compiled: What the kit compiles by itself: inference by ``for_inference``, training by its recipe on a CPU.
-        channels_last: Whether images and kernels lie that way in memory, as in the kit's own run.
+        name: The module and its size.
+        build: Builds the modules of all libraries, with the same weights.
+        shape: Shape of one sample.
+        inference: Batch size in inference.
+        training: Batch size in training.
+        whole: Whether it is a whole model, trained with an optimizer; a component ends with its backward pass.
+        float32: Whether it is compared in float32 only: autocast rounds the peers' grids to bfloat16, off by pixels.
+        compiled: What the kit compiles by default: inference by ``for_inference``, training by its recipe on a CPU.
+        channels_last: Whether images and kernels are channels last, as in the kit's own run.
     """
 
     name: str
@@ -74,8 +74,8 @@ class Row(NamedTuple):
     channels_last: bool = False
 
 
-def rows(*, small: bool = False, batch: int | None = None) -> list[Row]:
-    """All of them, with so many samples at once if it is said; ``small`` ones do the same with next to nothing."""
+def tasks(*, small: bool = False, batch: int | None = None) -> list[Task]:
+    """All tasks, with their own batch sizes or a given one; ``small`` shrinks every size for a trial."""
     narrow = {"dim": 24, "num_heads": 2, "mlp_dim": 48}
     width = narrow if small else {key: PRESETS["b16"][key] for key in narrow}
     sizes = narrow | {"depth": 2} if small else {}
@@ -85,32 +85,30 @@ def rows(*, small: bool = False, batch: int | None = None) -> list[Row]:
     models = (("ViT-B/16", "b16", few), ("ViT-B/16", "b16-finetune", many), ("ViT-Lite-7/4", "lite", few))
     for title, recipe, (side, *batches) in models:
         model = partial(vision_transformers, RECIPES[recipe].network["preset"], side, **sizes)
-        compiled = ASKED | ({"training"} if RECIPES[recipe].compiled else set())
-        found.append(Row(f"{title}, {side} pixels", model, (3, side, side), *batches, whole=True, compiled=compiled))
+        compiled = INFERENCE | ({"training"} if RECIPES[recipe].compiled else set())
+        found.append(Task(f"{title}, {side} pixels", model, (3, side, side), *batches, whole=True, compiled=compiled))
     for side, *batches in (few, many):
         tokens = 1 + (side // 16) ** 2
         works = {"Attention": attentions, "MLP": mlps, "Block": blocks, "Encoder of 4": encoders}
         for title, build in works.items():
             component = partial(build, **width)
-            found.append(Row(f"{title}, {tokens} tokens", component, (tokens, width["dim"]), *batches))
+            found.append(Task(f"{title}, {tokens} tokens", component, (tokens, width["dim"]), *batches))
         embeddings = partial(patch_embeddings, side, width["dim"])
-        found.append(Row(f"PatchEmbeddings, {side} pixels", embeddings, (3, side, side), *batches))
+        found.append(Task(f"PatchEmbeddings, {side} pixels", embeddings, (3, side, side), *batches))
     for side, most in ((32, 256), (64, 256), (224, 64)):
         images = batch or most
         warp = partial(warps, images, side)
         found.append(
-            Row(f"SpatialTransformer's warp, {side} pixels", warp, (3, side, side), images, images, float32=True)
+            Task(f"SpatialTransformer's warp, {side} pixels", warp, (3, side, side), images, images, float32=True)
         )
     convolutions = ((3, 32, 32), batch or 256, batch or 256)
-    found.append(Row("LocalizationNet, 32 pixels", localization_nets, *convolutions, channels_last=True))
-    found.append(
-        Row("STN classifier, 32 pixels", stn_classifiers, *convolutions, whole=True, compiled=ASKED, channels_last=True)
-    )
-    return found
+    found.append(Task("LocalizationNet, 32 pixels", localization_nets, *convolutions, channels_last=True))
+    stn = Task("STN classifier, 32 pixels", stn_classifiers, *convolutions, channels_last=True)
+    return [*found, stn._replace(whole=True, compiled=INFERENCE)]
 
 
 def vision_transformers(preset: str, side: int, **options: int) -> Modules:
-    """Classifiers; vit-pytorch's without the two norms around its patches, which no other has."""
+    """Classifiers; vit-pytorch's without the two norms around its patches, which no other library has."""
     size = PRESETS[preset] | options | {"dropout": 0.0, "image_size": side}
     patch, dim, depth, heads, mlp_dim = (size[key] for key in ("patch_size", "dim", "depth", "num_heads", "mlp_dim"))
     ours = drawn(VisionTransformer(CLASSES, **size))
@@ -119,7 +117,7 @@ def vision_transformers(preset: str, side: int, **options: int) -> Modules:
         image_size=side, patch_size=patch, hidden_size=dim, num_hidden_layers=depth, num_attention_heads=heads,
         intermediate_size=mlp_dim, num_labels=CLASSES, layer_norm_eps=1e-6, attn_implementation="sdpa",
     )  # fmt: skip
-    disable_progress_bar()  # of loading weights
+    disable_progress_bar()  # while weights are loaded
     hugging_face = transformers.ViTForImageClassification.from_pretrained(
         None, config=config, state_dict=to_family(state, "huggingface", None)
     )
@@ -144,7 +142,7 @@ def vision_transformers(preset: str, side: int, **options: int) -> Modules:
             dim_head=dim // heads,
         )  # fmt: skip
         peer.to_patch_embedding[1] = peer.to_patch_embedding[3] = nn.Identity()
-        return with_our_parts(peer)
+        return as_ours(peer)
 
     names = VIT_PYTORCH | {
         "encoder.": "transformer.", "blocks.": "layers.", "head.": "mlp_head.", "embeddings.cls_token": "cls_token",
@@ -164,14 +162,14 @@ def vision_transformers(preset: str, side: int, **options: int) -> Modules:
 
 
 def attentions(dim: int, num_heads: int, mlp_dim: int) -> Modules:
-    """Self-attention; vit-pytorch's without the norm in front of it, which no other has inside."""
+    """Self-attention; vit-pytorch's without the norm in front of it, which no other library includes."""
     ours = drawn(Attention(dim, num_heads))
     state = ours.state_dict()
 
     def vit_pytorchs() -> nn.Module:
         peer = vit_pytorch.Attention(dim, heads=num_heads, dim_head=dim // num_heads)
         peer.norm = nn.Identity()
-        return with_our_parts(peer)
+        return as_ours(peer)
 
     in_torch = renamed(state, {"qkv.": "in_proj_", "proj.": "out_proj."})
     return {
@@ -206,7 +204,7 @@ def mlps(dim: int, num_heads: int, mlp_dim: int) -> Modules:
 
 
 def blocks(dim: int, num_heads: int, mlp_dim: int) -> Modules:
-    """Attention and MLP, each after a norm and beside a residual path."""
+    """Attention and MLP, each with a norm before it and a residual connection."""
     ours = drawn(Block(dim, num_heads, mlp_dim=mlp_dim))
     state = ours.state_dict()
     return {
@@ -233,7 +231,7 @@ def encoders(dim: int, num_heads: int, mlp_dim: int) -> Modules:
         return nn.TransformerEncoder(block, depth, norm=NORM(dim), enable_nested_tensor=False)
 
     def vit_pytorchs() -> nn.Module:
-        return with_our_parts(vit_pytorch.Transformer(dim, depth, num_heads, dim // num_heads, mlp_dim))
+        return as_ours(vit_pytorch.Transformer(dim, depth, num_heads, dim // num_heads, mlp_dim))
 
     return {
         KIT: ours,
@@ -243,7 +241,7 @@ def encoders(dim: int, num_heads: int, mlp_dim: int) -> Modules:
 
 
 def patch_embeddings(side: int, dim: int) -> Modules:
-    """Patches as tokens behind a class token, with positions; timm has a module for the first step alone."""
+    """Patches as tokens after a class token, with positions; timm's module does the first step alone."""
     ours = drawn(PatchEmbeddings(side, 16, dim=dim))
     state = ours.state_dict()
     config = transformers.ViTConfig(image_size=side, patch_size=16, hidden_size=dim)
@@ -256,10 +254,10 @@ def patch_embeddings(side: int, dim: int) -> Modules:
 
 
 def warps(batch: int, side: int) -> Modules:
-    """An affine warp by parameters; kornia's are in pixels and map the image to the output, the inverse."""
+    """An affine warp; kornia takes the inverse matrix, from image to output, in pixels."""
     ours = SpatialTransformer(Fixed(batch))
     theta = ours.localization.theta.detach()
-    pixels = torch.tensor([[2 / side, 0, 1 / side - 1], [0, 2 / side, 1 / side - 1], [0, 0, 1]])  # centres, in [-1, 1]
+    pixels = torch.tensor([[2 / side, 0, 1 / side - 1], [0, 2 / side, 1 / side - 1], [0, 0, 1]])  # to [-1, 1]
     square = torch.cat([theta, torch.tensor([0.0, 0.0, 1.0]).expand(batch, 1, 3)], 1)
     matrix = (pixels.inverse() @ square @ pixels).inverse()[:, :2]
 
@@ -277,7 +275,7 @@ def warps(batch: int, side: int) -> Modules:
 
 
 def localization_nets() -> Modules:
-    """The tutorial's two branches of layers in one."""
+    """The tutorial's layers for localization, in one module."""
     ours = drawn(LocalizationNet())
     return {
         KIT: ours,
@@ -286,7 +284,7 @@ def localization_nets() -> Modules:
 
 
 def stn_classifiers() -> Modules:
-    """The tutorial's network for three channels, without its dropout: everyone draws other numbers."""
+    """The tutorial's network for three channels, without dropout, whose random numbers would differ."""
     ours = drawn(STNClassifier(dropout=0.0))
     names = {f"transformer.localization.{name}": f"localization.{new}" for name, new in TUTORIAL_LOCALIZATION.items()}
     return {KIT: ours, "torch": loaded(wrapped.TutorialNetwork, renamed(ours.state_dict(), names))}

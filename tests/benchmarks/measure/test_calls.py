@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from benchmarks.grid.cells import DTYPES
 from benchmarks.measure import memory
-from benchmarks.measure.modes import MODES
+from benchmarks.measure.calls import CALLS
 
 CPU = torch.device("cpu")
 
@@ -31,9 +31,9 @@ def tokens() -> Tensor:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", CALLS)
 def test_a_mode_calls_the_module_as_a_run_would(layer: Noted, mode: str, dtype: str) -> None:
-    y = MODES[mode](layer, tokens(), DTYPES[dtype])()
+    y = CALLS[mode](layer, tokens(), DTYPES[dtype])()
     inference = mode == "forward"
     assert layer.noted == (not inference, inference, DTYPES[dtype])
     assert y.dtype == DTYPES[dtype]
@@ -42,7 +42,7 @@ def test_a_mode_calls_the_module_as_a_run_would(layer: Noted, mode: str, dtype: 
 
 
 def test_inference_leaves_no_gradient(layer: Noted) -> None:
-    MODES["forward"](layer, tokens(), torch.float32)()
+    CALLS["forward"](layer, tokens(), torch.float32)()
     assert layer.weight.grad is None
 
 
@@ -50,7 +50,7 @@ def test_inference_leaves_no_gradient(layer: Noted) -> None:
 def test_gradients_of_a_call_are_its_own(layer: Noted, mode: str) -> None:
     """They are of a gradient that stays the same, and never added to those of the call before."""
     x = tokens()
-    call = MODES[mode](layer, x, torch.float32)
+    call = CALLS[mode](layer, x, torch.float32)
     call()
     first = [x.grad.clone(), *(parameter.grad.clone() for parameter in layer.parameters())]
     assert all(gradient.abs().min() > 0 for gradient in first)
@@ -60,7 +60,7 @@ def test_gradients_of_a_call_are_its_own(layer: Noted, mode: str) -> None:
 
 def test_images_need_no_gradient(layer: Noted) -> None:
     x = torch.randn(5, 3)
-    MODES["backward"](layer, x, torch.float32)()
+    CALLS["backward"](layer, x, torch.float32)()
     assert x.grad is None
     assert layer.weight.grad is not None
 
@@ -69,7 +69,7 @@ def test_a_step_moves_the_optimizer_and_leaves_the_weights(layer: Noted, monkeyp
     steps, before = [], layer.weight.detach().clone()
     step = torch.optim.AdamW.step
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: steps.append(step(self)))
-    call = MODES["step"](layer, tokens(), torch.float32)
+    call = CALLS["step"](layer, tokens(), torch.float32)
     call()
     call()
     assert len(steps) == 2
@@ -94,7 +94,7 @@ def test_peak_memory_is_the_highest_point_of_a_call() -> None:
 @pytest.mark.parametrize("mode", ["backward", "step"])
 def test_gradients_of_the_call_before_are_not_memory_that_was_there(mode: str) -> None:
     layer, x = nn.Linear(500, 500), torch.randn(250, 500, requires_grad=True)  # a megabyte, half a megabyte
-    call = MODES[mode](layer, x, torch.float32)
+    call = CALLS[mode](layer, x, torch.float32)
     call()
     layer.zero_grad()
     x.grad = None

@@ -1,9 +1,9 @@
-"""What is timed: a forward pass, a forward and a backward pass, or a training step, each as one call.
+"""The calls that are timed: a forward pass, a forward and a backward pass, or a training step.
 
-Parameters are float32, and lower types come from autocast, as in the runs. A gradient that was made before the clock
-starts stands for that of a loss. Old gradients are thrown away in every call, of parameters and of inputs: those that
-stay would be added to, which is other work. AdamW steps with a learning rate of zero: the same work, but the weights
-stay as they are, so that every round computes the same numbers.
+Parameters are float32, and lower types come from autocast, as in the runs. A random gradient, drawn before the clock
+starts, replaces that of a loss. Every call frees the old gradients of parameters and inputs: adding to them would be
+extra work. AdamW has a learning rate of zero: the work is the same, but the weights stay, and so do the numbers that
+every round computes.
 """
 
 from collections.abc import Callable
@@ -16,12 +16,12 @@ from benchmarks.measure.timing import Call
 
 
 def autocast(x: Tensor, dtype: torch.dtype) -> torch.autocast:
-    """Autocast to that type; none for float32."""
+    """Autocast to that type; disabled for float32."""
     return torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32)
 
 
 def forward(module: nn.Module, x: Tensor, dtype: torch.dtype) -> Call:
-    """Inference."""
+    """A forward pass in inference mode."""
     module.eval()
 
     def call() -> Tensor:
@@ -32,9 +32,10 @@ def forward(module: nn.Module, x: Tensor, dtype: torch.dtype) -> Call:
 
 
 def backward(module: nn.Module, x: Tensor, dtype: torch.dtype) -> Call:
-    """A forward and a backward pass, to the parameters, and to x if it requires a gradient."""
+    """A forward and a backward pass, with gradients of the parameters, and of x if it requires one."""
     module.train()
-    grad_output: Tensor | None = None  # made in the first call, which is not timed: one more would compile once more
+    # drawn in the first call, which is not timed: a separate forward pass for its shape would compile once more
+    grad_output: Tensor | None = None
 
     def call() -> Tensor:
         nonlocal grad_output
@@ -50,12 +51,12 @@ def backward(module: nn.Module, x: Tensor, dtype: torch.dtype) -> Call:
 
 
 def adamw(module: nn.Module) -> torch.optim.Optimizer:
-    """An optimizer that leaves all as it is."""
+    """AdamW with a learning rate of zero."""
     return torch.optim.AdamW(module.parameters(), lr=0.0, fused=True)
 
 
 def step(module: nn.Module, x: Tensor, dtype: torch.dtype, optimizer: torch.optim.Optimizer | None = None) -> Call:
-    """A forward pass, a backward pass and AdamW, by its own optimizer or by one that several calls share."""
+    """A forward pass, a backward pass and a step of AdamW; several calls may share one optimizer."""
     optimizer = optimizer or adamw(module)
     passes = backward(module, x, dtype)
 
@@ -67,7 +68,7 @@ def step(module: nn.Module, x: Tensor, dtype: torch.dtype, optimizer: torch.opti
     return call
 
 
-MODES: dict[str, Callable[[nn.Module, Tensor, torch.dtype], Call]] = {
+CALLS: dict[str, Callable[[nn.Module, Tensor, torch.dtype], Call]] = {
     "forward": forward,
     "backward": backward,
     "step": step,

@@ -1,6 +1,6 @@
-"""Which cells of the grid a machine measures, and why not the others.
+"""Which cells of the grid are measured on a machine, and why the others are left out.
 
-Nothing here knows what runs it: the machine is described, and its peaks are numbers.
+It depends on the description of the machine and on its measured peaks alone.
 """
 
 from collections import Counter
@@ -10,42 +10,42 @@ from typing import NamedTuple
 from benchmarks.grid.cells import DTYPES, Cell
 from scripts.system.machine import Machine
 
-ALL_SECONDS, ALL_SECONDS_ON_GPU = 660, 2700  # for all cells; the data path and an epoch take a minute or two more
-LATEST = 1.15  # times as long, and no further cell is begun: a machine that others share may be slower than it was
-LEAST_SECONDS = 0.8  # of a cell: half a second of timing, the rest for building it
-CALLS = 20  # as long as a call at the machine's peaks: some 15 are made, and they do not reach the peaks
-COMPILING, COMPILING_ON_GPU = 25.0, 10.0  # seconds
+ALL_SECONDS, ALL_SECONDS_ON_GPU = 660, 2700  # for all cells; data path and epoch take a minute or two more
+LATEST = 1.15  # no cell starts after this many times as long: a shared machine may have become slower
+LEAST_SECONDS = 0.8  # for a cell: half a second of timing, the rest for building it
+CALLS_OF_A_CELL = 20  # estimated at the machine's peaks: about 15 are made, and they do not reach the peaks
+COMPILING, COMPILING_ON_GPU = 25.0, 10.0  # seconds for a cell
 COMPILED_ON_CPU = {"STNClassifier-32px", "VisionTransformer-b16-32px", "VisionTransformer-lite-32px", "Block-b16-32px"}
-SHARE = 0.9  # of the memory; the rest is the system's, and lost between tensors
+SHARE = 0.9  # of the memory; the rest is for the system and fragmentation
 
 
-class Plan(NamedTuple):
-    """What is measured, how long that may take, and what is left out for which reason."""
+class Selection(NamedTuple):
+    """The cells to measure, an estimate of their time in seconds, and a reason for each cell left out."""
 
     cells: list[Cell]
     seconds: float
     left_out: dict[Cell, str]
 
     def overdue(self, spent: float, machine: Machine) -> str:
-        """Why no cell is begun any more once so many seconds are spent; nothing while there is time."""
+        """The reason to start no further cell after ``spent`` seconds; empty while there is time."""
         if spent <= LATEST * time_for_all(machine):
             return ""
-        return f"out of time: the machine was slower than its peaks had said, and {spent:.0f} s were spent"
+        return f"out of time: the machine was slower than its peaks, after {spent:.0f} s"
 
     def summary(self) -> str:
-        """How many are left out, by reason."""
+        """The number of cells left out, by reason."""
         reasons = Counter(reason.split(":")[0] for reason in self.left_out.values())
         return ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
 
 
-def plan(cells: Sequence[Cell], machine: Machine, peaks: Mapping[str, float], *, copies: int = 1) -> Plan:
-    """Of these cells those that make sense, fit in memory, and take no longer than there is time for all.
+def select(cells: Sequence[Cell], machine: Machine, peaks: Mapping[str, float], *, copies: int = 1) -> Selection:
+    """Choose the cells that suit the machine, fit in memory and fit into the time for all, the fastest first.
 
     Args:
-        cells: Of the grid.
-        machine: What they run on.
-        peaks: Of the machine, measured.
-        copies: How many processes hold a cell at once.
+        cells: Cells of the grid.
+        machine: The machine that they run on.
+        peaks: Its measured peaks.
+        copies: Number of processes that hold a cell at the same time.
     """
     left_out = {cell: reason for cell in cells if (reason := obstacle(cell, machine, copies))}
     calling = {cell: seconds_of_calls(cell, peaks) for cell in cells if cell not in left_out}
@@ -55,16 +55,16 @@ def plan(cells: Sequence[Cell], machine: Machine, peaks: Mapping[str, float], *,
         if sum(seconds.values()) <= time_for_all(machine):
             break
         left_out[cell] = f"too slow on this machine: an estimated {seconds.pop(cell):.0f} s"
-    return Plan([*seconds], sum(seconds.values()), {cell: left_out[cell] for cell in cells if cell in left_out})
+    return Selection([*seconds], sum(seconds.values()), {cell: left_out[cell] for cell in cells if cell in left_out})
 
 
 def time_for_all(machine: Machine) -> float:
-    """Seconds."""
+    """Seconds for all cells."""
     return ALL_SECONDS_ON_GPU if machine.accelerated else ALL_SECONDS
 
 
 def obstacle(cell: Cell, machine: Machine, copies: int = 1) -> str:
-    """Why a cell makes no sense on a machine, however fast it is; nothing if it does."""
+    """The reason to leave out a cell on a machine, however fast it is; empty if there is none."""
     if cell.dtype not in machine.types:
         return f"in an emulated type: {cell.dtype}"
     if cell.compiled and not machine.compiles:
@@ -85,12 +85,12 @@ def obstacle(cell: Cell, machine: Machine, copies: int = 1) -> str:
 
 
 def seconds_of_calls(cell: Cell, peaks: Mapping[str, float]) -> float:
-    """About the seconds that a cell takes beside compiling: small work never reaches the peaks, and costs the least."""
+    """Estimated seconds of a cell without compiling; small work never reaches the peaks, hence a minimum."""
     itemsize = DTYPES[cell.dtype].itemsize
     call = cell.work.least_seconds(cell.mode, itemsize, peaks[f"matmul_{cell.dtype}"], peaks["copy"])
-    return max(LEAST_SECONDS, CALLS * call)
+    return max(LEAST_SECONDS, CALLS_OF_A_CELL * call)
 
 
 def as_records(left_out: Mapping[Cell, str]) -> list[dict[str, str]]:
-    """For a result file."""
+    """The cells left out, as a result file lists them."""
     return [{"cell": str(cell), "reason": reason} for cell, reason in left_out.items()]
