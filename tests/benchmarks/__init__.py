@@ -1,1 +1,1 @@
-"""What the benchmarks promise: what they time is done, right and named."""
+"""What the benchmarks promise: right outputs, honest times, and results that survive."""

@@ -62,12 +62,9 @@ def eventually(holds: Callable[[], bool]) -> bool:
     return True
 
 
-def test_a_step_that_fails_or_lacks_a_package_does_not_stop_the_others(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_step_that_fails_or_cannot_run_does_not_stop_the_others(tmp_path: Path) -> None:
     found = outcomes(
-        tmp_path,
-        step("good", "print('found')"), step("bad", "raise SystemExit(3)"),
+        tmp_path, step("good", "print('found')"), step("bad", "raise SystemExit(3)"),
         step("poor", "print('never')", packages=("json", "no_such_package")), step("last", "print('too')"),
     )  # fmt: skip
     assert [result.state for result in found.values()] == [PASSED, FAILED, LEFT_OUT, PASSED]
@@ -75,7 +72,6 @@ def test_a_step_that_fails_or_lacks_a_package_does_not_stop_the_others(
     assert found["poor"].remark == "no_such_package not installed"
     assert (tmp_path / "good.log").read_text() == "found\n"
     assert not (tmp_path / "poor.log").exists()
-    assert "bad        failed" in capsys.readouterr().out
 
 
 def test_a_step_that_is_cut_off_loses_its_children_and_keeps_its_output(tmp_path: Path) -> None:
@@ -120,9 +116,8 @@ gpu_check.main(gpu_check.GpuCheckOptions(out={str(tmp_path / "out")!r}, rehearse
 
 
 def test_wheels_are_found_by_the_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "wheels"
-    folder.mkdir()
-    (folder / "carried-1-py3-none-any.whl").touch()
+    wheel = tmp_path / "carried-1-py3-none-any.whl"
+    wheel.touch()
     commands: list[str] = []
 
     def pip(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
@@ -131,30 +126,28 @@ def test_wheels_are_found_by_the_steps(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(gpu_check.subprocess, "run", pip)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    environment = install(str(folder), tmp_path / "out")
-    assert commands[-2:] == [str(tmp_path / "out" / "packages"), str(folder / "carried-1-py3-none-any.whl")]
+    packages = str(tmp_path / "out" / "packages")
+    environment = install(str(tmp_path), tmp_path / "out")
+    assert commands[-2:] == [packages, str(wheel)]
     assert "--no-index" in commands
-    assert environment["PYTHONPATH"].split(os.pathsep)[:2] == [str(ROOT), str(tmp_path / "out" / "packages")]
+    assert environment["PYTHONPATH"].split(os.pathsep)[:2] == [str(ROOT), packages]
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--out", "{taken}"), "--out ({taken}) must be a new or an empty folder; something is there already"),
-        (("--out", "{new}"),
-         "gpu-check must run where torch finds a GPU; it finds none (--rehearse tries it on the CPU)"),
-        (("--out", "{new}", "--wheels", "{new}", "--rehearse"),
+        ("--out {taken}", "--out ({taken}) must be a new or an empty folder; something is there already"),
+        ("--out {new}", "gpu-check must run where torch finds a GPU; it finds none (--rehearse tries it on the CPU)"),
+        ("--out {new} --wheels {new} --rehearse",
          "--wheels ({new}) must be a folder of wheels that pip can install here"),
     ],
     ids=("folder taken", "no gpu", "no wheels"),
 )  # fmt: skip
-def test_bad_flags_and_a_missing_gpu_are_errors_in_one_line(
-    flags: tuple[str, ...], message: str, tmp_path: Path
-) -> None:
+def test_bad_flags_and_a_missing_gpu_are_errors_in_one_line(flags: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "precious").touch()
     names = {"taken": str(tmp_path / "taken"), "new": str(tmp_path / "new")}
-    command = [sys.executable, "-m", "benchmarks.gpu_check", *(flag.format(**names) for flag in flags)]
+    command = [sys.executable, "-m", "benchmarks.gpu_check", *flags.format(**names).split()]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (2, f"gpu-check: error: {message.format(**names)}\n")
@@ -163,10 +156,7 @@ def test_bad_flags_and_a_missing_gpu_are_errors_in_one_line(
 def test_the_files_of_every_step_exist(tmp_path: Path) -> None:
     planned = steps(tmp_path, "digits")
     assert len({each.name for each in planned}) == len(planned)
-    for each in planned:
-        for arguments in (each.arguments, each.rehearsal):
-            module = arguments[1]
-            assert module == "pytest" or (ROOT / f"{module.replace('.', '/')}.py").is_file()
-            files = [name for name in arguments if name.endswith(".py")]
-            assert all((ROOT / name).is_file() for name in files)
-            assert bool(files) == (module == "pytest")
+    for _, module, *arguments in (command for each in planned for command in (each.arguments, each.rehearsal)):
+        files = [name for name in arguments if name.endswith(".py")]
+        assert bool(files) == (module == "pytest")
+        assert all((ROOT / name).is_file() for name in files or [f"{module.replace('.', '/')}.py"])

@@ -1,1 +1,1 @@
-"""The cells, and which of them a machine runs."""
+"""The benchmark cells, and which of them a machine runs."""

@@ -1,10 +1,12 @@
-"""The grid: all that was promised is in it, outputs are checked, and every row runs."""
+"""The grid is complete, outputs are checked, and every workload runs."""
 
 import itertools
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import components
@@ -25,36 +27,35 @@ def test_every_component_and_both_models_have_three_sizes() -> None:
     assert kinds == dict.fromkeys((*components.__all__, "STNClassifier", "VisionTransformer"), 3)
 
 
-def test_the_grid_has_everything_eager_and_each_row_in_each_mode_and_type_compiled() -> None:
-    warps = {row for row in WORKLOADS if row.startswith("SpatialTransformer")}
+def test_the_grid_is_complete() -> None:
     everything = [
-        cell for cell in itertools.product(WORKLOADS, BATCHES, CALLS, DTYPES)
-        if cell[0] not in warps or cell[3] == "float32"
-    ]  # fmt: skip
-    found = [(cell.row, cell.batch, cell.mode, cell.dtype, cell.compiled) for cell in grid()]
-    assert sorted(found) == sorted(
-        [*((*each, False) for each in everything), *((*each, True) for each in everything if each[1] == 64)]
-    )
-    assert len({str(cell) for cell in grid()}) == len(found)
+        Cell(*each)
+        for each in itertools.product(WORKLOADS, BATCHES, CALLS, DTYPES, (False, True))
+        if (each[3] == "float32" or not each[0].startswith("SpatialTransformer")) and (each[1] == 64 or not each[4])
+    ]
+    assert {*grid()} == {*everything}
+    assert len({str(cell) for cell in grid()}) == len(grid()) == len(everything)
 
 
-def test_a_wrong_output_is_refused_before_it_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+def cached(right: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    kept = {}
+    return lambda self, x: kept.setdefault(x.dtype, right(self, x))
+
+
+def wrong(right: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda self, x: right(self, x) * (1.2 if x.dtype == torch.float32 else 1)
+
+
+@pytest.mark.parametrize("spoil", [wrong, cached])
+def test_a_wrong_or_cached_output_is_refused_before_it_is_timed(spoil, monkeypatch: pytest.MonkeyPatch) -> None:
     prepared(TINY, CPU)
-    right = MLP.forward
-    monkeypatch.setattr(MLP, "forward", lambda self, x: right(self, x) * (1.2 if x.dtype == torch.float32 else 1))
-    with pytest.raises(AssertionError, match="not close"):
-        prepared(TINY, CPU)
-
-
-def test_a_component_that_keeps_its_output_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    right, kept = MLP.forward, {}
-    monkeypatch.setattr(MLP, "forward", lambda self, x: kept.setdefault(x.dtype, right(self, x)))
+    monkeypatch.setattr(MLP, "forward", spoil(MLP.forward))
     cells.built.cache_clear()
     with pytest.raises(AssertionError, match=r"not close|must depend on the input"):
         prepared(TINY, CPU)
 
 
-def test_a_network_whose_head_starts_at_zero_computes_something() -> None:
+def test_a_head_of_zeros_is_drawn_and_images_are_channels_last() -> None:
     _, x, oracle = cells.built("LocalizationNet-32px", 2, CPU)
     for _, expected in oracle.cases:
         assert expected.shape == (2, 6)
@@ -65,12 +66,12 @@ def test_a_network_whose_head_starts_at_zero_computes_something() -> None:
 
 
 @pretends_cuda
-@pytest.mark.parametrize("row", [row for row in WORKLOADS if row.endswith("-32px") and "b16" not in row])
-def test_every_row_runs_on_a_gpu_that_is_not_there(row: str) -> None:
-    """In float32: without a driver torch has no autocast for it."""
+@pytest.mark.parametrize("name", [name for name in WORKLOADS if name.endswith("-32px") and "b16" not in name])
+def test_every_workload_runs_on_a_fake_gpu(name: str) -> None:
+    """In float32: without a driver torch has no autocast for a GPU."""
     with FakeTensorMode():
         with CUDA:
-            module, x = WORKLOADS[row].build(2), torch.empty(2, *WORKLOADS[row].shape)
+            module, x = WORKLOADS[name].build(2), torch.empty(2, *WORKLOADS[name].shape)
         gradients = fake_cuda.backward(module(x))
     assert {str(parameter.device) for parameter in gradients} == {"cuda:0"}
     assert {*gradients} >= {*module.parameters()}

@@ -1,4 +1,4 @@
-"""Which cells a machine measures follows from its description and its peaks, and why not the others is said."""
+"""Cells are selected by the machine's description and its peaks, and each one left out has a reason."""
 
 import dataclasses
 from collections import Counter
@@ -21,10 +21,10 @@ from benchmarks.measure.calls import CALLS
 from benchmarks.measure.flops import Work
 from benchmarks.measure.memory import kept_bytes
 from scripts.system.machine import Machine
-from tests.support.machines import APPLE, BARE_CPU, EVERY, EVERY_CPU, FAST_CPU, GIB, H100, MACHINES, PLAIN_CPU, T4
+from tests.support.machines import BARE_CPU, EVERY, EVERY_CPU, FAST_CPU, GIB, H100, MACHINES, PLAIN_CPU, T4
 
 GRID = grid()
-MEASURED = {  # peaks, as they were or as data sheets have them
+MEASURED = {  # peaks, measured or from data sheets
     "fast cpu": {"matmul_float32": 190e9, "matmul_bfloat16": 420e9, "copy": 33e9},
     "plain cpu": {"matmul_float32": 69e9, "copy": 14e9},
     "bare cpu": {"matmul_float32": 10e9, "copy": 5e9},
@@ -41,46 +41,40 @@ def peaks(machine: Machine, times: float = 1.0) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("machine", EVERY, ids=MACHINES)
-def test_what_is_measured_is_in_types_that_the_machine_is_fast_at_and_what_is_called_compiled_is(
-    machine: Machine,
-) -> None:
-    found = select(GRID, machine, peaks(machine))
-    assert {cell.dtype for cell in found.cells} == {*machine.types}
-    assert any(cell.compiled for cell in found.cells) == machine.compiles
-    assert machine is BARE_CPU or {cell.row for cell in found.cells} == {*WORKLOADS}
+def test_a_machine_measures_what_suits_it(machine: Machine) -> None:
+    found = select(GRID, machine, peaks(machine)).cells
+    compiled = [cell for cell in found if cell.compiled]
+    assert {cell.dtype for cell in found} == {*machine.types}
+    assert bool(compiled) == machine.compiles
+    assert machine is BARE_CPU or {cell.row for cell in found} == {*WORKLOADS}
+    if machine in EVERY_CPU:
+        assert max(cell.batch for cell in found) == 64
+        assert {cell.row for cell in compiled} <= COMPILED_ON_CPU
+        assert {cell.dtype for cell in compiled} <= {machine.precision("auto")}
+        assert not any(cell.mode == "backward" for cell in compiled)
 
 
-def test_a_t4_measures_float16_where_others_measure_bfloat16() -> None:
-    assert {cell.dtype for cell in GRID if cell.compiled and not obstacle(cell, T4)} == {"float32", "float16"}
-    assert {cell.dtype for cell in GRID if cell.compiled and not obstacle(cell, H100)} == {"float32", "bfloat16"}
+@pytest.mark.parametrize(("machine", "fast"), [(T4, "float16"), (H100, "bfloat16")], ids=("T4", "H100"))
+def test_a_gpu_compiles_one_type_of_16_bits(machine: Machine, fast: str) -> None:
+    assert {cell.dtype for cell in GRID if cell.compiled and not obstacle(cell, machine)} == {"float32", fast}
 
 
-def test_a_large_gpu_measures_all_but_a_second_compiled_type() -> None:
+def test_a_large_gpu_measures_all_other_cells() -> None:
     found = select(GRID, H100, peaks(H100))
     assert {(cell.dtype, cell.compiled) for cell in found.left_out} == {("float16", True)}
     assert found.summary() == "72 compiled in a second type of 16 bits"
 
 
-@pytest.mark.parametrize("machine", EVERY_CPU, ids=list(MACHINES)[:3])
-def test_a_cpu_measures_small_batches_and_compiles_few(machine: Machine) -> None:
-    found = select(GRID, machine, peaks(machine)).cells
-    assert max(cell.batch for cell in found) == 64
-    compiled = [cell for cell in found if cell.compiled]
-    assert {cell.row for cell in compiled} <= COMPILED_ON_CPU
-    assert {cell.dtype for cell in compiled} <= {machine.precision("auto")}
-    assert not any(cell.mode == "backward" for cell in compiled)
-
-
 @pytest.mark.parametrize("machine", EVERY, ids=MACHINES)
 @pytest.mark.parametrize("times", [0.01, 0.1, 1, 10])
-def test_all_cells_together_take_no_longer_than_there_is(machine: Machine, times: float) -> None:
+def test_all_cells_together_keep_the_time_limit(machine: Machine, times: float) -> None:
     found = select(GRID, machine, peaks(machine, times))
     assert found.seconds <= (ALL_SECONDS_ON_GPU if machine.accelerated else ALL_SECONDS)
     assert found.cells
     assert {*found.cells} | {*found.left_out} == {*GRID}
 
 
-def test_the_dearest_are_left_out_first_and_it_is_said_what_they_would_take() -> None:
+def test_the_slowest_are_left_out_first_with_their_time() -> None:
     found = select(GRID, PLAIN_CPU, peaks(PLAIN_CPU))
     slow = {cell: reason for cell, reason in found.left_out.items() if reason.startswith("too slow")}
     rates = peaks(PLAIN_CPU)
@@ -97,7 +91,7 @@ def test_a_selection_has_all_the_time_for_itself() -> None:
     assert select(dear, PLAIN_CPU, peaks(PLAIN_CPU)).cells == dear
 
 
-def test_no_cell_is_begun_once_the_time_is_spent() -> None:
+def test_no_cell_starts_once_the_time_is_over() -> None:
     found = select(GRID, PLAIN_CPU, peaks(PLAIN_CPU))
     assert found.overdue(1.1 * ALL_SECONDS, PLAIN_CPU) == ""
     reason = "out of time: the machine was slower than its peaks, after 792 s"
@@ -105,13 +99,13 @@ def test_no_cell_is_begun_once_the_time_is_spent() -> None:
     assert found.overdue(1.2 * ALL_SECONDS, H100) == ""
 
 
-def test_small_work_costs_more_than_its_flops() -> None:
+def test_a_small_cell_has_a_minimum_time() -> None:
     tiny = Cell("MLP-lite-32px", 1, "forward", "float32", compiled=False)
     assert seconds_of_calls(tiny, peaks(H100)) == seconds_of_calls(tiny, peaks(FAST_CPU)) > 0.5
 
 
 @pytest.mark.parametrize(("gibibytes", "lost"), [(79, 0), (22.5, 4), (15, 12)])
-def test_what_does_not_fit_in_memory_is_left_out_with_its_size(gibibytes: float, lost: int) -> None:
+def test_a_cell_that_does_not_fit_in_memory_is_left_out_with_its_size(gibibytes: float, lost: int) -> None:
     machine = dataclasses.replace(H100, memory=int(gibibytes * GIB))
     reasons = [reason for cell in GRID if (reason := obstacle(cell, machine)).startswith("too large")]
     large = Cell("VisionTransformer-b16-224px", 256, "step", "float32", compiled=False)
@@ -120,7 +114,7 @@ def test_what_does_not_fit_in_memory_is_left_out_with_its_size(gibibytes: float,
         assert obstacle(large, machine) == f"too large for the memory: 36.5 GiB of {gibibytes:.1f}"
 
 
-def test_two_processes_need_the_memory_twice_and_an_unknown_one_is_trusted() -> None:
+def test_two_processes_need_twice_the_memory_and_unknown_memory_is_enough() -> None:
     large = Cell("VisionTransformer-b16-224px", 256, "step", "float32", compiled=False)
     half = dataclasses.replace(H100, memory=int(60 * GIB))
     assert obstacle(large, half) == ""
@@ -129,23 +123,23 @@ def test_two_processes_need_the_memory_twice_and_an_unknown_one_is_trusted() -> 
 
 
 @pytest.mark.parametrize("row", [row for row in WORKLOADS if "b16" not in row])
-def test_what_a_forward_pass_keeps_is_about_what_the_closed_form_says(row: str) -> None:
-    """Of 16 images, weights aside. A patch embedding alone keeps no more than its input, and needs little anyway."""
+def test_a_forward_pass_keeps_about_as_much_as_the_closed_form(row: str) -> None:
+    """For 16 images, without weights. A patch embedding keeps only its input, and needs little anyway."""
     module, work = WORKLOADS[row].build(16), WORKLOADS[row].work(16)
     x = torch.randn(16, *WORKLOADS[row].shape)
     x.requires_grad_(x.ndim == 3)
-    said = work.held("backward", 4) - 2 * 4 * work.parameters
+    estimate = work.held("backward", 4) - 2 * 4 * work.parameters
     kept = kept_bytes(lambda: module(x), module)
-    assert kept < 1.5 * said
-    assert kept > 0.4 * said or row.startswith("PatchEmbeddings")
+    assert kept < 1.5 * estimate
+    assert kept > 0.4 * estimate or row.startswith("PatchEmbeddings")
 
 
-def test_weights_gradients_and_moments_are_held() -> None:
+def test_weights_gradients_and_moments_need_memory() -> None:
     work = Work(0, 0, moved=100, moved_back=0, parameters=10)
     assert [work.held(mode, 2) for mode in CALLS] == [40, 80 + 200, 160 + 200]
 
 
-def test_a_record_names_each_cell_with_its_reason_and_a_summary_counts_them() -> None:
+def test_records_give_each_cell_its_reason_and_the_summary_counts_them() -> None:
     found = select(GRID, BARE_CPU, peaks(BARE_CPU))
     records = as_records(found.left_out)
     assert len(records) == len(found.left_out) == len(GRID) - len(found.cells)
@@ -157,8 +151,3 @@ def test_a_record_names_each_cell_with_its_reason_and_a_summary_counts_them() ->
     assert found.summary().startswith(f"{reasons['in an emulated type']} in an emulated type, ")
     emulated = next(cell for cell in GRID if cell.dtype == "bfloat16")
     assert {"cell": str(emulated), "reason": "in an emulated type: bfloat16"} in records
-
-
-def test_apples_gpu_measures_float32_eager() -> None:
-    found = select(GRID, APPLE, peaks(APPLE))
-    assert {(cell.dtype, cell.compiled) for cell in found.cells} == {("float32", False)}

@@ -1,1 +1,1 @@
-"""The clock, the modes, the FLOPs, and what is known of the machine."""
+"""Timing, calls, FLOPs, outputs and the description of the machine."""

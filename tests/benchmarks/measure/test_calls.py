@@ -1,4 +1,4 @@
-"""What a benchmark times does what its name says, each time anew, and the memory that it takes is counted."""
+"""Timed calls do what their names say, anew in each call, and their memory is measured."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 
 
 class Noted(nn.Linear):
-    """A layer that remembers how it was called."""
+    """A layer that records how it was called."""
 
     def forward(self, x: Tensor) -> Tensor:
         autocast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
@@ -32,40 +32,32 @@ def tokens() -> Tensor:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("mode", CALLS)
-def test_a_mode_calls_the_module_as_a_run_would(layer: Noted, mode: str, dtype: str) -> None:
+def test_a_module_is_called_as_in_a_run(layer: Noted, mode: str, dtype: str) -> None:
     y = CALLS[mode](layer, tokens(), DTYPES[dtype])()
     inference = mode == "forward"
     assert layer.noted == (not inference, inference, DTYPES[dtype])
     assert y.dtype == DTYPES[dtype]
     assert not y.requires_grad
     assert layer.weight.dtype == torch.float32
-
-
-def test_inference_leaves_no_gradient(layer: Noted) -> None:
-    CALLS["forward"](layer, tokens(), torch.float32)()
-    assert layer.weight.grad is None
+    assert (layer.weight.grad is None) == inference
 
 
 @pytest.mark.parametrize("mode", ["backward", "step"])
-def test_gradients_of_a_call_are_its_own(layer: Noted, mode: str) -> None:
-    """They are of a gradient that stays the same, and never added to those of the call before."""
-    x = tokens()
+@pytest.mark.parametrize("images", [False, True], ids=("tokens", "images"))
+def test_each_call_has_gradients_of_its_own(layer: Noted, mode: str, images: bool) -> None:
+    """They are those of a fixed random gradient, never added up over calls, and images get none."""
+    x = tokens().requires_grad_(not images)
     call = CALLS[mode](layer, x, torch.float32)
+    leaves = [*layer.parameters(), *([] if images else [x])]
     call()
-    first = [x.grad.clone(), *(parameter.grad.clone() for parameter in layer.parameters())]
+    first = [leaf.grad.clone() for leaf in leaves]
     assert all(gradient.abs().min() > 0 for gradient in first)
     call()
-    torch.testing.assert_close([x.grad, *(parameter.grad for parameter in layer.parameters())], first)
+    torch.testing.assert_close([leaf.grad for leaf in leaves], first)
+    assert not images or x.grad is None
 
 
-def test_images_need_no_gradient(layer: Noted) -> None:
-    x = torch.randn(5, 3)
-    CALLS["backward"](layer, x, torch.float32)()
-    assert x.grad is None
-    assert layer.weight.grad is not None
-
-
-def test_a_step_moves_the_optimizer_and_leaves_the_weights(layer: Noted, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_calls_the_optimizer_and_keeps_the_weights(layer: Noted, monkeypatch: pytest.MonkeyPatch) -> None:
     steps, before = [], layer.weight.detach().clone()
     step = torch.optim.AdamW.step
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: steps.append(step(self)))
@@ -76,23 +68,20 @@ def test_a_step_moves_the_optimizer_and_leaves_the_weights(layer: Noted, monkeyp
     assert torch.equal(layer.weight, before)
 
 
-NOTHING = nn.Identity()
-
-
 def test_peak_memory_is_the_highest_point_of_a_call() -> None:
     x = torch.randn(1000, 250)  # a megabyte
 
     def call() -> Tensor:
         a = x + 1
-        b = a + 1  # two megabytes beside x
+        b = a + 1  # two megabytes besides x
         del a
-        return b * b  # and again two
+        return b * b  # again two
 
-    assert memory.peak_bytes(call, NOTHING, x) == pytest.approx(2e6, rel=0.01)
+    assert memory.peak_bytes(call, nn.Identity(), x) == pytest.approx(2e6, rel=0.01)
 
 
 @pytest.mark.parametrize("mode", ["backward", "step"])
-def test_gradients_of_the_call_before_are_not_memory_that_was_there(mode: str) -> None:
+def test_gradients_of_the_previous_call_do_not_lower_the_peak(mode: str) -> None:
     layer, x = nn.Linear(500, 500), torch.randn(250, 500, requires_grad=True)  # a megabyte, half a megabyte
     call = CALLS[mode](layer, x, torch.float32)
     call()
@@ -104,34 +93,27 @@ def test_gradients_of_the_call_before_are_not_memory_that_was_there(mode: str) -
 
 
 class Allocator:
-    """A GPU's memory: what is held now, and the most that was."""
+    """The memory of a GPU, and a tensor on it with an old gradient of 40 bytes."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, now: int) -> None:
-        self.now, self.peak, self.waited = now, 9999, []
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.peak, self.waited = 140, 9999, []
+        self.device, self.grad = torch.device("cuda:1"), None
         monkeypatch.setattr(torch.cuda, "synchronize", self.waited.append)
         monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: self.now)
         monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: self.peak)
-        monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: self.set(peak=self.now))
-
-    def set(self, **values: int) -> None:
-        vars(self).update(values)
+        monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: setattr(self, "peak", self.now))
 
 
-class OnGpu:
-    """As much of a tensor as is looked at."""
-
-    def __init__(self) -> None:
-        self.device, self.grad = torch.device("cuda:1"), None
-
-
-def test_peak_memory_of_a_gpu_is_what_its_allocator_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    gpu, x = Allocator(monkeypatch, now=100), OnGpu()
-    assert memory.peak_bytes(lambda: gpu.set(peak=350), NOTHING, x) == 250
-    assert gpu.waited == [x.device]
+def test_peak_memory_of_a_gpu_is_that_of_its_allocator_once_old_gradients_are_freed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gpu, layer = Allocator(monkeypatch), nn.Identity()
+    monkeypatch.setattr(layer, "zero_grad", lambda set_to_none: setattr(gpu, "now", 100))
+    assert memory.peak_bytes(lambda: setattr(gpu, "peak", 350), layer, gpu) == 250
+    assert gpu.waited == [gpu.device]
 
 
-def test_gradients_on_a_gpu_are_thrown_away_before_its_memory_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    gpu, x = Allocator(monkeypatch, now=140), OnGpu()  # 40 of them an old gradient
-    layer = nn.Identity()
-    monkeypatch.setattr(layer, "zero_grad", lambda set_to_none: gpu.set(now=gpu.now - 40))
-    assert memory.peak_bytes(lambda: gpu.set(peak=350), layer, x) == 250
+def test_kept_bytes_are_those_of_the_input_and_of_what_lies_between() -> None:
+    network = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8))
+    x = torch.randn(4, 8)
+    assert memory.kept_bytes(lambda: network(x), network) == 4 * 4 * (8 + 16 + 16)

@@ -1,4 +1,4 @@
-"""The harness of the benchmarks: what it times is done, warm, right, and compared side by side."""
+"""Timing: the clock waits, calls are warm and alternate, outputs are checked, and intervals hold the truth."""
 
 import itertools
 import statistics
@@ -13,14 +13,11 @@ from torch.nn import functional as F
 
 from benchmarks.measure import timing
 
-X = torch.ones(1)
-
-
 SECOND = torch.device("cuda:1")
 
 
 class Device:
-    """A second accelerator, which works for so long after a call has returned. The first one is the current one."""
+    """A second accelerator, which works on after a call has returned; the first one is the current one."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = self.free = 0.0
@@ -32,7 +29,7 @@ class Device:
     def launch(self, work: float) -> torch.Tensor:
         self.now += 1e-6
         self.free = max(self.free, self.now) + work
-        return X
+        return torch.ones(1)
 
     def wait(self, device: torch.device | None = None) -> None:
         self.waited.append(device)
@@ -42,29 +39,27 @@ class Device:
 
 def test_the_clock_waits_for_the_device_that_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     device = Device(monkeypatch)
+    device.launch(10.0)  # earlier work does not count
     assert timing.sample(lambda: device.launch(0.25), SECOND) == pytest.approx(0.25, abs=1e-5)
     assert timing.sample(lambda: device.launch(0.25), SECOND, repeats=4) == pytest.approx(0.25, abs=1e-5)
     assert device.waited == 4 * [SECOND]
 
 
-def test_a_processor_is_not_waited_for_and_lets_a_gpu_work_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timing_on_a_cpu_does_not_wait_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     device = Device(monkeypatch)
     timing.sample(lambda: device.launch(0.25), torch.device("cpu"))
     assert device.waited == []
 
 
-def test_what_was_launched_before_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    device = Device(monkeypatch)
-    device.launch(10.0)
-    assert timing.sample(lambda: device.launch(0.25), SECOND) == pytest.approx(0.25, abs=1e-5)
-
-
-def test_short_calls_are_repeated_until_a_sample_lasts() -> None:
+def test_numbers_of_calls_and_rounds_follow_the_time() -> None:
     assert timing.repeats(0.0004, least=0.005) == 13
     assert timing.repeats(3.0, least=0.005) == 1
+    assert timing.affordable(2.0, 0.1) == 20
+    assert timing.affordable(2.0, 5.0) == 7
+    assert timing.affordable(2.0, 1e-6) == 1001
 
 
-def test_warming_up_lasts_as_many_calls_and_as_long_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_warm_up_has_enough_calls_and_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     device, calls = Device(monkeypatch), []
     timing.warm_up(lambda: calls.append(0) or device.launch(0.1), SECOND, calls=3)
     assert len(calls) == 3
@@ -83,7 +78,7 @@ def test_a_wrong_output_is_refused(wrong, dtype: torch.dtype) -> None:
 
 
 def tf32(x: torch.Tensor) -> torch.Tensor:
-    """With 10 bits of its 23, as a tensor core reads it."""
+    """Rounded to 10 of 23 bits, as in a tensor core."""
     return ((x.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
 
 
@@ -96,13 +91,13 @@ def test_a_convolution_in_tf32_is_refused() -> None:
         timing.check(F.conv2d(tf32(images), tf32(kernels), stride=16), expected)
 
 
-def test_zeros_are_no_expectation() -> None:
+def test_an_expected_output_of_zeros_is_refused() -> None:
     with pytest.raises(ValueError, match="zeros"):
         timing.check(torch.zeros(3), torch.zeros(3))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_every_call_comes_equally_often_in_every_place_and_after_every_other(count: int) -> None:
+def test_each_call_is_equally_often_in_each_place_and_after_each_other(count: int) -> None:
     names = "abcd"[:count]
     turns = [timing.order(names, turn) for turn in range(2 * count)]
     assert all(sorted(turn) == sorted(names) for turn in turns)
@@ -113,7 +108,7 @@ def test_every_call_comes_equally_often_in_every_place_and_after_every_other(cou
 
 
 def test_drift_hits_all_calls_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a machine that becomes slower and slower the ratio is that of the work."""
+    """On a machine that becomes slower and slower the ratio of times is that of the work."""
     device = Device(monkeypatch)
 
     def call(work: float):
@@ -126,7 +121,7 @@ def test_drift_hits_all_calls_alike(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.5, 2.0))
 def test_the_interval_contains_the_true_ratio(seed: int, true: float) -> None:
-    """Of 200 comparisons with skewed noise at least 180; exact for medians, so 190 are expected."""
+    """In at least 180 of 200 comparisons with skewed noise; 190 are expected."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.rand(2, 200, 15, generator=generator).pow(3) + 1  # symmetric in the ratio, and outliers above
     found = [timing.ratio(a, b) for a, b in zip((true * noise[0]).tolist(), noise[1].tolist(), strict=True)]
@@ -135,12 +130,6 @@ def test_the_interval_contains_the_true_ratio(seed: int, true: float) -> None:
 
 @pytest.mark.parametrize(("count", "left_out"), [(1, 0), (5, 0), (6, 0), (8, 0), (9, 1), (12, 2), (20, 5), (26, 7)])
 def test_how_many_values_are_left_out_at_each_end(count: int, left_out: int) -> None:
-    """As tables of the sign test at 5 % have it, two-sided."""
+    """As in tables of the two-sided sign test at 5 %."""
     values = [float(value) for value in range(count)]
     assert timing.median_interval(values) == (statistics.median(values), left_out, count - 1 - left_out)
-
-
-def test_rounds_follow_the_time_there_is() -> None:
-    assert timing.affordable(2.0, 0.1) == 20
-    assert timing.affordable(2.0, 5.0) == 7
-    assert timing.affordable(2.0, 1e-6) == 1001

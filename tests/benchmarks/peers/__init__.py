@@ -1,1 +1,1 @@
-"""Other libraries do the same work, and the table says which was faster."""
+"""Other libraries do the same work, and compute the same numbers."""

@@ -79,9 +79,7 @@ def test_a_slow_down_of_20_percent_is_caught_and_unchanged_code_passes(
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
 def test_freed_memory_is_kept_as_in_the_runs() -> None:
     # otherwise it is chance which of two equal processes has page faults, and worth a factor of 1.6
-    images = Cell(
-        "SpatialTransformer-224px", 64, "forward", "float32", compiled=False
-    )  # 39 MB, and twice that in a call
+    images = Cell("SpatialTransformer-224px", 64, "forward", "float32", compiled=False)  # 39 MB
     with compare.Worker(compare.ROOT) as worker:
 
         def faults() -> int:
