@@ -1,4 +1,4 @@
-"""Hypothesis profiles, the device, threads, and a random state that no test can leak to the next."""
+"""Hypothesis profiles, the device, threads, and a random state that is restored after each test."""
 
 import gc
 import os
@@ -16,39 +16,39 @@ from tests.support import torch_faults
 settings.register_profile("dev", max_examples=15, deadline=None, print_blob=True)
 settings.register_profile("ci", settings.get_profile("dev"), derandomize=True)
 settings.register_profile("thorough", settings.get_profile("dev"), max_examples=1000)
-# against a mutant the first example that fails is enough, and there is no need to shrink it
+# for a mutant, the first failing example is enough, and shrinking it is not needed
 settings.register_profile(
     "mutants", settings.get_profile("ci"), max_examples=20, database=None, report_multiple_bugs=False,
     phases=(Phase.explicit, Phase.generate),
 )  # fmt: skip
-# hypothesis' own option --hypothesis-profile still wins over this default
+# a default: --hypothesis-profile overrides it
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
-gc.set_threshold(10_000)  # new objects, instead of 700: collecting garbage takes a share of the suite's time
+gc.set_threshold(10_000)  # new objects instead of 700, since garbage collection takes a share of the suite's time
 torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # it keeps 10 bits of 23
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--device", default="cpu", choices=("cpu", "cuda"), help="where the contract is held")
-    parser.addoption("--threads", default=1, type=int, help="of torch in each process; the suite runs in several")
+    parser.addoption("--device", default="cpu", choices=("cpu", "cuda"), help="device for the contract")
+    parser.addoption("--threads", default=1, type=int, help="torch threads per process; the suite runs in several")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: takes more than ten seconds")
-    config.addinivalue_line("markers", "numerics: of files whose numbers another CPU rounds differently")
+    config.addinivalue_line("markers", "numerics: its numbers depend on how a CPU rounds")
     torch.set_num_threads(config.getoption("threads"))
     if config.getoption("device") == "cuda" and not torch.cuda.is_available():
         pytest.exit("--device cuda: torch finds no CUDA device on this machine", returncode=1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Longest first, so that no process waits for one that another began last; what torch does wrong must fail."""
+    """Run long tests first, so that no process ends long after the others; mark the faults of torch."""
     torch_faults.expect(items)
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 def pytest_collection_finish() -> None:
-    """Keep what was imported out of the garbage collector, which would look through it again and again."""
+    """Exclude imported objects from garbage collection, which would scan them again and again."""
     gc.collect()
     gc.freeze()
 
@@ -64,12 +64,12 @@ def _restored_random_state() -> Iterator[None]:
 
 @pytest.fixture
 def device(pytestconfig: pytest.Config) -> torch.device:
-    """That of ``--device``."""
+    """The device of ``--device``."""
     return torch.device(pytestconfig.getoption("device"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """After a run of the whole contract: what covers each of its cells, and what was skipped here and why."""
+    """After a run of the whole contract, print its table, and which tests were skipped and why."""
     from tests.contract import table
     from tests.contract.items import contract_tests
 
@@ -82,4 +82,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(line)
     for report in contract:
         if report.skipped:
-            terminalreporter.write_line(f"not held here: {report.nodeid} ({report.longrepr[-1]})")
+            terminalreporter.write_line(f"skipped: {report.nodeid} ({report.longrepr[-1]})")

@@ -1,4 +1,4 @@
-"""The import graph is the architecture, so it is read from the source and compared with the rules."""
+"""The architecture: the import graph is read from the source and compared with the rules."""
 
 import ast
 import json
@@ -17,7 +17,7 @@ from tests.contract.cases import CASES
 from tests.contract.items import snake_case
 from tests.support.sources import ROOT, dotted, imports, modules
 
-KNOWS = {  # room of scripts -> rooms that it may import; all know the components, and the entries know everything
+KNOWS = {  # folder of scripts -> folders that it may import; all may import components, and entries everything
     "system": set(),
     "data": {"system"},
     "models": set(),
@@ -31,8 +31,8 @@ KNOWS = {  # room of scripts -> rooms that it may import; all know the component
 FLOORS = {"components": set(), "scripts": {"components"}, "benchmarks": {"components", "scripts"},
           "tests": {"components", "scripts", "benchmarks"}}  # fmt: skip
 MOST_FILES = {"scripts": 10}  # directly in that folder
-MOST_FILES_IN_A_ROOM = 14
-CALLS = {  # of each component, copied: how it is built, the shape that it is given, and the one that comes out
+MOST_FILES_IN_A_FOLDER = 14
+EXAMPLES = {  # component -> how a copy is built, and the shapes of its input and output
     "localization_net": ("LocalizationNet(3, 6)", (2, 3, 32, 32), (2, 6)),
     "spatial_transformer": (
         "SpatialTransformer(nn.Sequential(nn.Flatten(), nn.Linear(192, 6)))",
@@ -49,7 +49,7 @@ PROGRAM = """
 import importlib, json, sys
 import torch
 
-sys.modules["components"] = None  # the kit itself cannot be imported here
+sys.modules["components"] = None  # so that the kit itself cannot be imported
 shapes = {}
 for name, (build, shape, _) in json.loads(sys.argv[1]).items():
     module = importlib.import_module(f"theirs_{name}.{name}")
@@ -78,8 +78,8 @@ def test_a_component_knows_torch_einops_the_standard_library_and_its_parts(path:
 
 
 @pytest.mark.parametrize("path", modules("components"), ids=lambda path: path.stem)
-def test_a_component_names_its_children_by_their_place_beside_it_and_its_license(path: Path) -> None:
-    """So that a file, or a folder of them, can be copied anywhere."""
+def test_a_component_has_relative_imports_and_a_license(path: Path) -> None:
+    """So that a file or a folder can be copied anywhere."""
     source = path.read_text("utf-8")
     assert source.startswith("# SPDX-License-Identifier: MIT\n")
     assert "from components" not in source
@@ -87,7 +87,7 @@ def test_a_component_names_its_children_by_their_place_beside_it_and_its_license
 
 
 @pytest.mark.parametrize("path", modules("scripts"), ids=dotted)
-def test_scripts_name_what_they_import_in_full(path: Path) -> None:
+def test_scripts_have_absolute_imports(path: Path) -> None:
     assert not any(
         isinstance(node, ast.ImportFrom) and node.level for node in ast.walk(ast.parse(path.read_text("utf-8")))
     )
@@ -114,23 +114,23 @@ def test_what_is_imported_from_the_kit_is_there(floor: str) -> None:
         assert [name for name in imports(path) if packages({name}) <= {*FLOORS} and not is_there(name)] == [], path
 
 
-def room(path: Path) -> str:
-    """The folder of scripts that a file lies in; empty for the entries."""
+def folder_of(path: Path) -> str:
+    """The folder of scripts that a file is in; empty for the entries."""
     return "/".join(path.relative_to(ROOT / "scripts").parts[:-1])
 
 
-def test_every_room_of_the_scripts_is_in_the_rules_and_the_other_way_round() -> None:
-    assert {room(path) for path in modules("scripts")} == {*KNOWS, ""}
+def test_the_rules_list_exactly_the_folders_of_scripts() -> None:
+    assert {folder_of(path) for path in modules("scripts")} == {*KNOWS, ""}
 
 
-@pytest.mark.parametrize("path", [path for path in modules("scripts") if room(path)], ids=dotted)
-def test_a_room_knows_the_rooms_below_it_and_no_entry(path: Path) -> None:
+@pytest.mark.parametrize("path", [path for path in modules("scripts") if folder_of(path)], ids=dotted)
+def test_a_folder_imports_the_folders_below_it_and_no_entry(path: Path) -> None:
     known = {name.split(".")[1] for name in imports(path) if name.startswith("scripts.")}
-    assert known <= KNOWS[room(path)] | {room(path)}
+    assert known <= KNOWS[folder_of(path)] | {folder_of(path)}
 
 
 def cycle(graph: dict[str, set[str]]) -> list[str]:
-    """Modules that import each other in a circle; none where there is no such circle."""
+    """Modules that import each other in a cycle; empty if there is none."""
     try:
         [*TopologicalSorter(graph).static_order()]
     except CycleError as error:
@@ -138,7 +138,7 @@ def cycle(graph: dict[str, set[str]]) -> list[str]:
     return []
 
 
-def test_no_module_imports_itself_on_a_way_round() -> None:
+def test_imports_have_no_cycle() -> None:
     files = [path for floor in FLOORS for path in modules(floor)]
     names = {dotted(path) for path in files}
     assert cycle({dotted(path): imports(path) & names for path in files}) == []
@@ -146,10 +146,10 @@ def test_no_module_imports_itself_on_a_way_round() -> None:
 
 
 @pytest.mark.parametrize("floor", ["scripts", "benchmarks", "tests"])
-def test_no_folder_is_crowded(floor: str) -> None:
+def test_no_folder_has_too_many_files(floor: str) -> None:
     counts = Counter(path.parent for path in (ROOT / floor).rglob("*.py"))
-    assert counts[ROOT / floor] <= MOST_FILES.get(floor, MOST_FILES_IN_A_ROOM)
-    assert max(counts.values()) <= MOST_FILES_IN_A_ROOM
+    assert counts[ROOT / floor] <= MOST_FILES.get(floor, MOST_FILES_IN_A_FOLDER)
+    assert max(counts.values()) <= MOST_FILES_IN_A_FOLDER
 
 
 def test_every_component_is_exported_under_its_class_name() -> None:
@@ -163,15 +163,17 @@ def with_parts(path: Path) -> set[Path]:
 
 
 def test_a_component_runs_in_a_package_of_another_name_that_cannot_see_the_kit(tmp_path: Path) -> None:
-    assert {path.stem for path in modules("components")} == CALLS.keys(), "CALLS above has a line for each"
+    assert {path.stem for path in modules("components")} == EXAMPLES.keys(), "EXAMPLES has a line for each"
     for path in modules("components"):
         package = tmp_path / f"theirs_{path.stem}"
         package.mkdir()
         for each in with_parts(path):
             copy(each, package)
-    command = [sys.executable, "-c", PROGRAM, json.dumps(CALLS)]
+    command = [sys.executable, "-c", PROGRAM, json.dumps(EXAMPLES)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert all(file.startswith(str(tmp_path)) for _, file in found.values())
-    assert {name: tuple(shape) for name, (shape, _) in found.items()} == {name: call[2] for name, call in CALLS.items()}
+    assert {name: tuple(shape) for name, (shape, _) in found.items()} == {
+        name: out for name, (_, _, out) in EXAMPLES.items()
+    }

@@ -1,4 +1,4 @@
-"""The pages say what the code does: examples run, links lead somewhere, tables come from the result files."""
+"""The pages are true: examples run, links and make targets exist, tables come from the result files."""
 
 import doctest
 import re
@@ -16,11 +16,11 @@ BEGIN = "<!-- a, made by `make tables` -->"
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
-def test_lists_of_files_and_tables_of_results_are_those_of_the_files() -> None:
+def test_generated_lists_and_tables_are_up_to_date() -> None:
     assert tables.pages() == {page: page.read_text("utf-8") for page in tables.pages()}, "run `make tables`"
 
 
-def test_a_list_of_files_has_every_module_of_every_room(tmp_path: Path) -> None:
+def test_a_list_of_files_has_every_module_of_every_folder(tmp_path: Path) -> None:
     (tmp_path / "room").mkdir()
     (tmp_path / "entry.py").write_text('"""What people type.\n\nMore of it."""')
     (tmp_path / "room" / "__init__.py").write_text('"""What is in it."""')
@@ -32,7 +32,7 @@ def test_a_list_of_files_has_every_module_of_every_room(tmp_path: Path) -> None:
     ]
 
 
-def test_a_recipe_is_told_in_words() -> None:
+def test_a_recipe_is_described_in_words() -> None:
     table = tables.recipe_table("train-stn")
     assert "| schedule | constant | linear warm-up over 20% of the steps, then linear to zero |\n" in table
     assert "| training images | unchanged | mirrored, shifted by up to 2 pixels |\n" in table
@@ -71,12 +71,12 @@ def test_every_python_example_runs(page: Path, tmp_path: Path, monkeypatch: pyte
 def test_every_session_prints_what_the_page_shows(page: Path) -> None:
     for number, block in enumerate(examples(page)):
         session = doctest.DocTestParser().get_doctest(block, {}, f"example {number}", str(page), 0)
-        said: list[str] = []
-        assert doctest.DocTestRunner().run(session, out=said.append).failed == 0, "".join(said)
+        output: list[str] = []
+        assert doctest.DocTestRunner().run(session, out=output.append).failed == 0, "".join(output)
 
 
 @each_page
-def test_every_link_inside_the_repository_leads_somewhere(page: Path) -> None:
+def test_every_link_inside_the_repository_has_a_target(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text("utf-8"))
     assert [link for link in links if not link.startswith("http") and not (page.parent / link).exists()] == []
 

@@ -1,4 +1,4 @@
-"""What the suite promises about itself: warnings are errors, failures can be repeated, profiles are what they say."""
+"""The suite itself: warnings are errors, failures can be repeated, and profiles are what their names say."""
 
 import os
 import re
@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 
 def test_a_warning_is_an_error() -> None:
-    with pytest.raises(UserWarning, match="spoken"):
-        warnings.warn("spoken", stacklevel=1)
+    with pytest.raises(UserWarning, match="a warning"):
+        warnings.warn("a warning", stacklevel=1)
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_a_warning_is_an_error() -> None:
         "`torch.set_float32_matmul_precision('high')` for better performance.",
     ],
 )
-def test_what_torch_warns_of_on_a_gpu_passes_and_nothing_like_it(text: str) -> None:
+def test_two_known_warnings_of_torch_on_a_gpu_pass_and_similar_ones_do_not(text: str) -> None:
     warnings.warn(text, stacklevel=1)
     for other in (f"Not {text}", text[: len(text) // 4]):
         with pytest.raises(UserWarning, match=re.escape(other)):
@@ -35,17 +35,17 @@ def test_what_torch_warns_of_on_a_gpu_passes_and_nothing_like_it(text: str) -> N
         warnings.warn(text, RuntimeWarning, stacklevel=1)
 
 
-def test_a_warning_of_a_gpu_that_matters_is_an_error() -> None:
-    """Inductor then runs eager what is called compiled."""
+def test_any_other_warning_of_a_gpu_is_an_error() -> None:
+    """After this one, Inductor runs a compiled network eagerly."""
     with pytest.raises(UserWarning, match="natively"):
         warnings.warn("Tesla T4 does not support bfloat16 compilation natively, skipping", stacklevel=1)
 
 
-def test_the_number_of_threads_is_that_of_the_flag(pytestconfig: pytest.Config) -> None:
+def test_the_flag_sets_the_number_of_threads(pytestconfig: pytest.Config) -> None:
     assert torch.get_num_threads() == pytestconfig.getoption("threads")
 
 
-def test_a_property_that_fails_says_how_to_repeat_it() -> None:
+def test_a_failing_property_prints_how_to_repeat_it() -> None:
     @settings(database=None)
     @given(st.integers())
     def small(number: int) -> None:
@@ -66,10 +66,10 @@ def test_profiles_are_quick_repeatable_and_thorough() -> None:
     assert {profile.deadline for profile in (dev, ci, thorough)} == {None}
 
 
-def test_a_run_on_a_device_that_is_not_there_ends_with_one_line() -> None:
+def test_a_missing_device_is_an_error_in_one_line() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "--device", "cuda", "tests/test_suite.py"]
     hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     run = subprocess.run(command, env=hidden, capture_output=True, text=True)
     assert run.returncode == 1
-    said = (run.stdout + run.stderr).strip().splitlines()
-    assert said == ["Exit: --device cuda: torch finds no CUDA device on this machine"]
+    lines = (run.stdout + run.stderr).strip().splitlines()
+    assert lines == ["Exit: --device cuda: torch finds no CUDA device on this machine"]

@@ -1,1 +1,1 @@
-"""Changed components that no test notices, and why."""
+"""Mutation testing, and the mutants that no test can kill."""

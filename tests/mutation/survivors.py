@@ -1,7 +1,7 @@
 """Mutation testing: ``make mutants`` changes ``components/`` in a thousand places, one at a time, with mutmut.
 
-The specification has to notice each change. What it does not notice must stand below: a change that makes no difference
-to anybody, and why not. mutmut changes no constant outside of functions; the museum has exhibits for some.
+The specification must kill each mutant, or it must be listed below as equivalent, with the reason. mutmut changes no
+constants outside of functions; the museum has exhibits for some.
 """
 
 import shutil
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MUTMUT = Path(sys.executable).with_name("mutmut")
-KILLED = 0.98  # of all mutants, those below included
+KILLED = 0.98  # of all mutants, equivalent ones included
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Survivor:
     """A mutant that no test kills.
 
     Args:
-        file: What was changed.
-        change: What stands in the source, once, and what stands there in the mutant.
-        reason: Why this makes no difference.
+        file: The changed file.
+        change: A part of the source, which occurs once, and its replacement in the mutant.
+        reason: Why the mutant is equivalent.
     """
 
     file: str
@@ -34,8 +34,8 @@ class Survivor:
 ZERO_TIMES = "a key that is not finite has no weight, and zero times any number is zero"
 SAME_LENGTH = "they have the same length anyway"
 NAMES = "axes may have any names"
-IN_PLACE = "memory alone: nobody reads what it had before"
-FLOORED = "up to three more rows of zeros at the end are what both poolings leave out"
+IN_PLACE = "it saves memory: the previous values are not read again"
+FLOORED = "both poolings drop up to three extra rows of zeros at the end"
 
 EQUIVALENT = (
     *(
@@ -43,7 +43,7 @@ EQUIVALENT = (
         for before in ("full", "biases") for instead in ("strict=None", "strict=False", "")
     ),
     Survivor("components/attention.py", ("masked_fill(empty, 0).", "masked_fill(empty, 1)."),
-             "softmax knows differences only, and the rows are set to zero after it"),
+             "softmax depends on differences only, and these rows are zeroed after it"),
     Survivor("components/attention.py", ("k.masked_fill(broken, 0)", "k.masked_fill(broken, 1)"), ZERO_TIMES),
     Survivor("components/attention.py", ("v.masked_fill(broken, 0)", "v.masked_fill(broken, 1)"), ZERO_TIMES),
     Survivor("components/attention.py", ("b heads n d -> b n (heads d)", "B HEADS N D -> B N (HEADS D)"), NAMES),
@@ -56,26 +56,26 @@ EQUIVALENT = (
     Survivor("components/patch_embeddings.py",
              ('cells, "b d h w -> b (h w) d"', 'cells, "B D H W -> B (H W) D"'), NAMES),
     Survivor("components/patch_embeddings.py", ("x.shape[0], -1, -1", "x.shape[0], +1, -1"),
-             "there is one class token, which -1 keeps and 1 says"),
-    Survivor("components/spatial_transformer.py", ('mode="bilinear", ', ""), "torch's default, said aloud"),
+             "there is one class token, which both -1 and 1 keep"),
+    Survivor("components/spatial_transformer.py", ('mode="bilinear", ', ""), "torch's default, written out"),
 )  # fmt: skip
 
 
 def mutmut(*arguments: str) -> list[str]:
-    """The lines that a command of mutmut prints."""
+    """The output lines of a mutmut command."""
     return subprocess.run([MUTMUT, *arguments], check=True, capture_output=True, text=True).stdout.splitlines()
 
 
-def taken_out_and_put_in(diff: list[str]) -> tuple[str, str]:
-    """The changed lines of a difference, their indentation aside."""
+def removed_and_added(diff: list[str]) -> tuple[str, str]:
+    """The removed and the added lines of a diff, without indentation."""
     old, new = ("\n".join(line[1:].strip() for line in diff if line[:1] == sign) for sign in "-+")
     return old, new
 
 
 def known(diff: list[str], listed: Sequence[Survivor]) -> Survivor | None:
-    """What the list says of a mutant, given what ``mutmut show`` prints of it."""
+    """The entry of the list for a mutant, given the output of ``mutmut show``; None if there is none."""
     _, file, _, *diff = diff
-    old, new = taken_out_and_put_in(diff)
+    old, new = removed_and_added(diff)
     found = (one for one in listed if file == f"--- {one.file}" and old.replace(*one.change) == new)
     return next(found, None)
 
@@ -83,19 +83,19 @@ def known(diff: list[str], listed: Sequence[Survivor]) -> Survivor | None:
 def complaints(
     outcomes: Mapping[str, str], diffs: Mapping[str, list[str]], listed: Sequence[Survivor] = EQUIVALENT
 ) -> list[str]:
-    """What is wrong with the outcomes of all mutants, given the differences of those that were not killed."""
+    """Problems with the outcomes of all mutants, given the diffs of those that were not killed."""
     found = {name: known(diff, listed) for name, diff in diffs.items()}
     unexplained = [name for name, survivor in found.items() if survivor is None]
     share = Counter(outcomes.values())["killed"] / len(outcomes)
     return [
-        *("\n".join([f"{outcomes[name]}, and nobody says why: {name}", *diffs[name][1:]]) for name in unexplained),
+        *("\n".join([f"{outcomes[name]}, and not in the list: {name}", *diffs[name][1:]]) for name in unexplained),
         *(f"in the list, but killed: {one}" for one in listed if one not in found.values()),
         *([f"{share:.1%} of all mutants killed, {KILLED:.0%} wanted"] if share < KILLED else []),
     ]
 
 
 def main() -> int:
-    """Run mutmut from the start, print what became of the mutants, and say whether that is enough."""
+    """Run mutmut from the start, print the outcomes, and return 1 if there are problems."""
     shutil.rmtree("mutants", ignore_errors=True)
     run = subprocess.run([MUTMUT, "run", "--max-children", "2"])
     if run.returncode:
@@ -103,9 +103,7 @@ def main() -> int:
     outcomes = dict(line.strip().rsplit(": ", 1) for line in mutmut("results", "--all", "true"))
     found = complaints(outcomes, {name: mutmut("show", name) for name, one in outcomes.items() if one != "killed"})
     counts = [f"{count} {outcome}" for outcome, count in Counter(outcomes.values()).most_common()]
-    print(
-        *found, f"{len(outcomes)} mutants: {', '.join(counts)}; {len(EQUIVALENT)} are known to be equivalent", sep="\n"
-    )
+    print(*found, f"{len(outcomes)} mutants: {', '.join(counts)}; {len(EQUIVALENT)} are listed as equivalent", sep="\n")
     return int(bool(found))
 
 

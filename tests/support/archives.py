@@ -1,4 +1,4 @@
-"""Archives that hold what they should, and others."""
+"""Archives, well-formed and malicious."""
 
 import io
 import tarfile
@@ -8,7 +8,7 @@ LIMIT = 100_000
 
 
 def write(path: Path, *members: tarfile.TarInfo, content: bytes = b"four") -> Path:
-    """An archive of these members; files of size 0 get the content."""
+    """Write an archive of these members; every file gets the content."""
     with tarfile.open(path, "w:gz") as tar:
         for member in members:
             if member.isfile():

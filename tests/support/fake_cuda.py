@@ -1,8 +1,8 @@
-"""A GPU that is not there: backward on it, and what passes between it and the host.
+"""A fake GPU: backward passes on it, and counts of its traffic with the host.
 
-Under ``FakeTensorMode`` a build of torch with CUDA has a cuda:0 without any hardware. Forward works. Autograd's engine
-does not: before its first step it asks the driver for a primary context. But the engine only walks a graph, and the
-nodes of that graph can be called by hand.
+Under ``FakeTensorMode`` a build of torch with CUDA has a cuda:0 without hardware. Forward passes work. Autograd's
+engine does not, because it first asks the driver for a primary context. But the engine only walks a graph, whose nodes
+can also be called one by one.
 """
 
 import math
@@ -25,11 +25,11 @@ from tests.support.machines import H100
 aten = torch.ops.aten
 ABOUT = SimpleNamespace(
     name=H100.name, major=9, minor=0, multi_processor_count=H100.cores, total_memory=H100.memory
-)  # as torch says it
+)  # as torch reports it
 
 
 def backward(output: Tensor) -> dict[Tensor, Tensor]:
-    """The gradient of every leaf that the output depends on, as ``output.sum().backward()`` would leave it."""
+    """The gradient of every leaf that the output depends on, as from ``output.sum().backward()``."""
     gradients: dict[Node, dict[int, Tensor]] = defaultdict(dict)  # node -> output of that node -> gradient so far
     gradients[output.grad_fn][output.output_nr] = torch.ones_like(output)
     leaves = {}
@@ -38,7 +38,7 @@ def backward(output: Tensor) -> dict[Tensor, Tensor]:
             leaves[node.variable] = gradients[node][0]
             continue
         sizes = [metadata.shape for metadata in node._input_metadata]
-        step = getattr(node, "apply", node)  # for a function that is written in Python
+        step = getattr(node, "apply", node)  # apply: of functions written in Python
         below = step(*(gradients[node].get(i) for i in range(len(sizes))))
         below = below if isinstance(below, tuple) else (below,)
         for (child, place), gradient in zip(node.next_functions, below, strict=True):
@@ -51,7 +51,7 @@ def backward(output: Tensor) -> dict[Tensor, Tensor]:
 
 
 def children_first(node: Node | None, seen: set[Node]) -> Iterator[Node]:
-    """Every node below this one, then itself. In the reverse order a gradient is complete when its node is called."""
+    """Every node below this one, then itself. In reverse order, a gradient is complete when its node is called."""
     if node is None or node in seen:
         return
     seen.add(node)
@@ -61,16 +61,15 @@ def children_first(node: Node | None, seen: set[Node]) -> Iterator[Node]:
 
 
 class Traffic(TorchDispatchMode):
-    """Counts what passes between host and GPU, and lets nothing be in float64 there, which Apple's GPUs lack.
+    """Counts traffic between host and GPU, and refuses float64 on the GPU, which Apple's GPUs lack.
 
-    A number that is asked for is one; of several in a list each is zero.
+    ``item`` returns one, ``tolist`` zeros.
 
     Attributes:
-        copies: Of tensors from one to the other.
-        waits: Times that the host waited until the GPU had done all its work: for numbers, for a size that depends on
-            them, or for a copy that is not asked for as one that nobody waits for, or cannot be: memory that is not
-            pinned may move.
-        operators: All that computed something, wherever: a view computes nothing.
+        copies: Number of tensors copied from one to the other.
+        waits: How often the host waited for the GPU to finish: for a value, for a size that depends on values, or for a
+            copy that is not ``non_blocking`` or not from pinned memory.
+        operators: Number of operators on any device, without views.
     """
 
     def __init__(self) -> None:
@@ -83,7 +82,7 @@ class Traffic(TorchDispatchMode):
         kwargs = kwargs or {}
         if func in (aten.is_pinned.default, torch.ops.prim.device.default):
             return func(*args, **kwargs)
-        with self:  # in inference mode, operators arrive that are made of others
+        with self:  # in inference mode, composite operators arrive whole
             result = func.decompose(*args, **kwargs)
         if result is not NotImplemented:
             return result
@@ -94,9 +93,9 @@ class Traffic(TorchDispatchMode):
         if func is aten._local_scalar_dense.default:
             self.waits += on_gpu(args[0])
             return 1.0 if args[0].is_floating_point() else 1
-        if func is aten._fused_sgd_.default:  # steps in place, and torch has no fake one
+        if func is aten._fused_sgd_.default:  # works in place, and torch has no fake version
             return None
-        if func in (aten.nonzero.default, aten.bincount.default):  # of sizes that nobody knows without the numbers
+        if func in (aten.nonzero.default, aten.bincount.default):  # their sizes depend on values
             self.waits += on_gpu(args[0])
             size = (args[0].numel(), args[0].ndim) if func is aten.nonzero.default else args[2]
             return args[0].new_zeros(size, dtype=torch.long)
@@ -113,22 +112,22 @@ class Traffic(TorchDispatchMode):
 
 
 def on_gpu(tensor: Tensor) -> bool:
-    """Whether it lies there."""
+    """Whether a tensor is on the GPU."""
     return tensor.device.type == "cuda"
 
 
 def set_gradients(loss: Tensor, *_: object, **options: object) -> None:
-    """In the place of ``Tensor.backward``."""
+    """Replaces ``Tensor.backward``."""
     for leaf, gradient in backward(loss).items():
         leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
 
 
 @contextmanager
 def gpu() -> Iterator[Traffic]:
-    """Tensors may be on a cuda:0, which is an H100, and its traffic is counted."""
+    """Provide a fake H100 as cuda:0, and count its traffic."""
 
     def tolist(tensor: Tensor) -> Any:
-        """All numbers at once, as a real tensor gives them."""
+        """All values with one copy, as for a real tensor."""
         values = tensor.cpu()
         return [0.0] * len(values) if tensor.ndim == 1 else values.item()
 

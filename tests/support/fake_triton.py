@@ -1,13 +1,13 @@
-"""What Inductor writes for a GPU that is not there: built for it by Triton, or run by Triton's interpreter.
+"""Inductor's kernels for a fake GPU: built by Triton, or run by Triton's interpreter.
 
     python -m tests.support.fake_triton build
     TRITON_INTERPRET=1 python -m tests.support.fake_triton interpret
 
-Each prints lines of JSON, and needs a process of its own: what torch is told here about a GPU, it keeps.
+Each prints lines of JSON, and needs a process of its own, because torch is patched for good.
 
-As much of ``torch.compile`` as needs no driver is torch's own: a graph traced under ``FakeTensorMode`` goes through
-AOTAutograd, Inductor, Triton and ptxas. Left out are Dynamo, autocast, backward passes, what Inductor tries or computes
-on the GPU itself (the patterns of the joint graph, constants), and loading what was built.
+All parts of ``torch.compile`` that need no driver are torch's own: a graph traced under ``FakeTensorMode`` goes through
+AOTAutograd, Inductor, Triton and ptxas. Left out are Dynamo, autocast, backward passes, what Inductor runs on the GPU
+itself (the patterns of the joint graph, constants), and loading the kernels.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ from scripts.system.machine import Machine
 from tests.support.machines import CUDA, H100, T4
 
 IMAGES = (2, 3, 32, 32)
-NETWORKS: dict[str, Callable[[], nn.Module]] = {  # between them they have every component
+NETWORKS: dict[str, Callable[[], nn.Module]] = {  # together they have every component
     "STNClassifier": STNClassifier,
     "VisionTransformer": lambda: VisionTransformer(
         image_size=32, patch_size=8, dim=128, depth=1, num_heads=2, mlp_dim=256
@@ -56,24 +56,24 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {  # between them they have every
 SETTINGS = {
     "compile_threads": 1,
     "fx_graph_cache": False,
-    "joint_graph_constant_folding": False,  # computes them on the GPU
-    "use_static_triton_launcher": False,  # keeps nothing of a kernel that could be looked at
+    "joint_graph_constant_folding": False,  # would run on the GPU
+    "use_static_triton_launcher": False,  # would drop the code of the kernels
 }
 
 
 class Driver(CudaDriver):
-    """Triton's own, but for what it would ask the GPU."""
+    """Triton's driver without its queries to the GPU."""
 
     def __init__(self, capability: int) -> None:
         self.capability = capability
 
     def get_current_target(self) -> GPUTarget:
-        """What Triton compiles for."""
+        """The GPU that Triton compiles for."""
         return GPUTarget("cuda", self.capability, 32)
 
 
 def fused(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
-    """Attention by a kernel that a GPU has for it: without one, torch takes plain products."""
+    """Attention by a fused GPU kernel: without a GPU, torch would trace plain products."""
     assert not any(options.values()), options
     if query.dtype == torch.float32:
         return torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, None, False)[0]
@@ -81,7 +81,7 @@ def fused(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
 
 
 def traced(network: Callable[[], nn.Module], dtype: torch.dtype) -> tuple[GraphModule, tuple[Tensor, ...]]:
-    """The operators of one forward pass, and what goes in: the weights, then the images."""
+    """The graph of one forward pass, and its inputs: the weights, then the images."""
     with FakeTensorMode(), torch.no_grad():
         torch.set_default_dtype(dtype)
         with CUDA:
@@ -97,7 +97,7 @@ def traced(network: Callable[[], nn.Module], dtype: torch.dtype) -> tuple[GraphM
 
 
 def pretend_a_driver() -> None:
-    """Answer, or leave out, whatever would ask the driver."""
+    """Replace all calls that would ask the driver."""
     cuda = torch.cuda
     cuda._lazy_init = cuda.set_rng_state = lambda *_: None
     cuda.is_available = lambda: True
@@ -108,7 +108,7 @@ def pretend_a_driver() -> None:
 
 
 def pretend(machine: Machine) -> None:
-    """Let torch and Triton find that GPU from now on, and forget what they found out about another."""
+    """Let torch and Triton find that GPU from now on, and clear what they cached about another."""
     (architecture,) = machine.instructions
     capability = int(architecture.removeprefix("sm_"))
     about = SimpleNamespace(
@@ -118,14 +118,14 @@ def pretend(machine: Machine) -> None:
     )  # fmt: skip
     torch.cuda._get_device_properties = lambda device: about
     driver.set_active(Driver(capability))
-    for each in gc.get_objects():  # lazy_init keeps there that it was called, which must not be twice
+    for each in gc.get_objects():  # lazy_init must not be called twice
         cached = type(each) is functools._lru_cache_wrapper and each.__module__.startswith("torch.")
         if cached and each.__name__ != "lazy_init":
             each.cache_clear()
 
 
 def build() -> None:
-    """For each GPU, type and network: what every kernel was built for, or why torch refuses to build any."""
+    """Print, for each GPU, type and network, the target of every kernel, or why torch refuses to build any."""
     types = (torch.float32, torch.bfloat16)
     graphs = [(dtype, name, *traced(network, dtype)) for dtype in types for name, network in NETWORKS.items()]
     kinds = {name: {type(module).__name__ for module in network().modules()} for name, network in NETWORKS.items()}
@@ -151,13 +151,13 @@ def build() -> None:
 
 
 def target(code: dict[str, Any]) -> str:
-    """The architecture that a kernel was built for; nothing where ptxas made no program of it."""
+    """The architecture that a kernel was built for; empty if ptxas built no program."""
     found = re.search(r"^\.target (\w+)", code["ptx"], re.MULTILINE)
     return found[1] if found and code["cubin"].startswith(b"\x7fELF") else ""
 
 
 def interpret() -> None:
-    """Run the compiled warp on a CPU: how many kernels it has, and how far it is from eager."""
+    """Run the compiled warp on a CPU, and print the number of its kernels and its error against eager."""
     torch.manual_seed(0)
     images, warp = torch.randn(IMAGES), SpatialTransformer(Fixed(IMAGES[0]))
     graph, inputs = traced(lambda: SpatialTransformer(Fixed(IMAGES[0])), torch.float32)

@@ -1,4 +1,4 @@
-"""Machines that are made up, so that no test depends on the one that runs it."""
+"""Made-up machines, so that no test depends on the one that runs it."""
 
 import torch
 

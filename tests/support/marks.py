@@ -1,4 +1,4 @@
-"""Conditions that some tests have."""
+"""Conditions under which some tests run."""
 
 import importlib.util
 import platform
@@ -6,18 +6,18 @@ import platform
 import pytest
 import torch
 
-# pip's wheels for Linux and Windows are built with CUDA and need no GPU for this; those for macOS and "+cpu" are not
+# pip's wheels for Linux and Windows are built with CUDA, which is enough without a GPU; others are not
 pretends_cuda = pytest.mark.skipif(
     torch.version.cuda is None, reason="FakeTensorMode has a cuda:0 only in builds of torch with CUDA"
 )
 
-# of x86 alone: elsewhere "DEFAULT" may well have vectors
+# on x86 only: elsewhere "DEFAULT" may have vector instructions
 inductor_compiles_bfloat16 = pytest.mark.skipif(
     torch.backends.cpu.get_cpu_capability() == "DEFAULT" and platform.machine() in ("x86_64", "AMD64"),
-    reason="torch's own fault: the C++ that Inductor writes for bfloat16 does not compile without vector instructions",
+    reason="a fault of torch: the C++ that Inductor writes for bfloat16 does not compile without vector instructions",
 )
 
-# pip's wheels for Linux: others have no compiler for Triton
+# pip's wheels for Linux: others have no Triton
 BUILD = (torch.version.cuda is not None, importlib.util.find_spec("triton") is not None, torch.__version__[:5])
 builds_kernels = pytest.mark.skipif(
     BUILD != (True, True, "2.14."), reason="needs private parts of torch 2.14, built with CUDA, and Triton"

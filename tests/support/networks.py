@@ -1,4 +1,4 @@
-"""Small Vision Transformers, their weights in other families' names, and what must not be opened."""
+"""Small Vision Transformers, their weights under the names of other families, and a hostile pickle."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ SIZE = {"image_size": 32, "patch_size": 8, "dim": 12, "depth": 2, "num_heads": 3
 
 
 def network(num_classes: int = 7, seed: int = 0, **options: object) -> VisionTransformer:
-    """Every parameter drawn: the head starts at zero."""
+    """A network with every parameter drawn, even the head, which would start at zero."""
     model = VisionTransformer(num_classes, **(SIZE | options))
     draw = generator(seed)
     with torch.no_grad():
@@ -36,7 +36,7 @@ def bits(arrays: dict[str, Tensor]) -> dict[str, tuple[object, ...]]:
 
 
 def google(**changes: Tensor | None) -> dict[str, Tensor]:
-    """The arrays of a small Google file; None takes one away, and a name is written with dots for slashes."""
+    """The arrays of a small Google file. A change of None removes an array; its name has ``__`` for each slash."""
     arrays = to_family(network().state_dict(), "google", 3)
     arrays |= {name.replace("__", "/"): array for name, array in changes.items() if array is not None}
     return {name: array for name, array in arrays.items() if changes.get(name.replace("/", "__"), array) is not None}

@@ -1,4 +1,4 @@
-"""Small runs, and what is compared of them."""
+"""Small runs, and the parts of them that tests compare."""
 
 import re
 from dataclasses import fields, replace
@@ -34,11 +34,11 @@ PLAN = Plan(
 
 
 def trainer(folder: RunFolder | Path, **changes: object) -> Trainer:
-    """A linear layer that learns to tell dots.
+    """A linear layer that learns to classify dots.
 
     Args:
-        folder: Where it writes.
-        changes: Of its plan, and of what else a trainer is given.
+        folder: Its run folder.
+        changes: Changes to its plan and to the other arguments of the trainer.
     """
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
@@ -62,7 +62,7 @@ def trainer(folder: RunFolder | Path, **changes: object) -> Trainer:
 
 
 def run(folder: RunFolder | Path, seed: int = 0, **changes: object) -> Trainer:
-    """Everything that draws or remembers: dropout, augmentation, momentum, Adam's moments, Muon, a schedule."""
+    """A run with randomness and state of all kinds: dropout, augmentation, momentum, Adam's moments, Muon, schedule."""
     torch.manual_seed(seed)
     model = nn.Sequential(
         nn.Conv2d(3, 4, 2), nn.Flatten(), nn.Dropout(0.3), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 2)
@@ -81,7 +81,7 @@ def run(folder: RunFolder | Path, seed: int = 0, **changes: object) -> Trainer:
 
 
 def without_times(rows: list[dict[str, float]]) -> list[dict[str, float]]:
-    """Rows without what the machine decides: seconds, images a second, and memory."""
+    """Rows without the figures that depend on the machine: seconds, throughput and memory."""
     return [{name: row[name] for name in row if not re.search("second|memory", name)} for row in rows]
 
 
@@ -90,5 +90,5 @@ def log_without_times(path: Path) -> str:
 
 
 def flags(entry: type[Options], **given: object) -> Options:
-    """What a person asks for by flags, on the CPU and in float32 whatever the machine that runs the tests."""
+    """Parsed flags, on the CPU and in float32 on any machine."""
     return parse(entry, "", as_flags({"device": "cpu", "precision": "float32", **given}))

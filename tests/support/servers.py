@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 def serving(content: bytes) -> Iterator[str]:
     """Serve ``content`` under /good, and spoil it under /truncated, /wrong, /stalled, /crawling, /missing.
 
-    Yields the address, without a slash at its end.
+    Yields the address without a slash at the end.
     """
     stop = threading.Event()
 
@@ -46,7 +46,7 @@ def serving(content: bytes) -> Iterator[str]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    server.handle_error = lambda *_: None  # clients hang up on hosts that misbehave; that is what is tested
+    server.handle_error = lambda *_: None  # clients hang up on a host that misbehaves
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
@@ -60,7 +60,7 @@ def serving(content: bytes) -> Iterator[str]:
 
 @contextmanager
 def refused() -> Iterator[str]:
-    """The address of a port that nobody listens on."""
+    """Yield the address of a closed port."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
     address = f"http://127.0.0.1:{server.server_port}"
     server.server_close()

@@ -1,4 +1,4 @@
-"""The source of the kit, as tests read it: every file of a folder, in whatever room of it."""
+"""The source files of the kit and their imports."""
 
 import ast
 from pathlib import Path
@@ -7,19 +7,19 @@ ROOT = Path(__file__).parents[2]
 
 
 def modules(folder: str) -> list[Path]:
-    """Its Python files and those of the folders in it."""
+    """All Python files in a folder and its subfolders."""
     found = sorted(path for path in (ROOT / folder).rglob("*.py") if path.name != "__init__.py")
-    assert found, f"{folder} was moved"
+    assert found, f"no Python files in {folder}"
     return found
 
 
 def dotted(path: Path) -> str:
-    """The name that it is imported by."""
+    """The dotted name of a file."""
     return ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
 def imports(path: Path) -> set[str]:
-    """Dotted names of everything a file imports, at its top or inside a function."""
+    """Dotted names of everything that a file imports, at its top or inside a function."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):

@@ -1,7 +1,7 @@
-"""What the properties draw: sizes and seeds, never tensor elements.
+"""Hypothesis strategies: sizes and seeds, never tensor elements.
 
-Tensors come from a local ``torch.Generator`` that is seeded with a drawn integer: hypothesis does not manage torch's
-random state, and elements shrink towards 0 and 1, which are the kinks of bilinear sampling.
+Tensors come from a local ``torch.Generator`` with a drawn seed: hypothesis does not manage torch's random state, and
+elements would shrink towards 0 and 1, the kinks of bilinear sampling.
 """
 
 import math
@@ -24,7 +24,7 @@ padding_modes = st.sampled_from(("zeros", "border", "reflection"))
 
 
 def generator(seed: int) -> torch.Generator:
-    """A generator of its own for one drawn seed."""
+    """A new generator with this seed."""
     return torch.Generator().manual_seed(seed)
 
 
@@ -34,7 +34,7 @@ def random_images(seed: int, *shape: int, dtype: torch.dtype = torch.float64) ->
 
 
 def random_theta(seed: int, batch: int, spread: float = 0.3) -> Tensor:
-    """Affine matrices (batch, 2, 3) around the identity, off every lattice of pixel centres."""
+    """Affine matrices (batch, 2, 3) around the identity that sample off the pixel centres."""
     noise = torch.randn((batch, 2, 3), generator=generator(seed), dtype=torch.float64)
     return torch.eye(2, 3, dtype=torch.float64) + spread * noise + 0.01 / math.pi
 
@@ -45,7 +45,7 @@ def random_tokens(seed: int, batch: int, count: int, dim: int, dtype: torch.dtyp
 
 
 def random_mask(seed: int, batch: int, heads: int, count: int, keys: int | None = None) -> Tensor:
-    """A boolean mask in which some pairs are hidden, and no row is empty: query i sees key i, modulo their number."""
+    """A boolean mask that hides some pairs, but no whole row: query i sees key i, modulo the number of keys."""
     keys = count if keys is None else keys
     open_pairs = torch.rand((batch, heads, count, keys), generator=generator(seed)) > 0.4
     return open_pairs | (torch.arange(count)[:, None] % keys == torch.arange(keys))

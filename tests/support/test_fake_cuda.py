@@ -1,7 +1,4 @@
-"""Both models on a cuda:0 that is not there, forward, backward, and what a run finds in them.
-
-The components' turn is in test_contract.py.
-"""
+"""Both models on a fake cuda:0: forward, backward, and the findings of a run. Components are in test_contract.py."""
 
 from collections.abc import Callable
 
@@ -51,8 +48,8 @@ def test_a_model_refuses_an_image_on_another_device(build: Callable[[], nn.Modul
 
 @pretends_cuda
 @each_model
-def test_what_is_found_in_a_model_needs_no_float64_there(build: Callable[[], nn.Module]) -> None:
-    """Apple's GPUs have none: everything that is exact is computed on the CPU."""
+def test_the_findings_of_a_run_need_no_float64_there(build: Callable[[], nn.Module]) -> None:
+    """Apple's GPUs have none, so what must be exact is computed on the CPU."""
     with fake_cuda.gpu():
         with torch.device("cuda:0"):
             model = build().eval()
@@ -83,8 +80,8 @@ def test_float64_on_a_gpu_is_noticed() -> None:
 
 
 @pretends_cuda
-def test_what_is_copied_and_waited_for_is_counted() -> None:
-    """Numbers, sizes that depend on them, and copies, but for those from pinned memory that need not be waited for."""
+def test_copies_and_waits_are_counted() -> None:
+    """The host waits for values, for sizes that depend on them, and for copies other than non-blocking pinned ones."""
     with fake_cuda.gpu() as traffic:
         x, cpu, pinned = torch.zeros(3, device="cuda:0"), torch.zeros(3), torch.zeros(3).pin_memory()
 
@@ -106,7 +103,7 @@ def test_what_is_copied_and_waited_for_is_counted() -> None:
 
 @each_model
 def test_gradients_without_the_engine_are_those_of_the_engine(build: Callable[[], nn.Module]) -> None:
-    """With real numbers on a CPU."""
+    """On a CPU, with real values."""
     torch.manual_seed(0)
     model, x = build().eval(), random_images(0, 2, 3, 32, 32, dtype=torch.float32).requires_grad_()
     for parameter in model.parameters():

@@ -1,6 +1,6 @@
-"""What older versions of torch do wrong: which tests must fail there, until which version, and why.
+"""Faults of older versions of torch: which tests must fail with which versions, and why.
 
-A test that is named here is expected to fail, strictly: where one passes, the suite fails until its line is put right.
+These tests are strict expected failures: if one passes, the suite fails until its line is corrected.
 """
 
 from collections.abc import Iterable
@@ -12,14 +12,14 @@ import torch
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that torch does wrong.
+    """A fault of torch.
 
     Args:
-        tests: The file and how the names of the tests in it that find this begin, as pytest writes them.
-        since: The first version that has it, of those that the components run on.
+        tests: The beginning of the test ids that show it, as pytest writes them.
+        since: The first version with the fault, of those that the components support.
         mended: The first version without it.
-        wrong: What goes wrong, in words.
-        without_gpu: Whether it is seen only where there is no GPU.
+        wrong: What goes wrong.
+        without_gpu: Whether it appears only without a GPU.
     """
 
     tests: str
@@ -29,7 +29,7 @@ class Fault:
     without_gpu: bool = False
 
     def is_in(self, version: str, gpu: bool) -> bool:
-        """Whether that version of torch has it, on a machine with or without a GPU."""
+        """Whether this version of torch has the fault, on a machine with or without a GPU."""
         known = torch.torch_version.TorchVersion(version)  # compares numbers: 2.10 comes after 2.9
         return known >= self.since and known < self.mended and not (self.without_gpu and gpu)
 
@@ -75,7 +75,7 @@ FAULTS = (
 
 
 def expect(items: Iterable[pytest.Item]) -> None:
-    """Mark the tests that must fail with the torch that is installed."""
+    """Mark the tests that must fail with the installed torch."""
     for item in items:
         for fault in FAULTS:
             if f"/{fault.tests}" in f"/{item.nodeid}" and fault.is_in(torch.__version__, torch.cuda.is_available()):

@@ -9,7 +9,7 @@ CLASSES = ("cat", "dog", "newt")
 
 
 def write_tree(root: Path, per_class: int = 8, side: int = 32, suffix: str = "png") -> Path:
-    """Write ``{train,test}/<class>/<i>.<suffix>``: noise around one colour a class, a quarter as many in test."""
+    """Write ``{train,test}/<class>/<i>.<suffix>``: noise around a grey for each class; test has a quarter as many."""
     draw = np.random.default_rng(0)
     for split, count in (("train", per_class), ("test", max(1, per_class // 4))):
         for label, name in enumerate(CLASSES):
