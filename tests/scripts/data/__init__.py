@@ -1,1 +1,1 @@
-"""Images from anywhere, and batches of them."""
+"""Data sources, augmentation and batches."""

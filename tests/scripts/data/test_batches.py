@@ -1,4 +1,4 @@
-"""Batches: every image once, normalised exactly, changed each by a draw of its own."""
+"""Batches: every image once, normalised exactly, each augmented with its own draws."""
 
 import dataclasses
 import hashlib
@@ -29,30 +29,23 @@ def images(seed: int, count: int, height: int = 6, width: int = 7) -> torch.Tens
 
 
 @given(seeds, st.integers(1, 40), st.integers(1, 50))
-def test_an_epoch_shows_every_image_once_with_its_label(seed: int, count: int, batch_size: int) -> None:
+def test_an_epoch_has_every_image_once_with_its_label(seed: int, count: int, batch_size: int) -> None:
     numbered = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
     split = Split(numbered, torch.arange(count))
-    batches = list(
-        training_batches(
-            split, shuffled(split, batch_size, generator(seed)), Normalise((0,) * 3, (1 / 255,) * 3), Augment(),
-            generator(seed),
-        )
-    )  # fmt: skip
+    order, unscaled = shuffled(split, batch_size, generator(seed)), Normalise((0,) * 3, (1 / 255,) * 3)
+    batches = list(training_batches(split, order, unscaled, Augment(), generator(seed)))
     assert [len(labels) for _, labels in batches[:-1]] == [batch_size] * (len(batches) - 1)
     pixels, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
     assert labels.sort().values.tolist() == list(range(count))
     torch.testing.assert_close(pixels[:, 0, 0, 0], labels.float())
 
 
-def test_the_order_changes_with_epoch_and_seed_and_with_nothing_else() -> None:
+def test_the_order_depends_only_on_epoch_and_seed() -> None:
     split = Split(images(0, 64), torch.arange(64))
 
     def orders(seed: int) -> list[list[int]]:
         draw = generator(seed)
-        batches = [
-            training_batches(split, shuffled(split, 16, draw), NORMALISE, Augment(True, 2), draw) for _ in range(2)
-        ]
-        return [torch.cat([labels for _, labels in epoch]).tolist() for epoch in batches]
+        return [torch.cat(shuffled(split, 16, draw)).tolist() for _ in range(2)]
 
     first, second = orders(1)
     assert first != second
@@ -62,14 +55,13 @@ def test_the_order_changes_with_epoch_and_seed_and_with_nothing_else() -> None:
 
 @given(seeds)
 def test_normalisation_is_the_formula_and_can_be_undone(seed: int) -> None:
+    """Also in the second call, with the constants of the first."""
     x = images(seed, 5)
-    expected = (x.double() / 255 - torch.tensor(NORMALISE.mean).double().view(3, 1, 1)) / torch.tensor(
-        NORMALISE.std
-    ).double().view(3, 1, 1)
-    normalised = NORMALISE(x)
-    torch.testing.assert_close(normalised.double(), expected, atol=1e-6, rtol=1e-6)
-    assert normalised.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(NORMALISE.undo(normalised), x)
+    mean, std = (torch.tensor(values).double().view(3, 1, 1) for values in (NORMALISE.mean, NORMALISE.std))
+    for normalised in (NORMALISE(x), NORMALISE(x)):
+        torch.testing.assert_close(normalised.double(), (x.double() / 255 - mean) / std, atol=1e-6, rtol=1e-6)
+        assert normalised.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(NORMALISE.undo(normalised), x)
 
 
 @given(seeds)
@@ -89,7 +81,7 @@ def test_images_of_one_colour_are_normalised_to_finite_numbers() -> None:
 
 
 @given(seeds)
-def test_about_half_of_a_batch_is_mirrored_each_image_on_its_own(seed: int) -> None:
+def test_about_half_of_a_batch_is_mirrored_with_a_draw_for_each_image(seed: int) -> None:
     x = images(seed, 400)
     mirrored = Augment(mirror=True)(x, generator(seed))
     same = (mirrored == x).flatten(1).all(1)
@@ -115,28 +107,23 @@ def test_each_image_is_shifted_by_whole_pixels_and_reflected_at_its_border(shift
 
 
 @given(seeds, st.integers(8, 40), st.integers(8, 40), st.sampled_from((0.05, 0.5, 1.0)))
-def test_boxes_lie_in_the_frame_and_have_the_wanted_area_and_shape_where_that_fits(seed, height, width, least) -> None:
+def test_boxes_are_inside_the_frame_with_the_right_area_and_shape(seed, height, width, least) -> None:
     top, left, rows, columns = random_boxes(300, height, width, least, generator(seed)).unbind(1)
-    assert (rows >= 1).all()
-    assert (columns >= 1).all()
-    assert (top >= 0).all()
-    assert (left >= 0).all()
-    assert (top + rows <= height).all()
-    assert (left + columns <= width).all()
-    free = (rows < height) & (columns < width)  # not cut by the frame; each side is rounded by up to half a pixel
+    for start, length, end in ((top, rows, height), (left, columns, width)):
+        assert ((start >= 0) & (length >= 1) & (start + length <= end)).all()
+    free = (rows < height) & (columns < width)  # not cut by the frame; sides are rounded by up to half a pixel
     assert ((rows + 0.5) * (columns + 0.5) >= least * height * width)[free].all()
     assert ((columns + 0.5) / (rows - 0.5) >= 3 / 4)[free].all()
     assert ((columns - 0.5) / (rows + 0.5) <= 4 / 3)[free].all()
 
 
-def test_boxes_are_of_every_size_and_everywhere() -> None:
+def test_sizes_and_places_of_boxes_are_uniform() -> None:
     top, left, rows, columns = random_boxes(10_000, 32, 32, 0.05, generator(0)).unbind(1)
     share = (rows * columns / 32**2).double()
     assert share.min() < 0.06
     assert share.max() > 0.98
-    assert share.median().item() == pytest.approx(0.525, abs=0.02), "as many below the middle as above"
-    narrow = columns < rows
-    assert (narrow.double().mean() - (columns > rows).double().mean()).abs() < 0.05, "as many upright as lying"
+    assert share.median().item() == pytest.approx(0.525, abs=0.02)
+    assert ((columns < rows).double().mean() - (columns > rows).double().mean()).abs() < 0.05, "upright and lying"
     for first, size in ((top, rows), (left, columns)):
         room = (32 - size).double()
         assert (first / room.clamp(min=1)).where(room > 4, 0.5).double().mean().item() == pytest.approx(0.5, abs=0.02)
@@ -152,12 +139,12 @@ def test_a_crop_is_a_box_of_the_image_stretched_to_the_size(seed: int) -> None:
     for image, (_, left, _, columns) in zip(cropped, boxes.tolist(), strict=True):
         centres = (torch.arange(64) + 0.5) * columns / 64 - 0.5
         expected = 6 * (left + centres.clamp(0, columns - 1))
-        assert (image.float() - expected).abs().max() <= 1.5, "the ramp between the edges of the box"
+        assert (image.float() - expected).abs().max() <= 1.5
     assert Augment(crop=0.1)(images(seed, 4, 8, 12), generator(seed)).shape == (4, 3, 8, 12)
     assert Augment(crop=0.1, size=9)(images(seed, 4), generator(seed), slice(2, 2)).shape == (0, 3, 9, 9), "no share"
 
 
-def test_resizing_to_the_same_size_changes_nothing_and_to_another_interpolates() -> None:
+def test_resizing_interpolates_and_keeps_images_of_that_size() -> None:
     x = images(0, 2, 8, 8)
     assert resized(x, (8, 8)) is x
     assert resized(x, (16, 24)).shape == (2, 3, 16, 24)
@@ -165,11 +152,11 @@ def test_resizing_to_the_same_size_changes_nothing_and_to_another_interpolates()
     assert (resized(stripes, (8, 8)).float() - 127.5).abs().max() < 20, "no aliasing"
 
 
-def test_without_augmentation_images_stay_as_they_are() -> None:
+def test_without_augmentation_images_are_not_even_copied() -> None:
     x = images(0, 5)
     same = Augment()(x, generator(0))
     assert torch.equal(same, x)
-    assert same.data_ptr() == x.data_ptr(), "not even copied"
+    assert same.data_ptr() == x.data_ptr()
 
 
 @given(st.integers(1, 9), st.integers(1, 12))
@@ -188,8 +175,8 @@ def split_on_gpu(count: int) -> Split:
 
 @pretends_cuda
 @pytest.mark.parametrize(("name", "copies"), [("tutorial", 0), ("tuned", 1), ("lite", 1), ("b16-finetune", 1)])
-def test_a_batch_on_a_gpu_takes_its_draws_in_one_copy_and_waits_for_nothing(name: str, copies: int) -> None:
-    """Beside the constants of the first batch; an order is one copy for the whole epoch."""
+def test_a_batch_on_a_gpu_copies_its_draws_once_and_never_waits(name: str, copies: int) -> None:
+    """Apart from the constants, in the first batch; the order is one copy for the whole epoch."""
     recipe, draw = RECIPES[name], generator(0)
     size = recipe.image_size or (32, 32)
     normalise = Normalise(NORMALISE.mean, NORMALISE.std)
@@ -216,12 +203,12 @@ def test_a_batch_on_a_gpu_takes_its_draws_in_one_copy_and_waits_for_nothing(name
 
 @pretends_cuda
 @pytest.mark.parametrize(("name", "most"), [("tutorial", 8), ("tuned", 30), ("lite", 30), ("b16-finetune", 90)])
-def test_a_batch_takes_as_many_operators_whatever_its_size(name: str, most: int) -> None:
-    """Each takes some microseconds to begin, on a GPU as on a CPU, and 5.5 for every crop of 512 were too many."""
+def test_the_number_of_operators_does_not_depend_on_the_batch_size(name: str, most: int) -> None:
+    """The launch of each takes microseconds, on a GPU as on a CPU; 5.5 for every crop of 512 were too many."""
     recipe, counts = RECIPES[name], []
     normalise = Normalise(NORMALISE.mean, NORMALISE.std)
     with fake_cuda.gpu() as traffic:
-        for size in (64, 2, 64):  # the first batch also has constants to copy
+        for size in (64, 2, 64):  # the first batch also copies constants
             split = split_on_gpu(64)
             order = shuffled(split, size, generator(0))
             before = traffic.operators
@@ -239,10 +226,10 @@ def test_a_batch_takes_as_many_operators_whatever_its_size(name: str, most: int)
         ("b16-finetune", None, "2a42522a861054cb"),
     ],
 )
-def test_runs_of_today_see_the_batches_that_recorded_runs_saw(name: str, images: str | None, after: str) -> None:
-    """Recorded before draws of a batch were put together: its bits, and the state of the generator after an epoch.
+def test_batches_have_the_bits_of_recorded_runs(name: str, images: str | None, after: str) -> None:
+    """Recorded before the draws of a batch were combined: its bits, and the generator state after an epoch.
 
-    What is resampled is rounded by the processor's own arithmetic, so of a crop only the boxes are to the bit.
+    Rounding of resampled images depends on the processor, so for crops only the boxes are compared.
     """
     draw = generator(3)
     pixels = torch.randint(0, 256, (100, 3, 32, 32), generator=generator(7), dtype=torch.uint8)
@@ -254,7 +241,7 @@ def test_runs_of_today_see_the_batches_that_recorded_runs_saw(name: str, images:
     assert fingerprint(draw.get_state()) == after
 
 
-def test_crops_of_today_are_the_boxes_that_recorded_runs_drew() -> None:
+def test_boxes_have_the_bits_of_recorded_runs() -> None:
     draw = generator(3)
     assert fingerprint(random_boxes(512, 32, 32, 0.05, draw)) == "a5a865348a9f1c34"
     assert fingerprint(random_boxes(512, 40, 24, 0.05, draw)) == "54927dc3b2d5349a"
@@ -264,16 +251,7 @@ def fingerprint(tensor: torch.Tensor) -> str:
     return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()[:16]
 
 
-@given(seeds)
-def test_constants_that_are_kept_give_the_bits_of_those_made_in_every_batch(seed: int) -> None:
-    x = images(seed, 5)
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (NORMALISE.mean, NORMALISE.std))
-    expected = torch.addcmul(-mean / std, x.float(), 1 / (255 * std))
-    assert torch.equal(NORMALISE(x), expected)
-    assert torch.equal(NORMALISE(x), expected), "also the second time"
-
-
-def test_what_is_kept_is_no_setting() -> None:
+def test_cached_constants_are_no_setting() -> None:
     normalise = Normalise((0.5,) * 3, (0.5,) * 3)
     normalise(images(0, 2))
     assert dataclasses.asdict(normalise) == {"mean": (0.5,) * 3, "std": (0.5,) * 3}
@@ -281,7 +259,7 @@ def test_what_is_kept_is_no_setting() -> None:
 
 
 @pretends_cuda
-def test_on_a_gpu_batches_are_made_there_and_the_network_takes_them() -> None:
+def test_batches_of_images_on_a_gpu_are_made_there() -> None:
     with fake_cuda.gpu():
         split, normalise = split_on_gpu(50), Normalise(NORMALISE.mean, NORMALISE.std)
         with CUDA:

@@ -1,4 +1,4 @@
-"""Where images come from: what is read is what was written, and what cannot be had is refused with its name."""
+"""Data sources: images are read as they were written, and what is missing or damaged is named in an error."""
 
 import hashlib
 import io
@@ -23,7 +23,7 @@ from tests.support.trees import CLASSES, write_tree
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test has a working directory, and so a data/ folder, of its own; and no network."""
+    """Every test has its own working directory with its own data/ folder, and is offline."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CIFAR10_DIR", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -42,19 +42,8 @@ def test_a_tree_is_read_pixel_for_pixel_with_classes_in_order(tmp_path: Path, su
     assert dataset.name == "tree:photos"
     assert dataset.train.images.shape == (24, 3, 20, 20)
     assert dataset.test.labels.tolist() == [0, 0, 1, 1, 2, 2]
-    third_dog = np.asarray(
-        Image.open(root / "train" / "dog" / "2.png" if suffix == "png" else root / "train/dog/2.jpg")
-    )
-    read = dataset.train.images[8 + 2].permute(1, 2, 0).numpy()
-    assert np.array_equal(read, third_dog)
-
-
-def test_grey_images_become_three_equal_channels(tmp_path: Path) -> None:
-    root = write_tree(tmp_path / "photos")
-    for path in root.rglob("*.png"):
-        Image.open(path).convert("L").save(path)
-    images = data.load(str(root)).train.images
-    assert torch.equal(images[:, 0], images[:, 2])
+    third_dog = np.asarray(Image.open(root / "train" / "dog" / f"2.{suffix}"))
+    assert np.array_equal(dataset.train.images[8 + 2].permute(1, 2, 0).numpy(), third_dog)
 
 
 def test_a_tree_is_decoded_once_and_again_when_it_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,24 +63,16 @@ def test_a_tree_is_decoded_once_and_again_when_it_has_changed(tmp_path: Path, mo
     assert torch.equal(later.train.images[0], first.train.images[0].flip(-1))
 
 
-def test_a_damaged_cache_is_decoded_again(tmp_path: Path) -> None:
-    root = write_tree(tmp_path / "photos")
-    first = data.load(str(root))
-    (cache,) = Path("data/cache").iterdir()
-    cache.write_bytes(cache.read_bytes()[:100])
-    assert torch.equal(data.load(str(root)).train.images, first.train.images)
-
-
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
-def test_images_of_every_mode_become_rgb_and_transparency_is_left_out(tmp_path: Path, mode: str) -> None:
-    """As torchvision's ImageFolder does. Of a palette with transparency Pillow warns, which nobody asked for."""
+def test_images_of_every_mode_become_rgb_without_transparency(tmp_path: Path, mode: str) -> None:
+    """As in torchvision's ImageFolder. Pillow warns of a palette with transparency, which must not be an error."""
     root = write_tree(tmp_path / "photos")
     path = root / "train" / "cat" / "0.png"
     image = Image.open(path).convert("RGB").convert(mode)
     image.save(path, "JPEG" if mode == "CMYK" else "PNG", **({"transparency": bytes(9)} if mode == "P" else {}))
     read = data.load(str(root)).train.images[0].permute(1, 2, 0).numpy()
     distance = np.abs(read.astype(int) - np.asarray(image.convert("RGB"))).mean()
-    assert distance <= (10 if mode == "CMYK" else 0), "JPEG loses a little"
+    assert distance <= (10 if mode == "CMYK" else 0), "JPEG is lossy"
 
 
 def test_images_that_do_not_fit_into_memory_are_refused_before_they_are_decoded(
@@ -99,27 +80,31 @@ def test_images_that_do_not_fit_into_memory_are_refused_before_they_are_decoded(
 ) -> None:
     root = write_tree(tmp_path / "photos")
     monkeypatch.setattr(os, "sysconf", lambda name: 300)
-    said = "30 of 32x32 pixels are 92,160 bytes, and the machine has 90,000"
-    with pytest.raises(InputError, match=re.escape(f"({root}) must hold images that fit into memory; {said}")):
+    sizes = "30 of 32x32 pixels take 92,160 bytes, and the machine has 90,000"
+    with pytest.raises(InputError, match=re.escape(f"({root}) must hold images that fit into memory; {sizes}")):
         data.load(str(root))
     monkeypatch.delattr(os, "sysconf")  # Windows has none
     assert len(data.load(str(root)).train.images) == 24
 
 
-@pytest.mark.parametrize("images", ["nothing", torch.zeros(30, 3, 32, 32), torch.zeros(7, 3, 4, 4, dtype=torch.uint8)])
-def test_a_cache_of_something_else_is_decoded_again(tmp_path: Path, images: object) -> None:
+@pytest.mark.parametrize("images", [None, "text", torch.zeros(30, 3, 32, 32), torch.zeros(7, 3, 4, 4).byte()],
+                         ids=("truncated", "text", "floats", "others"))  # fmt: skip
+def test_a_damaged_cache_is_ignored(tmp_path: Path, images: object) -> None:
     root = write_tree(tmp_path / "photos")
     first = data.load(str(root))
     (cache,) = Path("data/cache").iterdir()
-    torch.save(torch.load(cache, weights_only=True) | {"images": images}, cache)
+    if images is None:
+        cache.write_bytes(cache.read_bytes()[:100])
+    else:
+        torch.save(torch.load(cache, weights_only=True) | {"images": images}, cache)
     assert torch.equal(data.load(str(root)).train.images, first.train.images)
 
 
-# --- CIFAR-10, with a small archive of the same layout in the place of the official one
+# --- CIFAR-10, with a small archive of the same layout in place of the official one
 
 
 def small_archive(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Write an archive with the layout of CIFAR-10 and ten images a batch, and make its hashes the expected ones."""
+    """Write an archive with the layout of CIFAR-10 and ten images a batch, and patch the expected hashes."""
     draw = np.random.default_rng(0)
     members, batches = {}, {}
     for name in (*cifar10_batches.TRAIN, *cifar10_batches.TEST):
@@ -171,30 +156,30 @@ def test_a_damaged_batch_is_never_opened(tmp_path: Path, monkeypatch: pytest.Mon
     archive.unlink()
     batch = tmp_path / "data" / cifar10_batches.FOLDER / "data_batch_3"
     batch.write_bytes(b"cos\nsystem\n(S'touch executed'\ntR.")  # a pickle that runs a command
-    with pytest.raises(InputError, match="must hold the batches of CIFAR-10 undamaged"):
+    with pytest.raises(InputError, match="must hold the official batches of CIFAR-10"):
         data.load("cifar10")
     assert not Path("executed").exists()
 
 
-def test_the_official_files_are_those_that_torchvision_knows() -> None:
+def test_the_official_hashes_are_those_of_torchvision() -> None:
     assert list(cifar10_batches.TRAIN.items()) == [tuple(pair) for pair in CIFAR10.train_list]
     assert list(cifar10_batches.TEST.items()) == [tuple(pair) for pair in CIFAR10.test_list]
     archive = (cifar10_batches.ARCHIVE, cifar10_batches.ARCHIVE_MD5, cifar10_batches.FOLDER)
     assert archive == (CIFAR10.filename, CIFAR10.tgz_md5, CIFAR10.base_folder)
 
 
-def test_cifar10_by_name_is_never_replaced_and_auto_is_with_a_notice() -> None:
+def test_auto_falls_back_to_digits_with_a_notice_and_cifar10_does_not() -> None:
     with pytest.raises(InputError, match=r"^download of cifar-10-python\.tar\.gz failed: "):
         data.load("cifar10")
     dataset = data.load("auto")
     assert dataset.name == "digits"
-    assert "CIFAR-10 could not be had" in dataset.notice
+    assert "CIFAR-10 is not available" in dataset.notice
 
 
-# --- digits, and choosing among images
+# --- digits, and samples of a split
 
 
-def test_digits_are_always_the_same_and_none_is_in_both_splits() -> None:
+def test_digits_are_always_the_same_and_stay_on_the_canvas() -> None:
     first, second = data.load("digits"), data.load("digits")
     assert torch.equal(first.train.images, second.train.images)
     assert first.train.images.shape == (1438 * 4, 3, 32, 32)
@@ -202,11 +187,11 @@ def test_digits_are_always_the_same_and_none_is_in_both_splits() -> None:
     assert first.train.labels.bincount().min() > 500
     border = torch.ones(32, 32, dtype=torch.bool)
     border[1:-1, 1:-1] = False
-    ink_outside = first.train.images[:, 0, border].float().sum() / first.train.images[:, 0].float().sum()
-    assert ink_outside < 1e-3, "every digit lies on the canvas"
+    ink_at_the_border = first.train.images[:, 0, border].float().sum() / first.train.images[:, 0].float().sum()
+    assert ink_at_the_border < 1e-3
 
 
-def test_a_limit_takes_the_same_images_of_every_class() -> None:
+def test_a_limit_keeps_the_same_images_of_every_class() -> None:
     dataset = data.load("digits")
     limited = dataset.limited(500, None)
     assert torch.equal(limited.train.images, dataset.limited(500, 7).train.images)
@@ -215,11 +200,11 @@ def test_a_limit_takes_the_same_images_of_every_class() -> None:
     assert len(dataset.limited(10**9, None).train) == len(dataset.train)
 
 
-def test_a_division_keeps_every_image_on_one_side() -> None:
+def test_holding_out_keeps_every_image_in_one_part() -> None:
     split = data.load("digits").train
     numbered = data.Split(torch.arange(len(split)), split.labels)
     rest, held_out = numbered.divided(0.1)
     assert len(held_out) == round(0.1 * len(split))
     assert torch.cat([rest.images, held_out.images]).sort().values.tolist() == list(range(len(split)))
-    with pytest.raises(InputError, match=re.escape("--validation (1e-05) must leave images on both sides")):
+    with pytest.raises(InputError, match=re.escape("--validation (1e-05) must leave images in both parts")):
         numbered.divided(1e-5)

@@ -1,4 +1,4 @@
-"""Resampling: what Pillow and torchvision make of each box, to within rounding."""
+"""Resampling: the same as Pillow and torchvision for each box, within rounding."""
 
 import numpy as np
 import pytest
@@ -20,9 +20,9 @@ def pixels(seed: int, count: int, height: int, width: int) -> torch.Tensor:
 
 
 def pillow(images: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Channel by channel in floating point.
+    """Resize every channel in floating point.
 
-    torch's own kernel is no oracle: antialiased, it makes a single column by interpolating in one direction alone.
+    torch's kernel is no oracle: with antialiasing it computes a single column by interpolating in one direction only.
     """
     found = torch.empty(*images.shape[:2], *size)
     for planes, targets, (top, left, rows, columns) in zip(images, found, boxes.tolist(), strict=True):
@@ -33,17 +33,17 @@ def pillow(images: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int]) -> 
 
 
 @given(seeds, sides, sides, sides, sides)
-def test_every_box_is_what_pillow_makes_of_it(seed: int, height: int, width: int, rows: int, columns: int) -> None:
-    """Larger and smaller than the box, in each direction on its own; ties may be rounded either way."""
+def test_every_box_is_resized_as_by_pillow(seed: int, height: int, width: int, rows: int, columns: int) -> None:
+    """Up or down, independently in each direction; ties may be rounded either way."""
     images, boxes = pixels(seed, 6, height, width), random_boxes(6, height, width, 0.05, generator(seed))
     found = resampled(images, boxes, (rows, columns))
     assert (found.shape, found.dtype) == ((6, 3, rows, columns), torch.uint8)
-    assert found.is_contiguous(memory_format=torch.channels_last), "as batches are made of it"
+    assert found.is_contiguous(memory_format=torch.channels_last)
     assert (found - pillow(images, boxes, (rows, columns))).abs().max() < 0.5 + 1e-3
 
 
 @pytest.mark.parametrize("size", [(224, 224), (32, 32), (9, 50), (8, 8)])
-def test_it_differs_from_torchvision_by_one_level_at_most(size: tuple[int, int]) -> None:
+def test_it_differs_from_torchvision_by_at_most_one_level(size: tuple[int, int]) -> None:
     images, boxes = pixels(0, 40, 32, 40), random_boxes(40, 32, 40, 0.05, generator(1))
     crops = [
         vision.resized_crop(image, *box, size=list(size)) for image, box in zip(images, boxes.tolist(), strict=True)
@@ -51,7 +51,7 @@ def test_it_differs_from_torchvision_by_one_level_at_most(size: tuple[int, int])
     assert (resampled(images, boxes, size).int() - torch.stack(crops).int()).abs().max() <= 1
 
 
-def test_the_whole_frame_at_its_own_size_is_the_image() -> None:
+def test_the_whole_frame_at_its_size_is_the_image() -> None:
     images = pixels(0, 3, 32, 20)
     frames = torch.tensor([[0, 0, 32, 20]]).expand(3, -1)
     assert torch.equal(resampled(images, frames, (32, 20)), images)
@@ -64,7 +64,7 @@ def test_black_stays_black_and_white_stays_white(level: int) -> None:
     assert (resampled(images, random_boxes(20, 32, 32, 0.05, generator(0)), (224, 7)) == level).all()
 
 
-def test_nothing_outside_the_box_is_seen() -> None:
+def test_pixels_outside_the_box_have_no_influence() -> None:
     images = pixels(0, 1, 16, 16)
     others = 255 - images
     others[..., 3:9, 5:15] = images[..., 3:9, 5:15]
@@ -73,7 +73,7 @@ def test_nothing_outside_the_box_is_seen() -> None:
         assert torch.equal(resampled(others, box, size), resampled(images, box, size))
 
 
-def test_images_are_resampled_in_float32_also_where_the_network_is_not() -> None:
+def test_resampling_is_float32_under_autocast() -> None:
     images, boxes = pixels(0, 4, 32, 32), random_boxes(4, 32, 32, 0.05, generator(0))
     expected = resampled(images, boxes, (40, 40))
     with torch.autocast("cpu", dtype=torch.bfloat16):

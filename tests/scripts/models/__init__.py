@@ -1,1 +1,1 @@
-"""Both networks."""
+"""The two networks."""

@@ -1,4 +1,4 @@
-"""The network of the tutorial: its parameters, its layers in its order, and any image size."""
+"""The network of the tutorial: its parameters, its layers, and any image size."""
 
 import re
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.numerics
 
 
 class TutorialNetwork(nn.Module):
-    """The PyTorch tutorial's layers with three channels at 32x32, flatten sizes fixed, written in its own order."""
+    """The layers of the PyTorch tutorial in their order, with three channels and sizes for 32x32."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class TutorialNetwork(nn.Module):
 
 @pytest.mark.parametrize("training", [False, True])
 @given(seeds)
-def test_it_is_the_tutorial_network_with_dropout_too(training: bool, seed: int) -> None:
+def test_it_is_the_tutorial_network_also_with_dropout(training: bool, seed: int) -> None:
     torch.manual_seed(seed)
     tutorial, ours = TutorialNetwork().train(training), STNClassifier().train(training)
     ours.load_state_dict(
@@ -67,6 +67,6 @@ def test_without_the_transformer_images_reach_the_classifier_untouched() -> None
     with_it, without = STNClassifier(dropout=0.0), STNClassifier(dropout=0.0, transform=False)
     without.load_state_dict(with_it.state_dict(), strict=False)
     x = torch.randn(2, 3, 32, 32)
-    torch.testing.assert_close(without(x), with_it(x), msg="the transformer starts at the identity")
+    torch.testing.assert_close(without(x), with_it(x), msg="the transformer starts as the identity")
     with pytest.raises(ValueError, match=re.escape("STNClassifier: return_theta (True) needs transform=True")):
         without(x, return_theta=True)

@@ -1,4 +1,4 @@
-"""The Vision Transformer: its published sizes, any image, maps of every layer; its numbers stand in test_peers.py."""
+"""The Vision Transformer: published sizes, any image size, attention of every layer; test_peers.py compares values."""
 
 import re
 
@@ -65,11 +65,11 @@ def test_vit_b16_sees_four_patches_at_32_pixels() -> None:
 
 
 def test_lite_is_vit_lite_7_4() -> None:
-    """3.717 M parameters in the README of SHI-Labs/Compact-Transformers, whose q, k and v have no bias."""
+    """The README of SHI-Labs/Compact-Transformers gives 3.717 M parameters, without biases of q, k and v."""
     assert round(count("lite", 10, qkv_bias=False) / 1e6, 3) == 3.717
 
 
-def test_the_first_prediction_is_uniform_and_the_trunk_waits_for_the_head() -> None:
+def test_the_first_prediction_is_uniform_and_only_the_head_has_a_gradient() -> None:
     torch.manual_seed(0)
     model = VisionTransformer.from_preset("lite", dim=32, mlp_dim=64)
     logits = model(random_images(0, 2, 3, 32, 32, dtype=torch.float32))
@@ -80,7 +80,7 @@ def test_the_first_prediction_is_uniform_and_the_trunk_waits_for_the_head() -> N
 
 
 @given(seeds, st.sampled_from((8, 24, 32, 40)), st.sampled_from((8, 16, 56)))
-def test_any_image_is_classified_and_every_layer_shows_its_weights(seed: int, height: int, width: int) -> None:
+def test_any_image_is_classified_and_every_layer_returns_its_weights(seed: int, height: int, width: int) -> None:
     torch.manual_seed(seed)
     model, x = tiny(), random_images(seed, 2, 3, height, width)
     logits, weights = model(x, return_weights=True)
@@ -93,7 +93,7 @@ def test_any_image_is_classified_and_every_layer_shows_its_weights(seed: int, he
 
 @given(seeds)
 def test_the_last_block_computes_the_class_token_alone(seed: int) -> None:
-    """The head reads nothing else; the logits are those of a last block that computes every token."""
+    """The logits are those of a last block that computes every token."""
     torch.manual_seed(seed)
     model, widths = tiny(), []
     x = random_images(seed, 2, 3, 16, 24)
@@ -133,7 +133,7 @@ def test_dropped_patches_leave_the_class_token_and_some_of_each_image(seed, batc
         assert set(after) <= set(before), "of the same image"
 
 
-def test_every_patch_is_dropped_as_often_as_any_other_and_independently_in_each_image() -> None:
+def test_all_patches_are_dropped_equally_often_and_independently_in_each_image() -> None:
     torch.manual_seed(0)
     tokens = torch.arange(9.0).view(1, 9, 1).expand(20_000, -1, -1)
     kept = drop_patches(tokens, 0.5)[:, 1:, 0].long()
@@ -143,7 +143,7 @@ def test_every_patch_is_dropped_as_often_as_any_other_and_independently_in_each_
 
 
 @given(seeds)
-def test_patches_are_dropped_in_training_alone(seed: int) -> None:
+def test_patches_are_dropped_only_in_training(seed: int) -> None:
     torch.manual_seed(seed)
     model, x = tiny(patch_dropout=0.5), random_images(seed, 2, 3, 32, 32)
     _, weights = model.train()(x, return_weights=True)
@@ -161,8 +161,8 @@ def test_a_patch_dropout_out_of_range_is_refused(share: float) -> None:
         VisionTransformer.from_preset("lite", patch_dropout=share, device="meta")
 
 
-def test_fewer_than_sixteen_patches_are_warned_of_with_the_better_choice() -> None:
-    """Half of the questions about accuracy from scratch: lucidrains #12, kentaroy47 #5, jeonsworld #34."""
+def test_fewer_than_sixteen_patches_give_a_warning_with_a_better_recipe() -> None:
+    """The cause of many questions about accuracy from scratch: lucidrains #12, kentaroy47 #5, jeonsworld #34."""
     assert few_patches_warning(16, (32, 32)) == ""
     assert "32x48 pixels is only 6 patches" in few_patches_warning(6, (32, 48))
     assert "recipe lite" in few_patches_warning(15, (32, 32))

@@ -1,4 +1,4 @@
-"""components/README.md says what the code does: constructors, parts, and the rules that it teaches."""
+"""components/README.md agrees with the code: constructors, parts, and numbers."""
 
 import inspect
 import re
@@ -23,7 +23,7 @@ def rows(title: str) -> list[list[str]]:
 
 
 def constructor(name: str) -> str:
-    """The signature as the page writes it: without types, and without what all components share."""
+    """The signature as on the page: without types, and without ``device`` and ``dtype``."""
     signature = inspect.signature(getattr(components, name))
     own = [p.replace(annotation=p.empty) for p in signature.parameters.values() if p.name not in ("device", "dtype")]
     return f"{name}{inspect.Signature(own)}".replace("'", '"')
@@ -38,7 +38,7 @@ def test_every_component_has_a_section_with_its_constructor(name: str) -> None:
 
 
 @each_component
-def test_every_section_says_what_goes_in_what_comes_out_and_what_goes_wrong(name: str) -> None:
+def test_every_section_has_input_output_purpose_and_pitfalls(name: str) -> None:
     for word in ("In", "Out", "Why"):
         assert f"**{word}.**" in SECTIONS[name]
     assert "**Easy to get wrong.**" in SECTIONS[name]
@@ -53,7 +53,7 @@ def test_all_but_one_take_device_and_dtype() -> None:
     assert "All but `SpatialTransformer` also take `device` and `dtype`" in PAGE
 
 
-def test_the_table_of_names_leads_to_classes_and_parts_that_exist() -> None:
+def test_the_table_of_names_has_classes_and_parts_that_exist() -> None:
     table = {row[0].strip("`"): row for row in rows("Names in jeonsworld/ViT-pytorch")}
     assert list(table) == ["Embeddings", "Attention", "Mlp", "Block", "Encoder"]
     for _, ours, parts, _ in table.values():
@@ -63,7 +63,7 @@ def test_the_table_of_names_leads_to_classes_and_parts_that_exist() -> None:
         assert all(hasattr(module, part) for part in arrows), (ours, arrows)
 
 
-def test_two_thirds_of_a_block_lie_in_the_mlp() -> None:
+def test_the_mlp_has_two_thirds_of_a_blocks_parameters() -> None:
     def count(module: torch.nn.Module) -> int:
         return sum(parameter.numel() for parameter in module.parameters())
 
@@ -72,7 +72,7 @@ def test_two_thirds_of_a_block_lie_in_the_mlp() -> None:
     assert "two thirds" in SECTIONS["MLP"]
 
 
-def test_the_defaults_that_the_page_tells() -> None:
+def test_the_numbers_on_the_page_are_right() -> None:
     assert Block(8, 2, mlp_dim=8).norm1.eps == 1e-6
     assert "eps is 1e-6" in SECTIONS["Block"]
     assert PatchEmbeddings(32, 16, dim=8).pos_embed.std().item() == pytest.approx(0.02, rel=0.5)

@@ -1,4 +1,4 @@
-"""scripts/README.md says what the scripts do: files, flags, commands, recipes, limits."""
+"""scripts/README.md agrees with the code: files, flags, commands and limits."""
 
 import re
 
@@ -20,7 +20,7 @@ def section(title: str) -> str:
 
 
 def first_cells(title: str) -> list[str]:
-    """What stands in the first column of a section's table, below its header."""
+    """The first column of a section's table, below its header."""
     return [row.split("|")[1].strip() for row in re.findall(r"^\|.*", section(title), re.MULTILINE)][2:]
 
 
@@ -33,7 +33,7 @@ def test_every_flag_on_the_page_exists() -> None:
     assert len(named) >= 8
 
 
-def test_the_commands_on_the_page_are_understood() -> None:
+def test_the_commands_on_the_page_are_valid() -> None:
     commands = re.findall(r"-m scripts\.train_stn (.*)", PAGE)
     assert [parse(train_stn.Options, "", command.split()).data for command in commands] == ["digits", "auto"]
     for command in re.findall(r"-m scripts\.convert (.*)", PAGE):
