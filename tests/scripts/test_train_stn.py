@@ -29,25 +29,12 @@ from scripts.training.plan import Recipe
 from tests.support.runs import flags
 from tests.support.servers import refused
 from tests.support.sources import ROOT
-from tests.support.trees import write_tree
 
 pytestmark = pytest.mark.numerics
 
 NEEDED = {"dataset", "recipe", "epochs", "seed", "train_accuracy", "test_accuracy", "best_test_accuracy", "parameters",
           "seconds", "images_per_second", "run_folder"}  # fmt: skip
 options = partial(flags, Options)
-
-
-@pytest.fixture
-def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return write_tree(tmp_path / "photos")
-
-
-@pytest.fixture
-def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes a second."""
-    monkeypatch.setattr(page, "write_report", lambda folder: folder / "report.html")
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

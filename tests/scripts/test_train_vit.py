@@ -14,7 +14,6 @@ from scripts.data.datasets import Dataset, Split
 from scripts.data.transforms import Normalise
 from scripts.experiment import planned
 from scripts.models.vit import PRESETS, VisionTransformer
-from scripts.run import page
 from scripts.run.findings import evenly_spaced
 from scripts.run.folder import read_metrics
 from scripts.subjects.vit import OPTIMIZERS, SHOWN, attention_findings
@@ -25,7 +24,6 @@ from tests.support.machines import FAST_CPU, H100, PLAIN_CPU
 from tests.support.networks import TINY
 from tests.support.runs import flags
 from tests.support.strategies import generator
-from tests.support.trees import write_tree
 
 pytestmark = pytest.mark.numerics
 
@@ -35,21 +33,10 @@ options = partial(flags, Options)
 
 
 @pytest.fixture
-def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return write_tree(tmp_path / "photos")
-
-
-@pytest.fixture
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Recipes do not depend on the size, and 86 M parameters would take a minute."""
     monkeypatch.setitem(PRESETS, "b16", TINY)
     monkeypatch.setitem(PRESETS, "lite", {**TINY, "patch_size": 4, "dropout": 0.0})
-
-
-@pytest.fixture
-def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page, "write_report", lambda folder: folder / "report.html")
 
 
 def pretrained(path: Path, classes: int, **size: object) -> VisionTransformer:

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from scripts.run import page
 from scripts.system import devices
 from scripts.system.command_line import parse
 from scripts.system.devices import choose_device, clock
@@ -18,7 +17,6 @@ from scripts.system.errors import InputError
 from scripts.system.processes import Processes
 from scripts.train_stn import Options, main
 from tests.support.sources import modules
-from tests.support.trees import write_tree
 
 PROGRAM = """
 import resource, torch
@@ -148,12 +146,8 @@ def test_the_warning_names_other_devices_and_a_torch_without_rocm(
     assert warnings_of_auto() == [f"WARNING: torch cannot use the AMD GPU of this machine: {why}"]
 
 
-def test_the_log_begins_with_the_warning_about_an_unused_gpu(
-    gpu: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(page, "write_report", lambda folder: folder / "report.html")
-    write_tree(tmp_path / "photos")
+@pytest.mark.usefixtures("gpu", "tree", "_no_report")
+def test_the_log_begins_with_the_warning_about_an_unused_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "gpu_maker", lambda: "NVIDIA")
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: None)
     monkeypatch.setattr(devices, "refusal", lambda device: OLD_DRIVER.split(". ")[0] if device.type == "cuda" else "")

@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from scripts.data.datasets import Split
 from scripts.data.transforms import Augment
 from scripts.models.stn import STNClassifier
-from scripts.run import page
 from scripts.run.folder import ReadOnlyFolder, RunFolder, read_metrics
 from scripts.system.command_line import parse
 from scripts.system.devices import choose_device
@@ -40,7 +39,6 @@ from scripts.training.trainer import Trainer
 from tests.support.runs import dots, trainer, without_times
 from tests.support.sources import ROOT
 from tests.support.strategies import generator
-from tests.support.trees import write_tree
 
 pytestmark = pytest.mark.numerics
 
@@ -365,13 +363,9 @@ def test_each_process_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.long
-def test_a_run_of_torchrun_stops_with_one_message_and_resumes_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("tree", "_no_report")
+def test_a_run_of_torchrun_stops_with_one_message_and_resumes_alone(tmp_path: Path) -> None:
     """The command in the message resumes it, to the same end."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(page, "write_report", lambda folder: folder / "report.html")
-    write_tree(tmp_path / "photos")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     # small steps: at the recipe's learning rate, one run of ten differs by a hundredth of the loss
     flags = ["--data", "photos", "--epochs", "6", "--batch-size", "5", "--precision", "float32", "--device", "cpu",

@@ -88,11 +88,8 @@ def changed(content: bytes, what: list[tuple[str, int, int | bytes]]) -> bytes:
     return content
 
 
-def weights(suffix: str) -> Callable[[Path], None]:
-    def make(path: Path) -> None:
-        write_arrays(path, to_family(network(dim=3, mlp_dim=2, patch_size=16).state_dict(), "google", 3))
-
-    return make
+def weights(path: Path) -> None:
+    write_arrays(path, to_family(network(dim=3, mlp_dim=2, patch_size=16).state_dict(), "google", 3))
 
 
 def picture(path: Path) -> None:
@@ -161,9 +158,9 @@ def text(content: str) -> Callable[[Path], object]:
 
 
 KINDS: dict[str, tuple[str, Callable[[Path], object], Callable[[Path], None]]] = {
-    "weights of NumPy": (".npz", weights(".npz"), read_numbers),
-    "weights of safetensors": (".safetensors", weights(".safetensors"), read_numbers),
-    "weights of torch": (".pt", weights(".pt"), read_numbers),
+    "weights of NumPy": (".npz", weights, read_numbers),
+    "weights of safetensors": (".safetensors", weights, read_numbers),
+    "weights of torch": (".pt", weights, read_numbers),
     "png": (".png", picture, read_picture),
     "jpeg": (".jpg", picture, read_picture),
     "archive": (".tar.gz", archive, read_archive),
