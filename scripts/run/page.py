@@ -23,7 +23,7 @@ LAST_EPOCHS = 10
 
 
 @dataclass(frozen=True)
-class Figure:
+class ReportFigure:
     """A figure of the report with its title and caption."""
 
     name: str
@@ -109,45 +109,40 @@ def _selection(config: dict[str, Any], summary: dict[str, Any]) -> str:
     )
 
 
-def _figures(rows: figures.Rows, found: dict[str, Any]) -> list[Figure]:
+def _figures(rows: figures.Rows, found: dict[str, Any]) -> list[ReportFigure]:
+    drawn: list[ReportFigure] = []
+
+    def add(name: str, title: str, caption: str, draw: Callable[..., None], *data: object) -> None:
+        file = io.BytesIO()
+        draw(*data, file)
+        drawn.append(ReportFigure(name, title, caption, file.getvalue()))
+
     held_out = "validation" if "validation_loss" in rows[0] else "test"
-    shown = len(found["wrong_images"])
     caption = f"Training set (during the epoch) and {held_out} set (after it)."
-    drawn = [Figure("curves", "Curves", caption, _png(figures.curves, rows, held_out))]
+    add("curves", "Curves", caption, figures.curves, rows, held_out)
     if "theta" in found:
         caption = (
             "Mean (line) and standard deviation (band) over the held-out images. A collapse shows here first: the "
             "scale crosses a dotted line, and the share outside the frame rises."
         )
-        drawn.append(Figure("theta", "What the spatial transformer does", caption, _png(figures.theta_curves, rows)))
+        add("theta", "What the spatial transformer does", caption, figures.theta_curves, rows)
         caption = (
             "Upper rows: test images with the sampled area outlined in red. Lower rows: the input of the classifier, "
             "which is zero, the mean colour, outside the frame."
         )
-        drawn.append(
-            Figure("transformer", "The spatial transformer at work", caption, _png(figures.transformer, found))
-        )
+        add("transformer", "The spatial transformer at work", caption, figures.transformer, found)
     if "attention_images" in found:
         caption = (
             "Where the class token looks: bright is high attention. Rollout: through all layers, including the "
             "residual paths. Then the heads of the last layer, each on its own scale."
         )
-        drawn.append(Figure("attention", "Attention", caption, _png(figures.attention, found)))
+        add("attention", "Attention", caption, figures.attention, found)
     caption = "Test images: truth by row, prediction by column."
-    png = _png(figures.confusion, found["confusion"], found["classes"])
-    drawn.append(Figure("confusion", "Confusion matrix", caption, png))
-    caption = (
-        f"{shown} of {found['wrong_total']} misclassified test images, drawn at random: truth → prediction, confidence."
-    )
-    drawn.append(Figure("misclassified", "Misclassified test images", caption, _png(figures.misclassified, found)))
+    add("confusion", "Confusion matrix", caption, figures.confusion, found["confusion"], found["classes"])
+    counts = f"{len(found['wrong_images'])} of {found['wrong_total']}"
+    caption = f"{counts} misclassified test images, drawn at random: truth → prediction, confidence."
+    add("misclassified", "Misclassified test images", caption, figures.misclassified, found)
     return drawn
-
-
-def _png(draw: Callable[..., None], *given: object) -> bytes:
-    """Return the bytes of a figure."""
-    file = io.BytesIO()
-    draw(*given, file)
-    return file.getvalue()
 
 
 def _last_epochs(log: str) -> str:
