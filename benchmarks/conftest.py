@@ -128,17 +128,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def results(pytestconfig: pytest.Config) -> Results:
-    return pytestconfig.pluginmanager.get_plugin("results")
-
-
-@pytest.fixture(scope="session")
-def device(results: Results) -> torch.device:
+def device() -> torch.device:
     """The accelerator if there is one."""
-    return results.device
+    return timed()
 
 
 @pytest.fixture(scope="session")
-def peaks(results: Results) -> Mapping[str, float]:
+def peaks(pytestconfig: pytest.Config) -> Mapping[str, float]:
     """The machine's peaks, measured before the first benchmark."""
-    return results.peaks
+    return pytestconfig.pluginmanager.get_plugin("results").peaks

@@ -61,18 +61,13 @@ def workloads() -> dict[str, Workload]:
     """All workloads by name."""
     found: dict[str, Workload] = {}
     for name, side in STNS.items():
-        image = (3, side, side)
-        found |= {
-            f"LocalizationNet-{name}": Workload(
-                lambda _: LocalizationNet(), image, partial(flops.localization_net, side=side)
-            ),
-            f"SpatialTransformer-{name}": Workload(
-                lambda batch: SpatialTransformer(Fixed(batch)), image, partial(flops.warp, side=side)
-            ),
-            f"STNClassifier-{name}": Workload(
-                lambda _: STNClassifier(dropout=0.0), image, partial(flops.stn_classifier, side=side)
-            ),
+        parts = {
+            "LocalizationNet": (lambda _: LocalizationNet(), flops.localization_net),
+            "SpatialTransformer": (lambda batch: SpatialTransformer(Fixed(batch)), flops.warp),
+            "STNClassifier": (lambda _: STNClassifier(dropout=0.0), flops.stn_classifier),
         }
+        for kind, (build, work) in parts.items():
+            found[f"{kind}-{name}"] = Workload(build, (3, side, side), partial(work, side=side))
     for name, (preset, side) in VITS.items():
         found |= {f"{kind}-{name}": each for kind, each in vision_transformer_workloads(preset, side).items()}
     return found
@@ -85,26 +80,19 @@ def vision_transformer_workloads(preset: str, side: int) -> dict[str, Workload]:
     )
     image, tokens = (3, side, side), (1 + (side // patch) ** 2, dim)
     wide: dict[str, Any] = {"tokens": tokens[0], "dim": dim}
-    deep: dict[str, Any] = wide | {"mlp_dim": mlp_dim, "depth": depth}
+    inner: dict[str, Any] = wide | {"mlp_dim": mlp_dim}
     whole: dict[str, Any] = {"side": side, "patch": patch, "dim": dim, "mlp_dim": mlp_dim, "depth": depth}
+    encoder = partial(Encoder, dim, depth, num_heads=heads, mlp_dim=mlp_dim)
+    network = partial(VisionTransformer.from_preset, preset, image_size=side, dropout=0.0)
+    embedding = partial(flops.patch_embeddings, side=side, patch=patch, dim=dim)
     return {
-        "PatchEmbeddings": Workload(
-            lambda _: PatchEmbeddings(side, patch, dim=dim),
-            image, partial(flops.patch_embeddings, side=side, patch=patch, dim=dim),
-        ),
+        "PatchEmbeddings": Workload(lambda _: PatchEmbeddings(side, patch, dim=dim), image, embedding),
         "Attention": Workload(lambda _: Attention(dim, heads), tokens, partial(flops.attention, **wide)),
-        "MLP": Workload(lambda _: MLP(dim, mlp_dim), tokens, partial(flops.mlp, **wide, mlp_dim=mlp_dim)),
-        "Block": Workload(
-            lambda _: Block(dim, heads, mlp_dim=mlp_dim), tokens, partial(flops.block, **wide, mlp_dim=mlp_dim)
-        ),
-        "Encoder": Workload(
-            lambda _: Encoder(dim, depth, num_heads=heads, mlp_dim=mlp_dim), tokens, partial(flops.encoder, **deep)
-        ),
-        "VisionTransformer": Workload(
-            lambda _: VisionTransformer.from_preset(preset, image_size=side, dropout=0.0),
-            image, partial(flops.vision_transformer, **whole),
-        ),
-    }  # fmt: skip
+        "MLP": Workload(lambda _: MLP(dim, mlp_dim), tokens, partial(flops.mlp, **inner)),
+        "Block": Workload(lambda _: Block(dim, heads, mlp_dim=mlp_dim), tokens, partial(flops.block, **inner)),
+        "Encoder": Workload(lambda _: encoder(), tokens, partial(flops.encoder, **inner, depth=depth)),
+        "VisionTransformer": Workload(lambda _: network(), image, partial(flops.vision_transformer, **whole)),
+    }
 
 
 WORKLOADS = workloads()

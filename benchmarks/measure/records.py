@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -30,6 +30,17 @@ def target(out: str | None, part: bool, device: torch.device, subject: str) -> P
     if not out.endswith(".json"):
         raise InputError(f"--out ({out}) must end in .json")
     return Path(out)
+
+
+def heading(title: str, machine: Mapping[str, Any]) -> list[str]:
+    """The first paragraphs of a page of results: its title, and the machine that was measured."""
+    commit = machine["commit"] or "unknown"
+    return [f"# {title}", f"{machine['identity']}, torch {machine['torch']}, {machine['started']}, commit {commit}."]
+
+
+def page(paragraphs: Iterable[str]) -> str:
+    """Markdown, with an empty line between paragraphs."""
+    return "\n\n".join(each.strip() for each in paragraphs) + "\n"
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from benchmarks.measure.records import heading, page
 from benchmarks.peers.tasks import KIT
 from scripts.pages.markdown import table
 
@@ -87,32 +88,25 @@ def cells_of(record: Record) -> list[str]:
 
 def markdown(content: Record) -> str:
     """The page: the machine, the means, and all cells, won or lost."""
-    records, machine = content["cells"], content["machine"]
+    records = content["cells"]
     verdicts = [outcome(record["ratio"]) for record in records]
     own_rows = [
-        (
-            f"{record['row']}, {record['kind']}",
-            record["mode"],
-            record["best_anywhere"],
-            with_outcome(record["ratio_anywhere"]),
-            record["best_as_it_comes"],
-            with_outcome(record["ratio_as_they_come"]),
-        )
-        for record in records
-        if "ratio_as_they_come" in record
-    ]
-    commit = machine["commit"] or "unknown"
+        (f"{each['row']}, {each['kind']}", each["mode"], each["best_anywhere"], with_outcome(each["ratio_anywhere"]),
+         each["best_as_it_comes"], with_outcome(each["ratio_as_they_come"]))
+        for each in records if "ratio_as_they_come" in each
+    ]  # fmt: skip
+    title, measured_on = heading("The kit beside other libraries", content["machine"])
     parts = [
-        "# The kit beside other libraries",
+        title,
         *(["**A trial with small sizes: the figures mean nothing.**"] if content["small"] else []),
-        f"{machine['identity']}, torch {machine['torch']}, {machine['started']}, commit {commit}.",
+        measured_on,
         MEANINGS,
         table(("geometric mean", "kit / peers"), [(name, f"{mean:.3f}") for name, mean in means(records).items()]),
         f"{len(records)} cells: " + ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in OUTCOMES) + ".",
         table(HEADS, map(cells_of, records)),
         *([OWN_MEANINGS, table(OWN_HEADS, own_rows)] if own_rows else []),
     ]
-    return "\n\n".join(part.strip() for part in parts) + "\n"
+    return page(parts)
 
 
 def draw(content: Record, path: Path) -> None:

@@ -98,9 +98,8 @@ def tasks(*, small: bool = False, batch: int | None = None) -> list[Task]:
     for side, most in ((32, 256), (64, 256), (224, 64)):
         images = batch or most
         warp = partial(warps, images, side)
-        found.append(
-            Task(f"SpatialTransformer's warp, {side} pixels", warp, (3, side, side), images, images, float32=True)
-        )
+        name = f"SpatialTransformer's warp, {side} pixels"
+        found.append(Task(name, warp, (3, side, side), images, images, float32=True))
     convolutions = ((3, 32, 32), batch or 256, batch or 256)
     found.append(Task("LocalizationNet, 32 pixels", localization_nets, *convolutions, channels_last=True))
     stn = Task("STN classifier, 32 pixels", stn_classifiers, *convolutions, channels_last=True)
@@ -122,19 +121,13 @@ def vision_transformers(preset: str, side: int, **options: int) -> Modules:
         None, config=config, state_dict=to_family(state, "huggingface", None)
     )
 
-    def torchvisions() -> nn.Module:
-        return torchvision.models.VisionTransformer(side, patch, depth, heads, dim, mlp_dim, num_classes=CLASSES)
-
-    def timms() -> nn.Module:
-        return timm.models.VisionTransformer(
-            side,
-            patch,
-            embed_dim=dim,
-            depth=depth,
-            num_heads=heads,
-            mlp_ratio=mlp_dim / dim,
-            num_classes=CLASSES,
-        )
+    in_torchvision = partial(
+        torchvision.models.VisionTransformer, side, patch, depth, heads, dim, mlp_dim, num_classes=CLASSES
+    )
+    in_timm = partial(
+        timm.models.VisionTransformer, side, patch, embed_dim=dim, depth=depth, num_heads=heads,
+        mlp_ratio=mlp_dim / dim, num_classes=CLASSES,
+    )  # fmt: skip
 
     def vit_pytorchs() -> nn.Module:
         peer = vit_pytorch.ViT(
@@ -154,8 +147,8 @@ def vision_transformers(preset: str, side: int, **options: int) -> Modules:
     theirs[patches] = rearrange(theirs[patches], "dim c p1 p2 -> dim (p1 p2 c)")
     return {
         KIT: ours,
-        "torchvision": loaded(torchvisions, to_family(state, "torchvision", None)),
-        "timm": loaded(timms, to_family(state, "timm", None)),
+        "torchvision": loaded(in_torchvision, to_family(state, "torchvision", None)),
+        "timm": loaded(in_timm, to_family(state, "timm", None)),
         "vit-pytorch": loaded(vit_pytorchs, theirs),
         "transformers": wrapped.Logits(hugging_face),
     }
@@ -171,12 +164,11 @@ def attentions(dim: int, num_heads: int, mlp_dim: int) -> Modules:
         peer.norm = nn.Identity()
         return as_ours(peer)
 
-    in_torch = renamed(state, {"qkv.": "in_proj_", "proj.": "out_proj."})
+    names = {"qkv.": "in_proj_", "proj.": "out_proj."}
+    in_torch = loaded(lambda: nn.MultiheadAttention(dim, num_heads, batch_first=True), renamed(state, names))
     return {
         KIT: ours,
-        "torch": wrapped.SelfAttention(
-            loaded(lambda: nn.MultiheadAttention(dim, num_heads, batch_first=True), in_torch)
-        ),
+        "torch": wrapped.SelfAttention(in_torch),
         "timm": loaded(lambda: timm.layers.Attention(dim, num_heads, qkv_bias=True), state),
         "vit-pytorch": loaded(vit_pytorchs, renamed(state, {"qkv.": "to_qkv.", "proj.": "to_out.0."})),
     }
@@ -187,8 +179,7 @@ def mlps(dim: int, num_heads: int, mlp_dim: int) -> Modules:
     ours = drawn(MLP(dim, mlp_dim))
     state = ours.state_dict()
 
-    def torchvisions() -> nn.Module:
-        return torchvision.ops.MLP(dim, [mlp_dim, dim], activation_layer=nn.GELU)
+    in_torchvision = partial(torchvision.ops.MLP, dim, [mlp_dim, dim], activation_layer=nn.GELU)
 
     def vit_pytorchs() -> nn.Module:
         peer = vit_pytorch.FeedForward(dim, mlp_dim)
@@ -197,7 +188,7 @@ def mlps(dim: int, num_heads: int, mlp_dim: int) -> Modules:
 
     return {
         KIT: ours,
-        "torchvision": loaded(torchvisions, renamed(state, {"fc1.": "0.", "fc2.": "3."})),
+        "torchvision": loaded(in_torchvision, renamed(state, {"fc1.": "0.", "fc2.": "3."})),
         "timm": loaded(lambda: timm.layers.Mlp(dim, mlp_dim), state),
         "vit-pytorch": loaded(vit_pytorchs, renamed(state, {"fc1.": "net.1.", "fc2.": "net.4."})),
     }
@@ -207,16 +198,12 @@ def blocks(dim: int, num_heads: int, mlp_dim: int) -> Modules:
     """Attention and MLP, each with a norm before it and a residual connection."""
     ours = drawn(Block(dim, num_heads, mlp_dim=mlp_dim))
     state = ours.state_dict()
+    in_timm = partial(timm.models.vision_transformer.Block, mlp_ratio=mlp_dim / dim, qkv_bias=True, norm_layer=NORM)
     return {
         KIT: ours,
         "torch": loaded(lambda: wrapped.torch_block(dim, num_heads, mlp_dim), renamed(state, TORCH)),
         "torchvision": loaded(lambda: EncoderBlock(num_heads, dim, mlp_dim, 0.0, 0.0), renamed(state, TORCHVISION)),
-        "timm": loaded(
-            lambda: timm.models.vision_transformer.Block(
-                dim, num_heads, mlp_ratio=mlp_dim / dim, qkv_bias=True, norm_layer=NORM
-            ),
-            state,
-        ),
+        "timm": loaded(lambda: in_timm(dim, num_heads), state),
     }
 
 
@@ -267,20 +254,14 @@ def warps(batch: int, side: int) -> Modules:
     def kornias(x: Tensor, matrix: Tensor) -> Tensor:
         return warp_affine(x, matrix, (side, side), align_corners=False)
 
-    return {
-        KIT: ours,
-        "torch": wrapped.Warp(tutorials, theta),
-        "kornia": wrapped.Warp(kornias, matrix),
-    }
+    return {KIT: ours, "torch": wrapped.Warp(tutorials, theta), "kornia": wrapped.Warp(kornias, matrix)}
 
 
 def localization_nets() -> Modules:
     """The tutorial's layers for localization, in one module."""
     ours = drawn(LocalizationNet())
-    return {
-        KIT: ours,
-        "torch": loaded(wrapped.tutorial_localization, renamed(ours.state_dict(), TUTORIAL_LOCALIZATION)),
-    }
+    state = renamed(ours.state_dict(), TUTORIAL_LOCALIZATION)
+    return {KIT: ours, "torch": loaded(wrapped.tutorial_localization, state)}
 
 
 def stn_classifiers() -> Modules:

@@ -16,7 +16,7 @@ from benchmarks.measure.calls import step
 from benchmarks.measure.devices import ready
 from benchmarks.measure.machine import description, large_products
 from benchmarks.measure.oracle import Oracle, in_float64
-from benchmarks.measure.records import finish, recorded_errors, target, write
+from benchmarks.measure.records import finish, heading, page, recorded_errors, target, write
 from benchmarks.measure.timing import (
     Call,
     Interval,
@@ -126,7 +126,7 @@ def measure(kind: str, side: int, batch: int, device: torch.device, seconds: flo
 
 def markdown(content: Mapping[str, Any]) -> str:
     """The page with all configurations."""
-    machine, found = content["machine"], content["works"]
+    found = content["works"]
     titles = [title for title in (*CATEGORIES, REST) if any(each["time"][title] >= 0.0005 for each in found)]
     lines = [
         [
@@ -138,14 +138,8 @@ def markdown(content: Mapping[str, Any]) -> str:
         ]
         for each in found
     ]
-    commit = machine["commit"] or "unknown"
-    parts = [
-        "# Where the time of ViT-B/16 goes",
-        f"{machine['identity']}, torch {machine['torch']}, {machine['started']}, commit {commit}.",
-        MEANING,
-        table(("work", "images/s", "TFLOP/s", "share of the peak", *titles), lines),
-    ]
-    return "\n\n".join(part.strip() for part in parts) + "\n"
+    content_table = table(("work", "images/s", "TFLOP/s", "share of the peak", *titles), lines)
+    return page([*heading("Where the time of ViT-B/16 goes", content["machine"]), MEANING, content_table])
 
 
 def main(options: BreakdownOptions) -> None:
@@ -164,8 +158,8 @@ def main(options: BreakdownOptions) -> None:
         with recorded_errors(content, f"{kind}, {side} pixels"):
             content["works"].append(measure(kind, side, batch, device, seconds, **small))
         write(out, content)
-    page = markdown(content)
-    print(page)
+    text = markdown(content)
+    print(text)
     if out is not None:
-        write_whole(out.with_suffix(".md"), lambda file: file.write(page.encode()))
+        write_whole(out.with_suffix(".md"), lambda file: file.write(text.encode()))
     finish(content)
