@@ -54,7 +54,7 @@ def measure(group: Group, device: torch.device, seconds: float, fewest: int) -> 
             oracle.check(each.call, mode.dtype)
 
     check_all()
-    # all libraries in one mode, then in the next: what is compared is timed close together
+    # all libraries in one mode, then in the next, so that those that are compared are timed close together
     ordered = sorted(everyone, key=lambda variant: group.modes.index(variant[1]))
     calls = {variant: everyone[variant].call for variant in ordered}
     a_round = sum(max(LEAST, sample(call, device)) for call in calls.values())
