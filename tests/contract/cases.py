@@ -1,12 +1,14 @@
-"""One row a component: how to build it, what to feed it, what it must return, what it must refuse.
+"""One row per component: how to build it, its input, the output to expect, and the calls that it must refuse.
 
-``test_contract.py`` runs every item of ``contract.py`` for every row, so that a new component costs one row. Rows are
-small and have prime, unequal sizes: no swapped axis passes unseen, and a full Jacobian stays affordable.
+``test_contract.py`` runs every item of ``items.py`` for every row, so that a new component costs one row. Rows are
+small and their sizes are unequal and mostly prime: swapped axes show, and a full Jacobian stays affordable.
 """
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +17,16 @@ from components import MLP, Attention, Block, Encoder, LocalizationNet, PatchEmb
 from tests import reference
 from tests.support.strategies import generator
 
+Module = TypeVar("Module", bound=nn.Module)
+
 
 @dataclass(frozen=True)
 class Refusal:
-    """A call that must raise ``error`` with a message that contains ``message`` to the letter."""
+    """A call that must raise ``error`` with exactly this message."""
 
-    call: Callable[[], object]
-    error: type[Exception]
     message: str
+    call: Callable[[], object]
+    error: type[Exception] = ValueError
 
     def __str__(self) -> str:
         return self.message
@@ -33,21 +37,21 @@ class Case:
     """One component under contract.
 
     Args:
-        name: The component, and in what its other rows differ from its first.
+        name: The component; for a second row also how it differs from the first.
         build: Makes the module; takes ``device``, ``dtype`` and the options in ``rates``.
         input_shape: Shape of one input, without the batch.
         output_shape: Shape of one output, from the configuration.
         reference: The output in float64, computed from module and input without using the component's own formula.
-        keys: Names in the state_dict; they are frozen, files depend on them.
+        keys: Names in the state_dict, which are frozen because files depend on them.
         refusals: Bad configurations and inputs.
         rates: The options that are a probability of dropping something in training.
-        autocast_dtype: Type of the output where autocast computes in bfloat16.
+        autocast_dtype: Type of the output under autocast to bfloat16.
         smallest: Shape of the smallest input, without the batch.
-        smooth: Arguments of the call that has second derivatives and a forward mode, where torch lacks them otherwise.
+        smooth: Options of ``forward`` with which torch has second derivatives and forward mode, where it needs any.
         atomics: Why gradients on CUDA differ in their last bits from run to run, where they do.
-        laws: Items of the contract that have tests of their own in ``test_<component>.py``, with their names.
+        laws: Items of the contract that have their own tests in ``test_<component>.py``, with the names of these.
         exempt: Items of the contract that do not apply, each with the reason in words.
-        device: Where modules and inputs are; ``--device`` decides.
+        device: Where modules and inputs are, set by ``--device``.
     """
 
     name: str
@@ -56,7 +60,7 @@ class Case:
     output_shape: tuple[int, ...]
     reference: Callable[[nn.Module, Tensor], Tensor]
     keys: tuple[str, ...]
-    refusals: tuple[Refusal, ...]
+    refusals: tuple[Refusal, ...] = ()
     rates: tuple[str, ...] = ()
     autocast_dtype: torch.dtype = torch.float32
     smallest: tuple[int, ...] = ()
@@ -72,14 +76,8 @@ class Case:
         return 1e-10 if self.atomics and self.device != "cpu" else 0.0
 
     def module(self, seed: int = 0, **options: object) -> nn.Module:
-        """Build it with every parameter drawn at random: heads that start at zero would hide what lies below them."""
-        module = self.build(**({"device": self.device} | options))
-        draw = generator(seed)
-        with torch.no_grad():
-            for parameter in module.parameters():
-                noise = torch.randn(parameter.shape, generator=draw, dtype=torch.float64)
-                parameter.copy_(noise / max(1, parameter[0].numel()) ** 0.5)
-        return module
+        """Build it with random parameters: a head that starts at zero would hide mistakes in the layers before it."""
+        return randomised(self.build(**({"device": self.device} | options)), seed)
 
     def input(self, batch: int = 3, seed: int = 1, dtype: torch.dtype = torch.float32) -> Tensor:
         """Standard normal inputs."""
@@ -87,12 +85,22 @@ class Case:
         return x.to(self.device, dtype)
 
     def expected(self, module: nn.Module, x: Tensor) -> Tensor:
-        """What the reference says; it computes on the CPU."""
+        """The reference's output, computed on the CPU."""
         return self.reference(copy.deepcopy(module).cpu(), x.detach().cpu())
 
 
+def randomised(module: Module, seed: int) -> Module:
+    """The module with every parameter drawn from a normal distribution, smaller the more numbers are added up."""
+    draw = generator(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            noise = torch.randn(parameter.shape, generator=draw, dtype=torch.float64)
+            parameter.copy_(noise / max(1, parameter[0].numel()) ** 0.5)
+    return module
+
+
 class AffineHead(nn.Module):
-    """The smallest localization module there is: one linear layer on the pixels."""
+    """The smallest localization module: one linear layer on the pixels."""
 
     def __init__(self, pixels: int, **factory: object) -> None:
         super().__init__()
@@ -103,7 +111,7 @@ class AffineHead(nn.Module):
 
 
 class Returns(nn.Module):
-    """A localization module that returns what it was given."""
+    """A localization module that returns a fixed theta."""
 
     def __init__(self, theta: Tensor) -> None:
         super().__init__()
@@ -114,86 +122,196 @@ class Returns(nn.Module):
 
 
 def layers(*names: str) -> tuple[str, ...]:
-    """The names of layers that have a weight and a bias each."""
+    """The weight and the bias of each layer."""
     return tuple(f"{name}.{kind}" for name in names for kind in ("weight", "bias"))
 
 
-CUDNN = "cuDNN may add up the gradients of a kernel in any order"
-MEMORY_EFFICIENT = "the memory-efficient kernel may add up gradients in any order"
-NO_TOKENS = "its output is no sequence of tokens"
-NO_ATTENTION = "it holds no attention"
-ALL_SEE_ALL = "every token sees every other"
-NO_WARP = "it warps nothing"
-NO_CHANNELS = "its input has no axis of channels"
-DROPS_NOTHING = "it drops nothing"
-ANOTHER_ROW = "the row of the learned size has it"
-NARROW_ROW = "the row of narrow heads has it"
-SELF_ATTENTION_ROW = "the row of self-attention has it"
-WITHOUT_THE_FUSED_KERNEL = {"return_weights": True}
-BLOCK = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
-MASK_SIZES = "(2, 3, 5, 5) or 1 in any place"
-
-
-class TwoAsk:
-    """The first two tokens are the input, the others the context."""
+class FirstTwoAttend:
+    """Cross-attention as a function of one tensor: its first two tokens are the input, the others the context."""
 
     def forward(self, x: Tensor, **options: object) -> Tensor:
         return super().forward(x[:, :2], x[:, 2:], **options)
 
 
-class AttentionToContext(TwoAsk, Attention):
-    """Cross-attention as a function of one tensor."""
+class AttentionToContext(FirstTwoAttend, Attention):
+    """Named, so that it can be pickled."""
 
 
-class BlockWithContext(TwoAsk, Block):
+class BlockToContext(FirstTwoAttend, Block):
     """The same for a block."""
 
 
-def attend(mask: Tensor, keys: int = 5) -> object:
-    """Three heads on five tokens of width six."""
-    return Attention(6, 3)(torch.zeros(2, 5, 6), torch.zeros(2, keys, 6), mask=mask)
+def wrong_shapes(
+    build: partial[nn.Module], argument: str, wanted: str, *shapes: tuple[int, ...], **others: object
+) -> tuple[Refusal, ...]:
+    """Calls in which one argument of ``forward`` has a shape that is refused."""
+
+    def call(shape: tuple[int, ...]) -> object:
+        return build()(**others, **{argument: torch.zeros(shape)})
+
+    name = f"{build.func.__name__}: {'input' if argument == 'x' else argument}"
+    return tuple(Refusal(f"{name} {shape} must be {wanted}", partial(call, shape)) for shape in shapes)
 
 
-def encode_first(mask: Tensor) -> object:
-    """The only block sees no more of the mask than its first row."""
-    return Encoder(4, 1, num_heads=2, mlp_dim=5)(torch.zeros(2, 3, 4), mask=mask, first=1)
+def another_row(case: Case, name: str, *also: str, **changes: object) -> Case:
+    """A second row of a component, exempt from everything that it would only repeat, and from the items in ``also``."""
+    repeated = dict.fromkeys((*case.laws, "refusals", *also), f"the row {case.name} has it")
+    return replace(case, name=name, laws={}, refusals=(), exempt=case.exempt | repeated, **changes)
 
+
+CUDNN = "cuDNN may add up the gradients of a kernel in any order"
+MEMORY_EFFICIENT = "the memory-efficient kernel may add up gradients in any order"
+
+NO_DROPOUT = {"dropout statistics": "it drops nothing"}
+NO_TOKENS = dict.fromkeys(("permutation", "locality"), "its output is not a sequence of tokens")
+NO_ATTENTION = dict.fromkeys(("softmax", "fused equals plain"), "it has no attention")
+NO_WARP = {"geometry": "it warps nothing"}
+NO_CHANNELS = {"channels last": "its input has no channel axis"}
+ALL_ATTEND_TO_ALL = {"locality": "every token attends to every other"}
+
+WITHOUT_THE_FUSED_KERNEL = {"return_weights": True}
+BLOCK_LAYERS = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+TOKENS = torch.zeros(2, 5, 6)
+
+spatial_transformer = partial(SpatialTransformer, nn.Identity())
+patch_embeddings = partial(PatchEmbeddings, 32, 4, dim=8)
+attention, mlp = partial(Attention, 6, 3), partial(MLP, 5, 7)
+block, encoder = partial(Block, 6, 3, mlp_dim=7), partial(Encoder, 4, 2, num_heads=2, mlp_dim=5)
+
+PATCH_EMBEDDINGS = Case(
+    name="PatchEmbeddings",
+    build=partial(PatchEmbeddings, (4, 6), 2, dim=5, in_channels=3),
+    input_shape=(3, 4, 6), output_shape=(7, 5), smallest=(3, 2, 2),
+    reference=reference.patch_embeddings,
+    keys=("cls_token", "pos_embed", "proj.weight", "proj.bias"),
+    rates=("dropout",),
+    atomics=CUDNN,
+    laws={
+        "dropout statistics": ("test_dropout_acts_on_class_token_patches_and_positions",),
+        "permutation": ("test_permuted_patches_give_permuted_tokens_until_positions_are_added",),
+        "locality": (
+            "test_changing_one_patch_changes_one_token",
+            "test_the_class_token_comes_first_and_sees_no_pixel",
+        ),
+    },
+    exempt=NO_WARP | NO_ATTENTION,
+    refusals=(
+        Refusal("PatchEmbeddings: patch_size (0) must be at least 1", lambda: PatchEmbeddings(32, 0, dim=8)),
+        Refusal("PatchEmbeddings: dim (0) must be at least 1", lambda: PatchEmbeddings(32, 4, dim=0)),
+        Refusal("PatchEmbeddings: in_channels (-3) must be at least 1", lambda: patch_embeddings(in_channels=-3)),
+        *(Refusal(f"PatchEmbeddings: image_size ({size}) must be one or two multiples of 4",
+                  partial(PatchEmbeddings, size, 4, dim=8)) for size in (30, (32, 30), (0, 32), (4, 4, 4))),
+        Refusal("PatchEmbeddings: dropout (1.0) must be at least 0 and less than 1",
+                lambda: patch_embeddings(dropout=1.0)),
+        Refusal("PatchEmbeddings: interpolation ('cubic') must be one of ('bicubic-antialias', 'bicubic', "
+                "'bicubic-corners', 'bilinear', 'bilinear-corners')", lambda: patch_embeddings(interpolation="cubic")),
+        *wrong_shapes(patch_embeddings, "x", "(B, 3, H, W) with H and W multiples of 4",
+                      (3, 32, 32), (2, 1, 32, 32), (2, 3, 32, 30), (2, 3, 0, 32)),
+    ),
+)  # fmt: skip
+
+ATTENTION = Case(
+    name="Attention",
+    build=attention,
+    input_shape=(5, 6), output_shape=(5, 6), smallest=(1, 6),
+    reference=lambda module, x: reference.attention(module, x)[0],
+    keys=layers("qkv", "proj"),
+    rates=("dropout", "attn_dropout"),
+    autocast_dtype=torch.bfloat16,
+    smooth=WITHOUT_THE_FUSED_KERNEL,
+    atomics=MEMORY_EFFICIENT,
+    laws={
+        "dropout statistics": (
+            "test_attention_dropout_is_unbiased_and_leaves_the_returned_weights_alone",
+            "test_dropout_zeroes_elements_of_the_output_and_scales_the_rest",
+        ),
+        "permutation": ("test_permuted_tokens_give_permuted_output",),
+        "softmax": (
+            "test_weights_are_those_of_the_loops_and_leave_the_output_as_it_was",
+            "test_output_lies_in_the_hull_of_the_values",
+            "test_true_in_a_mask_means_attend",
+            "test_a_hidden_token_has_no_influence_whatever_it_holds",
+            "test_a_hidden_token_gets_no_gradient",
+            "test_a_row_that_attends_to_nothing_is_zero_with_finite_gradients",
+        ),
+        "fused equals plain": (
+            "test_weights_are_those_of_the_loops_and_leave_the_output_as_it_was",
+            "test_true_in_a_mask_means_attend",
+            "test_both_paths_draw_the_same_dropout_on_a_cpu",
+        ),
+    },
+    exempt=NO_CHANNELS | ALL_ATTEND_TO_ALL | NO_WARP,
+    refusals=(
+        Refusal("Attention: dim (0) must be at least 1", lambda: Attention(0, 1)),
+        Refusal("Attention: num_heads (0) must be at least 1", lambda: Attention(6, 0)),
+        Refusal("Attention: dim (10) must be divisible by num_heads (3)", lambda: Attention(10, 3)),
+        Refusal("Attention: dropout (-0.1) must be at least 0 and less than 1", lambda: attention(dropout=-0.1)),
+        Refusal("Attention: attn_dropout (1.0) must be at least 0 and less than 1",
+                lambda: attention(attn_dropout=1.0)),
+        *wrong_shapes(attention, "x", "(B, N, 6)", (5, 6), (2, 5, 7)),
+        *wrong_shapes(attention, "context", "(2, M, 6)", (5, 6), (2, 4, 7), (3, 4, 6), x=TOKENS),
+        Refusal("Attention: mask (torch.int64) must be boolean (True = attend) or floating point",
+                lambda: attention()(TOKENS, mask=torch.ones(2, 3, 5, 5, dtype=torch.int64)), TypeError),
+        *wrong_shapes(attention, "mask", "(2, 3, 5, 5) or 1 in any place",
+                      (5, 5), (2, 3, 5), (3, 5, 5), (2, 3, 5, 4), x=TOKENS),
+        *wrong_shapes(attention, "mask", "(2, 3, 5, 4) or 1 in any place", (2, 3, 5, 5),
+                      x=TOKENS, context=TOKENS[:, :4]),
+    ),
+)  # fmt: skip
+
+BLOCK = Case(
+    name="Block",
+    build=block,
+    input_shape=(5, 6), output_shape=(5, 6), smallest=(1, 6),
+    reference=reference.block,
+    keys=layers(*BLOCK_LAYERS),
+    rates=("dropout", "attn_dropout", "stochastic_depth"),
+    smooth=WITHOUT_THE_FUSED_KERNEL,
+    atomics=MEMORY_EFFICIENT,
+    laws={
+        "dropout statistics": (
+            "test_stochastic_depth_skips_whole_samples_and_scales_the_others",
+            "test_options_reach_the_children",
+        ),
+        "permutation": ("test_permuted_tokens_give_permuted_output",),
+        "softmax": ("test_a_mask_hides_and_weights_come_back",),
+        "fused equals plain": ("test_a_mask_hides_and_weights_come_back",),
+    },
+    exempt=NO_CHANNELS | ALL_ATTEND_TO_ALL | NO_WARP,
+    refusals=(
+        Refusal("Attention: dim (10) must be divisible by num_heads (3)", lambda: Block(10, 3, mlp_dim=7)),
+        Refusal("MLP: mlp_dim (0) must be at least 1", lambda: Block(6, 3, mlp_dim=0)),
+        Refusal("Attention: dropout (2.0) must be at least 0 and less than 1", lambda: block(dropout=2.0)),
+        Refusal("Block: stochastic_depth (1.0) must be at least 0 and less than 1",
+                lambda: block(stochastic_depth=1.0)),
+        *wrong_shapes(block, "x", "(B, N, 6)", (5, 6), (2, 5, 7)),
+        *wrong_shapes(block, "context", "(2, M, 6)", (5, 6), (2, 4, 7), (3, 4, 6), x=TOKENS),
+    ),
+)  # fmt: skip
 
 CASES = (
     Case(
         name="LocalizationNet",
-        build=lambda **factory: LocalizationNet(2, 5, **factory),
-        input_shape=(2, 19, 23),
-        output_shape=(5,),
+        build=partial(LocalizationNet, 2, 5),
+        input_shape=(2, 19, 23), output_shape=(5,),
         reference=reference.localization_net,
         keys=layers("conv1", "conv2", "fc1", "fc2"),
         atomics="adaptive pooling adds up gradients in any order",
         laws={"smallest input": ("test_a_small_image_is_centred_in_eighteen_pixels_of_zeros",)},
-        exempt={
-            "second derivatives": "its gradient jumps wherever relu or max pooling switch",
-            "dropout statistics": DROPS_NOTHING,
-            "permutation": NO_TOKENS,
-            "locality": NO_TOKENS,
-            "geometry": NO_WARP,
-            "softmax": NO_ATTENTION,
-            "fused equals plain": NO_ATTENTION,
-        },
+        exempt=NO_DROPOUT | NO_TOKENS | NO_WARP | NO_ATTENTION
+        | {"second derivatives": "its gradient jumps wherever relu or max pooling switch"},
         refusals=(
-            Refusal(lambda: LocalizationNet(0), ValueError, "LocalizationNet: in_channels (0) must be at least 1"),
-            Refusal(lambda: LocalizationNet(3, -1), ValueError, "LocalizationNet: num_params (-1) must be at least 1"),
-            Refusal(lambda: LocalizationNet()(torch.zeros(3, 32, 32)), ValueError,
-                    "LocalizationNet: input (3, 32, 32) must be (B, 3, H, W)"),
-            Refusal(lambda: LocalizationNet()(torch.zeros(2, 1, 32, 32)), ValueError,
-                    "LocalizationNet: input (2, 1, 32, 32) must be (B, 3, H, W)"),
+            Refusal("LocalizationNet: in_channels (0) must be at least 1", lambda: LocalizationNet(0)),
+            Refusal("LocalizationNet: num_params (-1) must be at least 1", lambda: LocalizationNet(3, -1)),
+            *wrong_shapes(partial(LocalizationNet), "x", "(B, 3, H, W)", (3, 32, 32), (2, 1, 32, 32)),
         ),
     ),
     Case(
         name="SpatialTransformer",
         build=lambda **factory: SpatialTransformer(AffineHead(2 * 5 * 7, **factory), output_size=(3, 11)),
-        input_shape=(2, 5, 7),
-        output_shape=(2, 3, 11),
+        input_shape=(2, 5, 7), output_shape=(2, 3, 11),
         reference=reference.spatial_transformer,
-        keys=("localization.linear.weight", "localization.linear.bias"),
+        keys=layers("localization.linear"),
         atomics="bilinear sampling adds up gradients in any order",
         laws={
             "smallest input": ("test_identity_returns_the_input", "test_any_warp_equals_a_loop_over_pixels"),
@@ -207,320 +325,77 @@ CASES = (
                 "test_padding_decides_what_lies_outside_the_frame",
             ),
         },
-        exempt={
-            "forward mode": "torch has none of grid_sample",
-            "dropout statistics": DROPS_NOTHING,
-            "permutation": NO_TOKENS,
-            "locality": NO_TOKENS,
-            "softmax": NO_ATTENTION,
-            "fused equals plain": NO_ATTENTION,
-        },
+        exempt=NO_DROPOUT | NO_TOKENS | NO_ATTENTION | {"forward mode": "torch has none for grid_sample"},
         refusals=(
-            Refusal(lambda: SpatialTransformer(torch.flatten), TypeError,
-                    "SpatialTransformer: localization (builtin_function_or_method) must be an nn.Module"),
-            Refusal(lambda: SpatialTransformer(nn.Identity(), padding_mode="wrap"), ValueError,
-                    "SpatialTransformer: padding_mode ('wrap') must be one of ('zeros', 'border', 'reflection')"),
-            Refusal(lambda: SpatialTransformer(nn.Identity(), output_size=0), ValueError,
-                    "SpatialTransformer: output_size (0) must be one or two positive numbers"),
-            Refusal(lambda: SpatialTransformer(nn.Identity(), output_size=(4, 4, 4)), ValueError,
-                    "SpatialTransformer: output_size ((4, 4, 4)) must be one or two positive numbers"),
-            Refusal(lambda: SpatialTransformer(nn.Identity())(torch.zeros(3, 8, 8)), ValueError,
-                    "SpatialTransformer: input (3, 8, 8) must be (B, C, H, W) with C, H, W at least 1"),
-            Refusal(lambda: SpatialTransformer(nn.Identity())(torch.zeros(2, 3, 0, 8)), ValueError,
-                    "SpatialTransformer: input (2, 3, 0, 8) must be (B, C, H, W) with C, H, W at least 1"),
-            Refusal(lambda: SpatialTransformer(nn.Identity())(torch.zeros(2, 0, 8, 8)), ValueError,
-                    "SpatialTransformer: input (2, 0, 8, 8) must be (B, C, H, W) with C, H, W at least 1"),
-            Refusal(lambda: SpatialTransformer(nn.Identity())(torch.zeros(2, 3, 8, 8, dtype=torch.uint8)), TypeError,
-                    "SpatialTransformer: input (torch.uint8) must be floating point"),
-            Refusal(lambda: SpatialTransformer(Returns(torch.zeros(2, 4)))(torch.zeros(2, 3, 8, 8)), ValueError,
-                    "SpatialTransformer: theta (2, 4) must be (2, 6) or (2, 2, 3)"),
-            Refusal(lambda: SpatialTransformer(Returns(torch.zeros(1, 6)))(torch.zeros(2, 3, 8, 8)), ValueError,
-                    "SpatialTransformer: theta (1, 6) must be (2, 6) or (2, 2, 3)"),
+            Refusal("SpatialTransformer: localization (builtin_function_or_method) must be an nn.Module",
+                    lambda: SpatialTransformer(torch.flatten), TypeError),
+            Refusal("SpatialTransformer: padding_mode ('wrap') must be one of ('zeros', 'border', 'reflection')",
+                    lambda: spatial_transformer(padding_mode="wrap")),
+            *(Refusal(f"SpatialTransformer: output_size ({size}) must be one or two positive numbers",
+                      partial(spatial_transformer, output_size=size)) for size in (0, (4, 4, 4))),
+            *wrong_shapes(spatial_transformer, "x", "(B, C, H, W) with C, H, W at least 1",
+                          (3, 8, 8), (2, 3, 0, 8), (2, 0, 8, 8)),
+            Refusal("SpatialTransformer: input (torch.uint8) must be floating point",
+                    lambda: spatial_transformer()(torch.zeros(2, 3, 8, 8, dtype=torch.uint8)), TypeError),
+            *(Refusal(f"SpatialTransformer: theta {shape} must be (2, 6) or (2, 2, 3)",
+                      partial(SpatialTransformer(Returns(torch.zeros(shape))), torch.zeros(2, 3, 8, 8)))
+              for shape in ((2, 4), (1, 6))),
         ),
     ),
-    Case(
-        name="PatchEmbeddings",
-        build=lambda **options: PatchEmbeddings((4, 6), 2, dim=5, in_channels=3, **options),
-        input_shape=(3, 4, 6),
-        output_shape=(7, 5),
-        reference=reference.patch_embeddings,
-        keys=("cls_token", "pos_embed", "proj.weight", "proj.bias"),
-        rates=("dropout",),
-        smallest=(3, 2, 2),
-        atomics=CUDNN,
-        laws={
-            "dropout statistics": ("test_dropout_acts_on_class_token_patches_and_positions",),
-            "permutation": ("test_permuted_patches_give_permuted_tokens_until_positions_are_added",),
-            "locality": (
-                "test_changing_one_patch_changes_one_token",
-                "test_the_class_token_comes_first_and_sees_no_pixel",
-            ),
-        },
-        exempt={"geometry": NO_WARP, "softmax": NO_ATTENTION, "fused equals plain": NO_ATTENTION},
-        refusals=(
-            Refusal(lambda: PatchEmbeddings(32, 0, dim=8), ValueError,
-                    "PatchEmbeddings: patch_size (0) must be at least 1"),
-            Refusal(lambda: PatchEmbeddings(32, 4, dim=0), ValueError, "PatchEmbeddings: dim (0) must be at least 1"),
-            Refusal(lambda: PatchEmbeddings(32, 4, dim=8, in_channels=-3), ValueError,
-                    "PatchEmbeddings: in_channels (-3) must be at least 1"),
-            Refusal(lambda: PatchEmbeddings(30, 4, dim=8), ValueError,
-                    "PatchEmbeddings: image_size (30) must be one or two multiples of 4"),
-            Refusal(lambda: PatchEmbeddings((32, 30), 4, dim=8), ValueError,
-                    "PatchEmbeddings: image_size ((32, 30)) must be one or two multiples of 4"),
-            Refusal(lambda: PatchEmbeddings((0, 32), 4, dim=8), ValueError,
-                    "PatchEmbeddings: image_size ((0, 32)) must be one or two multiples of 4"),
-            Refusal(lambda: PatchEmbeddings((4, 4, 4), 4, dim=8), ValueError,
-                    "PatchEmbeddings: image_size ((4, 4, 4)) must be one or two multiples of 4"),
-            Refusal(lambda: PatchEmbeddings(32, 4, dim=8, dropout=1.0), ValueError,
-                    "PatchEmbeddings: dropout (1.0) must be at least 0 and less than 1"),
-            Refusal(lambda: PatchEmbeddings(32, 4, dim=8, interpolation="cubic"), ValueError,
-                    "PatchEmbeddings: interpolation ('cubic') must be one of ('bicubic-antialias', 'bicubic', "
-                    "'bicubic-corners', 'bilinear', 'bilinear-corners')"),
-            Refusal(lambda: PatchEmbeddings(32, 4, dim=8)(torch.zeros(3, 32, 32)), ValueError,
-                    "PatchEmbeddings: input (3, 32, 32) must be (B, 3, H, W) with H and W multiples of 4"),
-            Refusal(lambda: PatchEmbeddings(32, 4, dim=8)(torch.zeros(2, 1, 32, 32)), ValueError,
-                    "PatchEmbeddings: input (2, 1, 32, 32) must be (B, 3, H, W) with H and W multiples of 4"),
-            Refusal(lambda: PatchEmbeddings(32, 4, dim=8)(torch.zeros(2, 3, 32, 30)), ValueError,
-                    "PatchEmbeddings: input (2, 3, 32, 30) must be (B, 3, H, W) with H and W multiples of 4"),
-            Refusal(lambda: PatchEmbeddings(32, 4, dim=8)(torch.zeros(2, 3, 0, 32)), ValueError,
-                    "PatchEmbeddings: input (2, 3, 0, 32) must be (B, 3, H, W) with H and W multiples of 4"),
-        ),
-    ),
-    Case(  # the same on an image that is larger one way and smaller the other: its positions are resampled
-        name="PatchEmbeddings resized",
-        build=lambda **options: PatchEmbeddings((4, 6), 2, dim=5, in_channels=3, **options),
-        input_shape=(3, 10, 4),
-        output_shape=(11, 5),
-        reference=reference.patch_embeddings,
-        keys=("cls_token", "pos_embed", "proj.weight", "proj.bias"),
-        rates=("dropout",),
+    PATCH_EMBEDDINGS,
+    another_row(  # larger than the learned size one way and smaller the other: positions are resampled
+        PATCH_EMBEDDINGS, "PatchEmbeddings resized", "smallest input",
+        input_shape=(3, 10, 4), output_shape=(11, 5),
         atomics="resampling positions adds up gradients in any order",
-        exempt={
-            "smallest input": ANOTHER_ROW,
-            "dropout statistics": ANOTHER_ROW,
-            "permutation": ANOTHER_ROW,
-            "locality": ANOTHER_ROW,
-            "geometry": NO_WARP,
-            "softmax": NO_ATTENTION,
-            "fused equals plain": NO_ATTENTION,
-            "refusals": ANOTHER_ROW,
-        },
-        refusals=(),
     ),
-    Case(
-        name="Attention",
-        build=lambda **options: Attention(6, 3, **options),
-        input_shape=(5, 6),
-        output_shape=(5, 6),
-        reference=lambda module, x: reference.attention(module, x)[0],
-        keys=layers("qkv", "proj"),
-        rates=("dropout", "attn_dropout"),
-        autocast_dtype=torch.bfloat16,
-        smallest=(1, 6),
-        smooth=WITHOUT_THE_FUSED_KERNEL,
-        atomics=MEMORY_EFFICIENT,
-        laws={
-            "dropout statistics": (
-                "test_attention_dropout_is_unbiased_and_leaves_the_returned_weights_alone",
-                "test_dropout_zeroes_elements_of_the_output_and_scales_the_rest",
-            ),
-            "permutation": ("test_permuted_tokens_give_permuted_output",),
-            "softmax": (
-                "test_weights_are_those_of_the_loops_and_leave_the_output_as_it_was",
-                "test_output_lies_in_the_hull_of_the_values",
-                "test_true_in_a_mask_means_attend",
-                "test_a_hidden_token_has_no_influence_whatever_it_holds",
-                "test_a_hidden_token_gets_no_gradient",
-                "test_a_row_that_attends_to_nothing_is_zero_with_finite_gradients",
-            ),
-            "fused equals plain": (
-                "test_weights_are_those_of_the_loops_and_leave_the_output_as_it_was",
-                "test_true_in_a_mask_means_attend",
-                "test_both_paths_draw_the_same_dropout_on_a_cpu",
-            ),
-        },
-        exempt={"channels last": NO_CHANNELS, "locality": ALL_SEE_ALL, "geometry": NO_WARP},
-        refusals=(
-            Refusal(lambda: Attention(0, 1), ValueError, "Attention: dim (0) must be at least 1"),
-            Refusal(lambda: Attention(6, 0), ValueError, "Attention: num_heads (0) must be at least 1"),
-            Refusal(lambda: Attention(10, 3), ValueError, "Attention: dim (10) must be divisible by num_heads (3)"),
-            Refusal(lambda: Attention(6, 3, dropout=-0.1), ValueError,
-                    "Attention: dropout (-0.1) must be at least 0 and less than 1"),
-            Refusal(lambda: Attention(6, 3, attn_dropout=1.0), ValueError,
-                    "Attention: attn_dropout (1.0) must be at least 0 and less than 1"),
-            Refusal(lambda: Attention(6, 3)(torch.zeros(5, 6)), ValueError,
-                    "Attention: input (5, 6) must be (B, N, 6)"),
-            Refusal(lambda: Attention(6, 3)(torch.zeros(2, 5, 7)), ValueError,
-                    "Attention: input (2, 5, 7) must be (B, N, 6)"),
-            Refusal(lambda: Attention(6, 3)(torch.zeros(2, 5, 6), torch.zeros(5, 6)), ValueError,
-                    "Attention: context (5, 6) must be (2, M, 6)"),
-            Refusal(lambda: Attention(6, 3)(torch.zeros(2, 5, 6), torch.zeros(2, 4, 7)), ValueError,
-                    "Attention: context (2, 4, 7) must be (2, M, 6)"),
-            Refusal(lambda: Attention(6, 3)(torch.zeros(2, 5, 6), torch.zeros(3, 4, 6)), ValueError,
-                    "Attention: context (3, 4, 6) must be (2, M, 6)"),
-            Refusal(lambda: attend(torch.ones(2, 3, 5, 5, dtype=torch.int64)), TypeError,
-                    "Attention: mask (torch.int64) must be boolean (True = attend) or floating point"),
-            Refusal(lambda: attend(torch.ones(5, 5)), ValueError, f"Attention: mask (5, 5) must be {MASK_SIZES}"),
-            Refusal(lambda: attend(torch.ones(2, 3, 5)), ValueError, f"Attention: mask (2, 3, 5) must be {MASK_SIZES}"),
-            Refusal(lambda: attend(torch.ones(3, 5, 5)), ValueError, f"Attention: mask (3, 5, 5) must be {MASK_SIZES}"),
-            Refusal(lambda: attend(torch.ones(2, 3, 5, 4)), ValueError,
-                    f"Attention: mask (2, 3, 5, 4) must be {MASK_SIZES}"),
-            Refusal(lambda: attend(torch.ones(2, 3, 5, 5), keys=4), ValueError,
-                    "Attention: mask (2, 3, 5, 5) must be (2, 3, 5, 4) or 1 in any place"),
-        ),
+    ATTENTION,
+    another_row(  # heads as wide as those of ViT: no fused kernel of CUDA takes any that are narrower than eight
+        ATTENTION, "Attention with wide heads", "second derivatives", "forward mode",
+        build=partial(Attention, 128, 2),
+        input_shape=(5, 128), output_shape=(5, 128), smallest=(1, 128),
+        smooth={},
     ),
-    Case(  # heads as wide as those of ViT: no fused kernel of CUDA takes any that are narrower than eight
-        name="Attention of wide heads",
-        build=lambda **options: Attention(128, 2, **options),
-        input_shape=(5, 128),
-        output_shape=(5, 128),
-        reference=lambda module, x: reference.attention(module, x)[0],
-        keys=layers("qkv", "proj"),
-        rates=("dropout", "attn_dropout"),
-        autocast_dtype=torch.bfloat16,
-        smallest=(1, 128),
-        atomics=MEMORY_EFFICIENT,
-        exempt={
-            "second derivatives": NARROW_ROW,
-            "forward mode": NARROW_ROW,
-            "dropout statistics": NARROW_ROW,
-            "permutation": NARROW_ROW,
-            "softmax": NARROW_ROW,
-            "fused equals plain": NARROW_ROW,
-            "refusals": NARROW_ROW,
-            "channels last": NO_CHANNELS,
-            "locality": ALL_SEE_ALL,
-            "geometry": NO_WARP,
-        },
-        refusals=(),
-    ),
-    Case(
-        name="Attention to a context",
-        build=lambda **options: AttentionToContext(6, 3, **options),
-        input_shape=(5, 6),
-        output_shape=(2, 6),
+    another_row(
+        ATTENTION, "Attention to a context",
+        build=partial(AttentionToContext, 6, 3),
+        output_shape=(2, 6), smallest=(3, 6),
         reference=lambda module, x: reference.attention(module, x[:, :2], x[:, 2:])[0],
-        keys=layers("qkv", "proj"),
-        rates=("dropout", "attn_dropout"),
-        autocast_dtype=torch.bfloat16,
-        smallest=(3, 6),
-        smooth=WITHOUT_THE_FUSED_KERNEL,
-        atomics=MEMORY_EFFICIENT,
-        exempt={
-            "dropout statistics": SELF_ATTENTION_ROW,
-            "permutation": SELF_ATTENTION_ROW,
-            "softmax": SELF_ATTENTION_ROW,
-            "fused equals plain": SELF_ATTENTION_ROW,
-            "refusals": SELF_ATTENTION_ROW,
-            "channels last": NO_CHANNELS,
-            "locality": ALL_SEE_ALL,
-            "geometry": NO_WARP,
-        },
-        refusals=(),
     ),
     Case(
         name="MLP",
-        build=lambda **options: MLP(5, 7, **options),
-        input_shape=(3, 5),
-        output_shape=(3, 5),
+        build=mlp,
+        input_shape=(3, 5), output_shape=(3, 5), smallest=(5,),
         reference=reference.mlp,
         keys=layers("fc1", "fc2"),
         rates=("dropout",),
         autocast_dtype=torch.bfloat16,
-        smallest=(5,),
         laws={
             "dropout statistics": ("test_dropout_acts_on_the_hidden_layer_and_on_the_output",),
             "permutation": ("test_tokens_do_not_know_each_other",),
             "locality": ("test_tokens_do_not_know_each_other",),
         },
-        exempt={
-            "channels last": NO_CHANNELS,
-            "geometry": NO_WARP,
-            "softmax": NO_ATTENTION,
-            "fused equals plain": NO_ATTENTION,
-        },
+        exempt=NO_CHANNELS | NO_WARP | NO_ATTENTION,
         refusals=(
-            Refusal(lambda: MLP(0, 7), ValueError, "MLP: dim (0) must be at least 1"),
-            Refusal(lambda: MLP(5, -7), ValueError, "MLP: mlp_dim (-7) must be at least 1"),
-            Refusal(lambda: MLP(5, 7, dropout=1.0), ValueError,
-                    "MLP: dropout (1.0) must be at least 0 and less than 1"),
-            Refusal(lambda: MLP(5, 7)(torch.zeros(2, 7)), ValueError, "MLP: input (2, 7) must be (..., 5)"),
-            Refusal(lambda: MLP(5, 7)(torch.zeros(())), ValueError, "MLP: input () must be (..., 5)"),
+            Refusal("MLP: dim (0) must be at least 1", lambda: MLP(0, 7)),
+            Refusal("MLP: mlp_dim (-7) must be at least 1", lambda: MLP(5, -7)),
+            Refusal("MLP: dropout (1.0) must be at least 0 and less than 1", lambda: mlp(dropout=1.0)),
+            *wrong_shapes(mlp, "x", "(..., 5)", (2, 7), ()),
         ),
     ),
-    Case(
-        name="Block",
-        build=lambda **options: Block(6, 3, mlp_dim=7, **options),
-        input_shape=(5, 6),
-        output_shape=(5, 6),
-        reference=reference.block,
-        keys=layers(*BLOCK),
-        rates=("dropout", "attn_dropout", "stochastic_depth"),
-        smallest=(1, 6),
-        smooth=WITHOUT_THE_FUSED_KERNEL,
-        atomics=MEMORY_EFFICIENT,
-        laws={
-            "dropout statistics": (
-                "test_stochastic_depth_skips_whole_samples_and_scales_the_others",
-                "test_options_reach_the_children",
-            ),
-            "permutation": ("test_permuted_tokens_give_permuted_output",),
-            "softmax": ("test_a_mask_hides_and_weights_come_back",),
-            "fused equals plain": ("test_a_mask_hides_and_weights_come_back",),
-        },
-        exempt={"channels last": NO_CHANNELS, "locality": ALL_SEE_ALL, "geometry": NO_WARP},
-        refusals=(
-            Refusal(lambda: Block(10, 3, mlp_dim=7), ValueError,
-                    "Attention: dim (10) must be divisible by num_heads (3)"),
-            Refusal(lambda: Block(6, 3, mlp_dim=0), ValueError, "MLP: mlp_dim (0) must be at least 1"),
-            Refusal(lambda: Block(6, 3, mlp_dim=7, dropout=2.0), ValueError,
-                    "Attention: dropout (2.0) must be at least 0 and less than 1"),
-            Refusal(lambda: Block(6, 3, mlp_dim=7, stochastic_depth=1.0), ValueError,
-                    "Block: stochastic_depth (1.0) must be at least 0 and less than 1"),
-            Refusal(lambda: Block(6, 3, mlp_dim=7)(torch.zeros(5, 6)), ValueError,
-                    "Block: input (5, 6) must be (B, N, 6)"),
-            Refusal(lambda: Block(6, 3, mlp_dim=7)(torch.zeros(2, 5, 7)), ValueError,
-                    "Block: input (2, 5, 7) must be (B, N, 6)"),
-            Refusal(lambda: Block(6, 3, mlp_dim=7)(torch.zeros(2, 5, 6), torch.zeros(5, 6)), ValueError,
-                    "Block: context (5, 6) must be (2, M, 6)"),
-            Refusal(lambda: Block(6, 3, mlp_dim=7)(torch.zeros(2, 5, 6), torch.zeros(2, 4, 7)), ValueError,
-                    "Block: context (2, 4, 7) must be (2, M, 6)"),
-            Refusal(lambda: Block(6, 3, mlp_dim=7)(torch.zeros(2, 5, 6), torch.zeros(3, 4, 6)), ValueError,
-                    "Block: context (3, 4, 6) must be (2, M, 6)"),
-        ),
-    ),
-    Case(
-        name="Block to a context",
-        build=lambda **options: BlockWithContext(6, 3, mlp_dim=7, **options),
-        input_shape=(5, 6),
-        output_shape=(2, 6),
+    BLOCK,
+    another_row(
+        BLOCK, "Block to a context",
+        build=partial(BlockToContext, 6, 3, mlp_dim=7),
+        output_shape=(2, 6), smallest=(3, 6),
         reference=lambda module, x: reference.block(module, x[:, :2], x[:, 2:]),
-        keys=layers(*BLOCK),
-        rates=("dropout", "attn_dropout", "stochastic_depth"),
-        smallest=(3, 6),
-        smooth=WITHOUT_THE_FUSED_KERNEL,
-        atomics=MEMORY_EFFICIENT,
-        exempt={
-            "dropout statistics": SELF_ATTENTION_ROW,
-            "permutation": SELF_ATTENTION_ROW,
-            "softmax": SELF_ATTENTION_ROW,
-            "fused equals plain": SELF_ATTENTION_ROW,
-            "refusals": SELF_ATTENTION_ROW,
-            "channels last": NO_CHANNELS,
-            "locality": ALL_SEE_ALL,
-            "geometry": NO_WARP,
-        },
-        refusals=(),
     ),
     Case(
         name="Encoder",
-        build=lambda **options: Encoder(4, 2, num_heads=2, mlp_dim=5, **options),
-        input_shape=(3, 4),
-        output_shape=(3, 4),
+        build=encoder,
+        input_shape=(3, 4), output_shape=(3, 4), smallest=(1, 4),
         reference=reference.encoder,
-        keys=layers(*(f"blocks.{i}.{name}" for i in range(2) for name in BLOCK), "norm"),
+        keys=layers(*(f"blocks.{i}.{name}" for i in range(2) for name in BLOCK_LAYERS), "norm"),
         rates=("dropout", "attn_dropout", "stochastic_depth"),
-        smallest=(1, 4),
         smooth=WITHOUT_THE_FUSED_KERNEL,
         atomics=MEMORY_EFFICIENT,
         laws={
@@ -539,27 +414,18 @@ CASES = (
             ),
             "fused equals plain": ("test_weights_of_every_layer_come_back_and_leave_the_output_as_it_was",),
         },
-        exempt={"channels last": NO_CHANNELS, "locality": ALL_SEE_ALL, "geometry": NO_WARP},
+        exempt=NO_CHANNELS | ALL_ATTEND_TO_ALL | NO_WARP,
         refusals=(
-            Refusal(lambda: Encoder(4, 0, num_heads=2, mlp_dim=5), ValueError, "Encoder: depth (0) must be at least 1"),
-            Refusal(lambda: Encoder(4, 2, num_heads=3, mlp_dim=5), ValueError,
-                    "Attention: dim (4) must be divisible by num_heads (3)"),
-            Refusal(lambda: Encoder(4, 2, num_heads=2, mlp_dim=5, stochastic_depth=-0.5), ValueError,
-                    "Encoder: stochastic_depth (-0.5) must be at least 0 and less than 1"),
-            Refusal(lambda: Encoder(4, 2, num_heads=2, mlp_dim=5, stochastic_depth=1.0), ValueError,
-                    "Encoder: stochastic_depth (1.0) must be at least 0 and less than 1"),
-            Refusal(lambda: Encoder(4, 2, num_heads=2, mlp_dim=5)(torch.zeros(3, 4)), ValueError,
-                    "Encoder: input (3, 4) must be (B, N, 4)"),
-            Refusal(lambda: Encoder(4, 2, num_heads=2, mlp_dim=5)(torch.zeros(2, 3, 5)), ValueError,
-                    "Encoder: input (2, 3, 5) must be (B, N, 4)"),
-            Refusal(lambda: Encoder(4, 2, num_heads=2, mlp_dim=5)(torch.zeros(2, 3, 4), first=0), ValueError,
-                    "Encoder: first (0) must be at least 1 and at most N (3)"),
-            Refusal(lambda: Encoder(4, 2, num_heads=2, mlp_dim=5)(torch.zeros(2, 3, 4), first=4), ValueError,
-                    "Encoder: first (4) must be at least 1 and at most N (3)"),
-            Refusal(lambda: encode_first(torch.ones(3, 3)), ValueError,
-                    "Encoder: mask (3, 3) must be (B, num_heads, 3, 3) or 1 in any place"),
-            Refusal(lambda: encode_first(torch.ones(2, 2, 2, 3)), ValueError,
-                    "Encoder: mask (2, 2, 2, 3) must be (B, num_heads, 3, 3) or 1 in any place"),
+            Refusal("Encoder: depth (0) must be at least 1", lambda: Encoder(4, 0, num_heads=2, mlp_dim=5)),
+            Refusal("Attention: dim (4) must be divisible by num_heads (3)",
+                    lambda: Encoder(4, 2, num_heads=3, mlp_dim=5)),
+            *(Refusal(f"Encoder: stochastic_depth ({rate}) must be at least 0 and less than 1",
+                      partial(encoder, stochastic_depth=rate)) for rate in (-0.5, 1.0)),
+            *wrong_shapes(encoder, "x", "(B, N, 4)", (3, 4), (2, 3, 5)),
+            *(Refusal(f"Encoder: first ({first}) must be at least 1 and at most N (3)",
+                      lambda first=first: encoder()(torch.zeros(2, 3, 4), first=first)) for first in (0, 4)),
+            *wrong_shapes(encoder, "mask", "(B, num_heads, 3, 3) or 1 in any place", (3, 3), (2, 2, 2, 3),
+                          x=torch.zeros(2, 3, 4), first=1),
         ),
     ),
 )  # fmt: skip

@@ -53,10 +53,8 @@ TORCHVISION = replace(
     reference=lambda module, x: reference.mlp(nn.ModuleDict({"fc1": module[0], "fc2": module[3]}), x),
     keys=("0.weight", "0.bias", "3.weight", "3.bias"),
     refusals=(
-        Refusal(
-            lambda: torchvision_mlp(dropout=1.0), ValueError, "MLP: dropout (1.0) must be at least 0 and less than 1"
-        ),
-        Refusal(lambda: torchvision_mlp()(torch.zeros(2, 7)), ValueError, "MLP: input (2, 7) must be (..., 5)"),
+        Refusal("MLP: dropout (1.0) must be at least 0 and less than 1", lambda: torchvision_mlp(dropout=1.0)),
+        Refusal("MLP: input (2, 7) must be (..., 5)", lambda: torchvision_mlp()(torch.zeros(2, 7))),
     ),
 )
 TORCH = replace(
@@ -67,11 +65,10 @@ TORCH = replace(
     keys=("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"),
     rates=("dropout",),
     refusals=(
-        Refusal(lambda: SelfAttention(10, 3), ValueError, "Attention: dim (10) must be divisible by num_heads (3)"),
-        Refusal(lambda: SelfAttention(6, 3)(torch.zeros(2, 5, 7)), ValueError,
-                "Attention: input (2, 5, 7) must be (B, N, 6)"),
+        Refusal("Attention: dim (10) must be divisible by num_heads (3)", lambda: SelfAttention(10, 3)),
+        Refusal("Attention: input (2, 5, 7) must be (B, N, 6)", lambda: SelfAttention(6, 3)(torch.zeros(2, 5, 7))),
     ),
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize(
