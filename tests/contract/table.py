@@ -1,13 +1,14 @@
-"""The table component x contract, which the suite prints and ``python -m tests.contract.table`` writes to the README.
+"""The table of components and contract items, which the suite prints and ``make contract`` writes to the README.
 
-In a cell: a test in ``test_contract.py``, laws in ``test_<component>.py``, or a reason why there is nothing to test.
+A cell says what covers an item: a test in ``test_contract.py``, laws in ``test_<component>.py``, or a reason.
 """
 
+import itertools
 from pathlib import Path
 
 from scripts.pages.markdown import rewritten, table
 from tests.contract.cases import CASES, Case
-from tests.contract.items import ITEMS, component, contract_tests, snake_case
+from tests.contract.items import ITEMS, component, contract_tests
 
 README = Path(__file__).parents[1] / "README.md"
 SYMBOLS = {"contract": "●", "laws": "○", "exempt": "-", "nothing": ""}
@@ -18,12 +19,12 @@ for _case in CASES:
 
 
 def covering(item: str) -> list[str]:
-    """The tests of ``test_contract.py`` for one item."""
+    """The tests in ``test_contract.py`` of one item."""
     return [name for name, test in contract_tests().items() if test.item == item]
 
 
 def laws(item: str, name: str) -> list[str]:
-    """The tests of ``test_<component>.py`` that one component has for one item."""
+    """The tests in ``test_<component>.py`` that one component names for one item."""
     return sorted({law for case in ROWS[name] for law in case.laws.get(item, ())})
 
 
@@ -41,32 +42,21 @@ def matrix() -> list[list[str]]:
     return [[item, *(SYMBOLS[kind(item, name)] for name in ROWS)] for item in ITEMS]
 
 
-def told(item: str, name: str) -> str:
-    """Laws or reason, in words."""
-    if kind(item, name) == "laws":
-        file = f"test_{snake_case(name)}.py"
-        return f"[{file}](components/{file}): {' '.join(f'`{law}`' for law in laws(item, name))}"
-    return f"does not apply: {ROWS[name][0].exempt[item]}"
-
-
 def markdown() -> str:
-    """Three tables: every cell at a glance, the tests that run for every row, and all other cells in words."""
-    tests = [(item, promise, " ".join(f"`{name}`" for name in covering(item))) for item, promise in ITEMS.items()]
-    others = [(item, name, told(item, name)) for item in ITEMS for name in ROWS if kind(item, name) != "contract"]
-    return "\n".join(
-        (
-            table(("", *ROWS), matrix()),
-            table(("item", "promise", "for every row, in [test_contract.py](contract/test_contract.py)"), tests),
-            table(("item", "component", "what covers it, ○, or why nothing does, -"), others),
-        )
-    )
+    """Two tables: every promise with its cells, and why some items do not apply."""
+    promises = ((item, ITEMS[item], *symbols) for item, *symbols in matrix())
+    exempt: dict[tuple[str, str], list[str]] = {}  # item and reason -> components
+    for item, name in itertools.product(ITEMS, ROWS):
+        if kind(item, name) == "exempt":
+            exempt.setdefault((item, ROWS[name][0].exempt[item]), []).append(name)
+    reasons = ((item, ", ".join(names), reason) for (item, reason), names in exempt.items())
+    return table(("item", "promise", *ROWS), promises) + "\n" + table(("item", "does not apply to", "because"), reasons)
 
 
 def plain() -> list[str]:
-    """The first of them for a terminal."""
+    """The cells for a terminal."""
     wide = max(map(len, ITEMS))
-    heads = " ".join(ROWS)
-    lines = [" " * wide + " " + heads]
+    lines = [" " * wide + " " + " ".join(ROWS)]
     for item, *symbols in matrix():
         cells = (symbol.center(len(name)) for symbol, name in zip(symbols, ROWS, strict=True))
         lines.append(f"{item:{wide}} {' '.join(cells)}".rstrip())
@@ -74,7 +64,7 @@ def plain() -> list[str]:
 
 
 def with_table(page: str) -> str:
-    """The page with what stands between the marks made anew."""
+    """The page with the tables between the marks made anew."""
     return rewritten(page, "the contract", markdown())
 
 

@@ -1,4 +1,4 @@
-"""The specification specified: every component under contract, every cell of the table covered, every law there."""
+"""The specification is complete: each component has a row, each cell of the table is covered, each law exists."""
 
 import ast
 
@@ -18,7 +18,7 @@ def test_every_component_has_a_row() -> None:
 
 
 def test_no_cell_of_the_table_is_empty() -> None:
-    """Neither a test for every row, nor laws, nor a reason in words."""
+    """A cell has a test for every row, laws, or a reason in words."""
     assert [(item, name) for item in ITEMS for name in table.ROWS if table.kind(item, name) == "nothing"] == []
 
 
