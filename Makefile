@@ -5,6 +5,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 
+# with it `python -m scripts.NAME` would not look into this folder
+unexport PYTHONSAFEPATH
+
+# a value in single quotes, whatever is in it
+quoted = '$(subst ','\'',$(1))'
+
 help:  ## show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
 
@@ -60,7 +66,7 @@ test-gpu: $(READY)  ## hold the contract on a CUDA device, train, resume and use
 	@$(BIN)/python -m pytest -q --device cuda tests/contract/test_contract.py tests/scripts/test_gpu.py tests/scripts/training/test_compiled.py $(ARGS)
 
 gpu-check:  ## find out in ten minutes what a GPU does, with the torch of PYTHON and no setup; OUT= DATA= WHEELS= ARGS=--rehearse
-	@$(PYTHON) -m benchmarks.gpu_check $(foreach flag,OUT DATA WHEELS,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z) '$($(flag))')) $(ARGS)
+	@$(PYTHON) -m benchmarks.gpu_check $(foreach flag,OUT DATA WHEELS,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z) $(call quoted,$($(flag))))) $(ARGS)
 
 torture: $(READY)  ## kill runs of both scripts 50 times, and compare their ends; ARGS="--kills 5 --seed 1" repeats some
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.scripts.torture $(ARGS)
@@ -85,8 +91,8 @@ format: $(READY)  ## rewrite files to the style that lint checks
 	$(BIN)/ruff format .
 
 bench: $(READY)  ## time components, models and data path; OUT=runs/bench.json ARGS="-k 'Block and step'"
-	@mkdir -p $(dir $(or $(OUT),runs/bench.json))
-	$(BIN)/python -m pytest benchmarks -q --benchmark-json=$(or $(OUT),runs/bench.json) \
+	@mkdir -p "$$(dirname $(call quoted,$(or $(OUT),runs/bench.json)))"
+	$(BIN)/python -m pytest benchmarks -q --benchmark-json=$(call quoted,$(or $(OUT),runs/bench.json)) \
 		--benchmark-columns=median,iqr,rounds --benchmark-sort=name $(ARGS)
 
 bench-smoke: $(READY)  ## run every benchmark once, small and untimed
@@ -105,10 +111,10 @@ bench-breakdown: $(READY)  ## measure where the time of ViT-B/16 goes, and its s
 	@$(BIN)/python -m benchmarks.breakdown $(ARGS)
 
 bench-compare: $(READY)  ## fail if this tree is slower than BASE=, a file of `make bench` or a commit; ARGS="--only Block"
-	@$(BIN)/python -m benchmarks.compare '$(BASE)' $(ARGS)
+	@$(BIN)/python -m benchmarks.compare $(call quoted,$(BASE)) $(ARGS)
 
 # the flags of a run that have a variable of their own: make train-stn DATA=digits EPOCHS=5
-FLAGS = $(foreach flag,DATA EPOCHS RECIPE SEED OUT RESUME,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z) '$($(flag))'))
+FLAGS = $(foreach flag,DATA EPOCHS RECIPE SEED OUT RESUME,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z) $(call quoted,$($(flag)))))
 
 # PROCESSES=2 is for one process a GPU, or two on a CPU
 RUN = $(BIN)/$(if $(PROCESSES),torchrun --standalone --nproc-per-node $(PROCESSES),python)
@@ -117,7 +123,7 @@ train-stn: $(READY)  ## train a spatial transformer network; DATA= EPOCHS= RECIP
 	@$(RUN) -m scripts.train_stn $(FLAGS) $(ARGS)
 
 train-vit: $(READY)  ## train a Vision Transformer; the same, and WEIGHTS=
-	@$(RUN) -m scripts.train_vit $(FLAGS) $(if $(WEIGHTS),--weights '$(WEIGHTS)') $(ARGS)
+	@$(RUN) -m scripts.train_vit $(FLAGS) $(if $(WEIGHTS),--weights $(call quoted,$(WEIGHTS))) $(ARGS)
 
 contract: $(READY)  ## write the table component x contract in tests/README.md anew
 	$(BIN)/python -m tests.contract.table

@@ -84,6 +84,37 @@ def cpu_instructions() -> frozenset[str]:
     return frozenset(name for name, there in capabilities.items() if there is True)
 
 
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float, return_weights: bool
+) -> tuple[Tensor, Tensor]:
+    """Means of the values, (B, heads, N, d), and the weights where they are asked for: else the means once more."""
+    bias = empty = None
+    if mask is not None:
+        bias, empty, k, v = open_mask(mask, q, k, v)
+    # a graph that is exported runs anywhere, with any number of tokens
+    on_cpu = q.device.type == "cpu" and not torch.compiler.is_exporting()
+    if return_weights or (on_cpu and k.shape[2] <= longest_plain_here(q.dtype)):
+        scores = q * q.shape[-1] ** -0.5 @ k.mT  # (B, heads, N, M); q @ k.mT * scale is fused by torch.compile
+        weights = torch.softmax(scores if bias is None else scores + bias, -1)
+        weights = weights if empty is None else weights.masked_fill(empty, 0)
+        x = F.dropout(weights, dropout) @ v  # (B, heads, N, d)
+    else:
+        x = weights = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)  # (B, heads, N, d)
+    return x if empty is None else x.masked_fill(empty, 0), weights
+
+
+def check_tokens(x: Tensor, context: Tensor | None, dim: int) -> None:
+    """Refuse tokens or a context of another shape."""
+    if x.ndim != 3 or x.shape[-1] != dim:
+        raise ValueError(f"Attention: input {tuple(x.shape)} must be (B, N, {dim})")
+    if context is not None and (context.ndim != 3 or context.shape[::2] != x.shape[::2]):
+        raise ValueError(f"Attention: context {tuple(context.shape)} must be ({x.shape[0]}, M, {dim})")
+
+
+for _name in ("attend", "check_tokens", "rearrange"):  # torch.fx, which follows no branch, calls them as they are
+    torch.fx.wrap(_name)
+
+
 class Attention(nn.Module):
     """Multi-head attention with a fused kernel, and the attention weights on request.
 
@@ -172,27 +203,12 @@ class Attention(nn.Module):
         self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None, return_weights: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Return the tokens after attention, and the weights where they are asked for."""
-        if x.ndim != 3 or x.shape[-1] != self.dim:
-            raise ValueError(f"Attention: input {tuple(x.shape)} must be (B, N, {self.dim})")
-        if context is not None and (context.ndim != 3 or context.shape[::2] != x.shape[::2]):
-            raise ValueError(f"Attention: context {tuple(context.shape)} must be ({x.shape[0]}, M, {self.dim})")
+        check_tokens(x, context, self.dim)
         q, k, v = self._project(x, context)
-        bias = empty = weights = None
-        if mask is not None:
-            bias, empty, k, v = open_mask(mask, q, k, v)
         attn_dropout = self.attn_dropout if self.training else 0.0  # the fused kernel does not ask
-        # a graph that is exported runs anywhere, with any number of tokens
-        on_cpu = q.device.type == "cpu" and not torch.compiler.is_exporting()
-        if return_weights or (on_cpu and k.shape[2] <= longest_plain_here(q.dtype)):
-            scores = q * q.shape[-1] ** -0.5 @ k.mT  # (B, heads, N, M); q @ k.mT * scale is fused by torch.compile
-            weights = torch.softmax(scores if bias is None else scores + bias, -1)
-            weights = weights if empty is None else weights.masked_fill(empty, 0)
-            x = F.dropout(weights, attn_dropout) @ v  # (B, heads, N, d)
-        else:
-            x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=attn_dropout)  # (B, heads, N, d)
-        x = x if empty is None else x.masked_fill(empty, 0)
+        x, weights = attend(q, k, v, mask, attn_dropout, return_weights)  # (B, heads, N, d), (B, heads, N, M)
         x = self.dropout(self.proj(rearrange(x, "b heads n d -> b n (heads d)")))
-        return (x, weights) if return_weights and weights is not None else x
+        return (x, weights) if return_weights else x
 
     if TYPE_CHECKING:
         __call__ = forward  # nn.Module's own returns Any

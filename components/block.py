@@ -23,6 +23,17 @@ from .attention import Attention
 from .mlp import MLP
 
 
+def check_tokens(x: Tensor, context: Tensor | None, dim: int) -> None:
+    """Refuse tokens or a context of another shape."""
+    if x.ndim != 3 or x.shape[-1] != dim:
+        raise ValueError(f"Block: input {tuple(x.shape)} must be (B, N, {dim})")
+    if context is not None and (context.ndim != 3 or context.shape[::2] != x.shape[::2]):
+        raise ValueError(f"Block: context {tuple(context.shape)} must be ({x.shape[0]}, M, {dim})")
+
+
+torch.fx.wrap("check_tokens")  # torch.fx, which follows no branch, calls it as it is
+
+
 class Block(nn.Module):
     """Pre-norm attention and MLP, each with a residual connection.
 
@@ -63,6 +74,7 @@ class Block(nn.Module):
         super().__init__()
         if not 0 <= stochastic_depth < 1:
             raise ValueError(f"Block: stochastic_depth ({stochastic_depth}) must be at least 0 and less than 1")
+        self.dim = dim
         self.stochastic_depth = stochastic_depth
         # every child draws its parameters as it is built, so that reset_parameters has nothing to do here
         self.norm1 = nn.LayerNorm(dim, eps=1e-6, device=device, dtype=dtype)
@@ -98,10 +110,7 @@ class Block(nn.Module):
         self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None, return_weights: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Return the tokens after both branches, and the attention weights where they are asked for."""
-        if x.ndim != 3 or x.shape[-1] != self.attn.dim:
-            raise ValueError(f"Block: input {tuple(x.shape)} must be (B, N, {self.attn.dim})")
-        if context is not None and (context.ndim != 3 or context.shape[::2] != x.shape[::2]):
-            raise ValueError(f"Block: context {tuple(context.shape)} must be ({x.shape[0]}, M, {self.attn.dim})")
+        check_tokens(x, context, self.dim)
         normed = None if context is None else self.norm1(context)
         attended = self.attn(self.norm1(x), normed, mask=mask, return_weights=return_weights)
         attended, weights = attended if isinstance(attended, tuple) else (attended, None)  # (B, N, D), (B, heads, N, M)
@@ -119,5 +128,5 @@ class Block(nn.Module):
         return branch * F.dropout(branch.new_ones(branch.shape[0], 1, 1), self.stochastic_depth)
 
     def extra_repr(self) -> str:
-        """Show the option in ``print(module)``."""
-        return f"stochastic_depth={self.stochastic_depth}"
+        """Show the options in ``print(module)``."""
+        return f"dim={self.dim}, stochastic_depth={self.stochastic_depth}"

@@ -23,6 +23,21 @@ from torch.utils.checkpoint import checkpoint
 from .block import Block
 
 
+def check_tokens(x: Tensor, mask: Tensor | None, first: int | None, dim: int) -> None:
+    """Refuse tokens or a mask of another shape, and more tokens than there are."""
+    if x.ndim != 3 or x.shape[-1] != dim:
+        raise ValueError(f"Encoder: input {tuple(x.shape)} must be (B, N, {dim})")
+    count = x.shape[1]
+    if first is not None and not 1 <= first <= count:
+        raise ValueError(f"Encoder: first ({first}) must be at least 1 and at most N ({count})")
+    if mask is not None and (mask.ndim != 4 or mask.shape[2] not in (1, count)):
+        full = f"(B, num_heads, {count}, {count})"
+        raise ValueError(f"Encoder: mask {tuple(mask.shape)} must be {full} or 1 in any place")
+
+
+torch.fx.wrap("check_tokens")  # torch.fx, which follows no branch, calls it as it is
+
+
 class Encoder(nn.Module):
     """Blocks one after another, then a LayerNorm.
 
@@ -104,14 +119,7 @@ class Encoder(nn.Module):
         self, x: Tensor, *, mask: Tensor | None = None, return_weights: bool = False, first: int | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Return the tokens after all blocks, and the attention weights of each where they are asked for."""
-        if x.ndim != 3 or x.shape[-1] != self.dim:
-            raise ValueError(f"Encoder: input {tuple(x.shape)} must be (B, N, {self.dim})")
-        count = x.shape[1]
-        if first is not None and not 1 <= first <= count:
-            raise ValueError(f"Encoder: first ({first}) must be at least 1 and at most N ({count})")
-        if mask is not None and (mask.ndim != 4 or mask.shape[2] not in (1, count)):
-            full = f"(B, num_heads, {count}, {count})"
-            raise ValueError(f"Encoder: mask {tuple(mask.shape)} must be {full} or 1 in any place")
+        check_tokens(x, mask, first, self.dim)
         attention = []
         for index, block in enumerate(self.blocks, 1):
             context = None

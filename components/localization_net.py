@@ -25,6 +25,12 @@ POOLED = 4  # what 32 pixels leave after both convolutions and poolings
 SMALLEST = 18  # the side that leaves one cell there
 
 
+def check_images(x: Tensor, channels: int) -> None:
+    """Refuse images of other channels."""
+    if x.ndim != 4 or x.shape[1] != channels:
+        raise ValueError(f"LocalizationNet: input {tuple(x.shape)} must be (B, {channels}, H, W)")
+
+
 class LocalizationNet(nn.Module):
     """Two small convolutions and two linear layers that start at the identity transform.
 
@@ -74,13 +80,12 @@ class LocalizationNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return one parameter vector an image: (B, C, H, W) -> (B, P)."""
-        if x.ndim != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"LocalizationNet: input {tuple(x.shape)} must be (B, {self.in_channels}, H, W)")
-        x = F.relu(F.max_pool2d(self.conv1(_at_least(x, SMALLEST)), 2), inplace=True)  # (B, 8, (H - 6) // 2, ...)
+        check_images(x, self.in_channels)
+        x = F.relu(F.max_pool2d(self.conv1(at_least(x, SMALLEST)), 2), inplace=True)  # (B, 8, (H - 6) // 2, ...)
         x = F.relu(F.max_pool2d(self.conv2(x), 2), inplace=True)  # (B, 10, ((H - 6) // 2 - 4) // 2, ...)
         x = average_to(x, POOLED).flatten(1)  # (B, 160)
-        with _without_autocast(x.device.type):
-            theta: Tensor = self.fc2(F.relu(self.fc1(x.to(self.fc1.weight.dtype))))  # (B, P)
+        with without_autocast(x):
+            theta: Tensor = self.fc2(F.relu(self.fc1(x.to(next(self.parameters()).dtype))))  # (B, P)
         return theta
 
     def extra_repr(self) -> str:
@@ -96,7 +101,7 @@ def average_to(x: Tensor, side: int) -> Tensor:
     return F.adaptive_avg_pool2d(x, side)
 
 
-def _at_least(x: Tensor, side: int) -> Tensor:
+def at_least(x: Tensor, side: int) -> Tensor:
     """Centre an image in zeros until neither height nor width is under ``side``."""
     rows, columns = max(0, side - x.shape[2]), max(0, side - x.shape[3])
     if rows == columns == 0:
@@ -104,7 +109,14 @@ def _at_least(x: Tensor, side: int) -> Tensor:
     return F.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
 
 
-def _without_autocast(device_type: str) -> AbstractContextManager[None]:
+def without_autocast(x: Tensor) -> AbstractContextManager[None]:
     """Switch autocast off where it is on; the device "meta" does not have it, and raises if it is asked."""
+    if not isinstance(x, Tensor):  # torch.fx traces with a stand-in, and its graph has the autocast of its caller
+        return nullcontext()
+    device_type = x.device.type
     on = device_type != "meta" and torch.is_autocast_enabled(device_type)
     return torch.autocast(device_type, enabled=False) if on else nullcontext()
+
+
+for _name in ("at_least", "average_to", "check_images"):  # torch.fx, which follows no branch, calls them as they are
+    torch.fx.wrap(_name)

@@ -17,6 +17,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+def check_tokens(x: Tensor, dim: int) -> None:
+    """Refuse an input of another width."""
+    if x.ndim < 1 or x.shape[-1] != dim:
+        raise ValueError(f"MLP: input {tuple(x.shape)} must be (..., {dim})")
+
+
+torch.fx.wrap("check_tokens")  # torch.fx, which follows no branch, calls it as it is
+
+
 class MLP(nn.Module):
     """Two linear layers with a GELU between them.
 
@@ -50,6 +59,7 @@ class MLP(nn.Module):
                 raise ValueError(f"MLP: {name} ({value}) must be at least 1")
         if not 0 <= dropout < 1:
             raise ValueError(f"MLP: dropout ({dropout}) must be at least 0 and less than 1")
+        self.dim = dim
         self.fc1 = nn.Linear(dim, mlp_dim, device=device, dtype=dtype)
         self.fc2 = nn.Linear(mlp_dim, dim, device=device, dtype=dtype)
         self.dropout = nn.Dropout(dropout)
@@ -63,8 +73,11 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return each token transformed: (..., D) -> (..., D)."""
-        if x.ndim < 1 or x.shape[-1] != self.fc1.in_features:
-            raise ValueError(f"MLP: input {tuple(x.shape)} must be (..., {self.fc1.in_features})")
+        check_tokens(x, self.dim)
         x = self.dropout(F.gelu(self.fc1(x)))  # (..., M)
         x = self.dropout(self.fc2(x))  # (..., D)
         return x
+
+    def extra_repr(self) -> str:
+        """Show the width in ``print(module)``."""
+        return f"dim={self.dim}"

@@ -52,6 +52,27 @@ def resize_pos_embed(
     return torch.cat([pos_embed[:, :prefix], rearrange(cells, "b d h w -> b (h w) d")], 1)
 
 
+def is_plain(layer: nn.Conv2d) -> bool:
+    """Whether a call of this layer is ``F.conv2d`` with its parameters, and nothing else.
+
+    Adapters and quantisation take the layer's place, its ``forward`` or its weight; hooks want to see the call.
+    """
+    if type(layer) is not nn.Conv2d or type(layer.weight) is not nn.Parameter or "forward" in layer.__dict__:
+        return False
+    return not (layer._forward_pre_hooks or layer._forward_hooks or layer._backward_pre_hooks or layer._backward_hooks)
+
+
+def check_images(x: Tensor, channels: int, patch_size: int) -> None:
+    """Refuse images of other channels, or of no whole number of patches."""
+    if x.ndim != 4 or x.shape[1] != channels or any(side < 1 or side % patch_size for side in x.shape[2:]):
+        wanted = f"(B, {channels}, H, W) with H and W multiples of {patch_size}"
+        raise ValueError(f"PatchEmbeddings: input {tuple(x.shape)} must be {wanted}")
+
+
+for _name in ("check_images", "resize_pos_embed"):  # torch.fx, which follows no branch, calls them as they are
+    torch.fx.wrap(_name)
+
+
 class PatchEmbeddings(nn.Module):
     """Project every patch, put the class token in front, add positions.
 
@@ -96,6 +117,7 @@ class PatchEmbeddings(nn.Module):
             raise ValueError(f"PatchEmbeddings: dropout ({dropout}) must be at least 0 and less than 1")
         if interpolation not in INTERPOLATIONS:
             raise ValueError(f"PatchEmbeddings: interpolation ({interpolation!r}) must be one of {(*INTERPOLATIONS,)}")
+        self.in_channels = in_channels
         self.patch_size = patch_size
         self.grid = (sides[0] // patch_size, sides[1] // patch_size)
         self.interpolation = interpolation
@@ -116,18 +138,19 @@ class PatchEmbeddings(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return class token and patches: (B, C, H, W) -> (B, 1 + H/P W/P, D)."""
-        channels, size = self.proj.in_channels, self.patch_size
-        if x.ndim != 4 or x.shape[1] != channels or any(side < 1 or side % size for side in x.shape[2:]):
-            wanted = f"(B, {channels}, H, W) with H and W multiples of {size}"
-            raise ValueError(f"PatchEmbeddings: input {tuple(x.shape)} must be {wanted}")
+        size = self.patch_size
+        check_images(x, self.in_channels, size)
         grid = (x.shape[2] // size, x.shape[3] // size)
-        # patches do not overlap: the convolution is one matrix product, which takes half to all of its time
-        x = rearrange(x, "b c (h p) (w q) -> b (h w) (c p q)", p=size, q=size)  # (B, N, C P P)
-        x = F.linear(x, self.proj.weight.flatten(1), self.proj.bias)  # (B, N, D)
+        if is_plain(self.proj):  # patches do not overlap: one matrix product takes half to all of a convolution's time
+            x = rearrange(x, "b c (h p) (w q) -> b (h w) (c p q)", p=size, q=size)  # (B, N, C P P)
+            x = F.linear(x, self.proj.weight.flatten(1), self.proj.bias)  # (B, N, D)
+        else:
+            x = self.proj(x).flatten(2).mT  # (B, N, D)
         x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], 1)  # (B, 1 + N, D)
         x = self.dropout(x + resize_pos_embed(self.pos_embed, self.grid, grid, interpolation=self.interpolation))
         return x
 
     def extra_repr(self) -> str:
         """Show the options in ``print(module)``."""
-        return f"patch_size={self.patch_size}, grid={self.grid}, interpolation={self.interpolation!r}"
+        shown = f"in_channels={self.in_channels}, patch_size={self.patch_size}, grid={self.grid}"
+        return f"{shown}, interpolation={self.interpolation!r}"

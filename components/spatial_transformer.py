@@ -35,6 +35,40 @@ def affine_grid(theta: Tensor, height: int, width: int, *, align_corners: bool =
     return grid.permute(0, 2, 3, 1)  # not copied: sampling reads whole planes of x and y faster than pairs
 
 
+def check_images(x: Tensor) -> None:
+    """Refuse what is no batch of images."""
+    if x.ndim != 4 or 0 in x.shape[1:]:
+        raise ValueError(f"SpatialTransformer: input {tuple(x.shape)} must be (B, C, H, W) with C, H, W at least 1")
+    if not x.is_floating_point():
+        raise TypeError(f"SpatialTransformer: input ({x.dtype}) must be floating point")
+
+
+def affine_matrix(theta: Tensor, x: Tensor) -> Tensor:
+    """The parameters of a batch of images as matrices (B, 2, 3), in float32 at least."""
+    batch = x.shape[0]  # not len(x), which would fix the batch size of an exported graph
+    if theta.shape not in ((batch, 6), (batch, 2, 3)):
+        raise ValueError(f"SpatialTransformer: theta {tuple(theta.shape)} must be ({batch}, 6) or ({batch}, 2, 3)")
+    return theta.reshape(-1, 2, 3).to(torch.promote_types(x.dtype, torch.float32))
+
+
+def warp(
+    x: Tensor, theta: Tensor, output_size: tuple[int, int] | None, padding_mode: str, align_corners: bool
+) -> Tensor:
+    """Sample each image where its theta says: (B, C, H, W) -> (B, C, h, w) in the type of the input."""
+    height, width = output_size or x.shape[2:]
+    grid = affine_grid(theta, height, width, align_corners=align_corners)
+    warped = F.grid_sample(
+        x.to(theta.dtype), grid, mode="bilinear", padding_mode=padding_mode, align_corners=align_corners
+    )
+    if padding_mode != "zeros":  # they clamp coordinates, NaN to the border, and a broken theta would not show
+        warped = warped + (0 * theta).sum((1, 2)).view(-1, 1, 1, 1)
+    return warped.to(x.dtype)
+
+
+for _name in ("affine_matrix", "check_images", "warp"):  # torch.fx, which follows no branch, calls them as they are
+    torch.fx.wrap(_name)
+
+
 class SpatialTransformer(nn.Module):
     """Warp each image with the affine transform that a localization module predicts from it.
 
@@ -77,21 +111,9 @@ class SpatialTransformer(nn.Module):
 
     def forward(self, x: Tensor, return_theta: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Return the warped images, and theta where it is asked for."""
-        if x.ndim != 4 or 0 in x.shape[1:]:
-            raise ValueError(f"SpatialTransformer: input {tuple(x.shape)} must be (B, C, H, W) with C, H, W at least 1")
-        if not x.is_floating_point():
-            raise TypeError(f"SpatialTransformer: input ({x.dtype}) must be floating point")
-        theta = self.localization(x)
-        batch = x.shape[0]  # not len(x), which would fix the batch size of an exported graph
-        if theta.shape not in ((batch, 6), (batch, 2, 3)):
-            raise ValueError(f"SpatialTransformer: theta {tuple(theta.shape)} must be ({batch}, 6) or ({batch}, 2, 3)")
-        exact = torch.promote_types(x.dtype, torch.float32)
-        theta = theta.reshape(-1, 2, 3).to(exact)
-        height, width = self.output_size or x.shape[2:]
-        grid = affine_grid(theta, height, width, align_corners=self.align_corners)
-        warped = F.grid_sample(
-            x.to(exact), grid, mode="bilinear", padding_mode=self.padding_mode, align_corners=self.align_corners
-        ).to(x.dtype)  # (B, C, h, w)
+        check_images(x)
+        theta = affine_matrix(self.localization(x), x)  # (B, 2, 3)
+        warped = warp(x, theta, self.output_size, self.padding_mode, self.align_corners)  # (B, C, h, w)
         return (warped, theta) if return_theta else warped
 
     def extra_repr(self) -> str:

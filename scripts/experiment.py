@@ -22,6 +22,7 @@ from scripts.system.errors import Diverged, InputError, Stopped
 from scripts.system.files import read_torch
 from scripts.system.machine import Machine, this_machine
 from scripts.system.processes import Processes
+from scripts.system.terminal import say
 from scripts.training.plan import Plan, Recipe
 from scripts.training.trainer import Trainer
 
@@ -132,8 +133,8 @@ def finish(folder: RunFolder, found: dict[str, Any], numbers: dict[str, Any], no
     folder.announce(notice)
     from scripts.run.page import write_report  # imports matplotlib, which takes a second
 
-    print(f"Report: {write_report(folder.path)}")
-    print(json.dumps(numbers))
+    say(f"Report: {write_report(folder.path)}")
+    say(json.dumps(numbers))
 
 
 def planned(recipe: Recipe, options: RunOptions, dataset: Dataset, images: Split, machine: Machine) -> Plan:

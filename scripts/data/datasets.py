@@ -55,11 +55,18 @@ class Split:
         return self[self._shuffled()[:count]]
 
     def divided(self, share: float) -> "tuple[Split, Split]":
-        """Hold out a random share: return the rest and the held-out part, the same ones in every call."""
-        order, held_out = self._shuffled(), round(share * len(self))
-        if not 0 < held_out < len(self):
-            raise InputError(f"--validation ({share}) must leave images in both parts; there are {len(self)}")
-        return self[order[held_out:]], self[order[:held_out]]
+        """Hold out a random share of each class: return the rest and the held-out part, the same ones in every call.
+
+        A class of two or more images has at least one in either part.
+        """
+        order = self._shuffled()
+        labels, held_out = self.labels[order], torch.zeros_like(self.labels, dtype=torch.bool)
+        for label in labels.unique():
+            mine = (labels == label).nonzero().squeeze(1)
+            held_out[mine[: min(max(round(share * len(mine)), 1), len(mine) - 1)]] = True
+        if not held_out.any():
+            raise InputError(f"--validation ({share}) must leave images in both parts; no class has two")
+        return self[order[~held_out]], self[order[held_out]]
 
     def _shuffled(self) -> Tensor:
         return torch.randperm(len(self), generator=torch.Generator().manual_seed(0)).to(self.labels.device)
@@ -69,8 +76,8 @@ class Split:
 class Dataset:
     """Both splits, the names of the classes, and a description of the source.
 
-    ``notice`` is not empty if another source replaced the one that was wanted; ``mirrors_keep_class`` is whether a
-    mirrored image still belongs to its class.
+    ``notice`` is not empty if another source replaced the one that was wanted; ``left_out`` counts files that are not
+    images; ``mirrors_keep_class`` is whether a mirrored image still belongs to its class.
     """
 
     name: str
@@ -79,6 +86,7 @@ class Dataset:
     train: Split
     test: Split
     notice: str = ""
+    left_out: str = ""
     mirrors_keep_class: bool = True
 
     def limited(self, train: int | None, test: int | None) -> "Dataset":
@@ -99,7 +107,7 @@ def load(source: str) -> Dataset:
 
     Args:
         source: ``cifar10``; ``digits``; ``auto``, which is CIFAR-10 where it is found or can be downloaded, else digits
-            with a notice; or a folder ``{train,test}/<class>/*.{png,jpg}``.
+            with a notice; or a folder ``{train,test}/<class>/`` of images.
 
     Raises:
         InputError: If the source is not available. A source that is named is never replaced by another.
@@ -152,12 +160,13 @@ def _read_cifar10(folder: Path) -> Dataset:
 
 
 def image_tree(root: Path) -> Dataset:
-    """Load a folder ``{train,test}/<class>/*.{png,jpg}``; it is decoded once, then cached until a file changes."""
+    """Load a folder ``{train,test}/<class>/`` of images; it is decoded once, then cached until a file changes."""
     tree = read_image_tree(root, DATA_DIR / "cache")
     train, test = (Split(*tree.splits[name]) for name in ("train", "test"))
     return Dataset(
-        f"tree:{root.absolute().name}", f"image tree {root} ({tree.formats} files)", tree.classes, train, test
-    )
+        f"tree:{root.absolute().name}", f"image tree {root} ({tree.formats} files)", tree.classes, train, test,
+        left_out=tree.left_out,
+    )  # fmt: skip
 
 
 def digits(poses: int = 4) -> Dataset:

@@ -1,8 +1,10 @@
-"""Read a folder {train,test}/<class>/*.{png,jpg} into memory, and cache the decoded images."""
+"""Read a folder {train,test}/<class>/ of images into memory, and cache the decoded images."""
 
 import hashlib
 import os
+import sys
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,27 +13,35 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor
 from tqdm import tqdm
 
+from scripts.system.command_line import printable
 from scripts.system.errors import InputError
 from scripts.system.files import read_torch, write_whole
-from scripts.system.machine import host_memory
+from scripts.system.machine import memory_limit
 
 SPLITS = ("train", "test")
-SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
-FORMATS = ("PNG", "JPEG")  # no other: by content, not suffix, Pillow picks readers that start external programs
-MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK")  # at most 8 bits a channel; transparency is dropped
+# no others: by content, not suffix, Pillow picks readers that start external programs
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF", "PCX", "SGI")
+MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")  # at most 8 bits a channel
+BACKGROUND = (255, 255, 255)  # behind transparent pixels
+TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+         5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+         8: Image.Transpose.ROTATE_90}  # fmt: skip
+LEFT_BY_SYSTEMS = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "system volume information",
+                   "lost+found", "icon\r", "__pycache__"}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ImageTree:
-    """Classes in alphabetical order, images uint8 (N, 3, H, W) and labels (N,) of each split."""
+    """Classes in alphabetical order, images uint8 (N, 3, H, W) and labels (N,) of each split, and what was left out."""
 
     classes: list[str]
     formats: str
     splits: dict[str, tuple[Tensor, Tensor]]
+    left_out: str
 
 
 @dataclass(frozen=True)
@@ -50,42 +60,76 @@ class _File:
 def read_image_tree(root: Path, cache_folder: Path) -> ImageTree:
     """Decode every image of the tree, or read all from the cache if no file has changed.
 
+    Images are turned upright by their Exif orientation, and transparent ones are composed on ``BACKGROUND``. Files that
+    are not images are left out and counted; what operating systems leave in folders (``.DS_Store``, ``._0.jpg``,
+    ``Thumbs.db``) is ignored.
+
     Args:
         root: The folder that holds ``train`` and ``test``.
         cache_folder: Folder for the decoded images, one file a tree.
 
     Raises:
-        InputError: If a split is missing, the splits have different classes, a class is empty, a file is not an image,
-            images differ in size, or they do not fit into memory. The message names the file.
+        InputError: If a split is missing, the splits have different classes, a class is empty, an image cannot be
+            decoded, images differ in size, or they do not fit into memory. The message names the file.
     """
-    files = list(_scan(root))
+    others: Counter[str] = Counter()  # by suffix: files that are not images
+    files = list(_scan(root, others))
     classes = _classes(root, files)
-    fingerprint = hashlib.sha256(repr(files).encode()).hexdigest()
-    cache = cache_folder / f"{root.name}-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:8]}.pt"
+    fingerprint = hashlib.sha256(repr((BACKGROUND, files)).encode("utf-8", "surrogateescape")).hexdigest()
+    cache = cache_folder / f"{root.name}-{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]}.pt"
     images = _cached(cache, fingerprint, len(files))
     if images is None:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # Pillow only warns of a header with a billion pixels
+            warnings.simplefilter("ignore")  # such as of metadata; broken pixels are errors
+            warnings.simplefilter("error", Image.DecompressionBombWarning)  # a header of a billion pixels
             images = _decode(root, files)
-        write_whole(cache, lambda file: torch.save({"fingerprint": fingerprint, "images": images}, file))
-    labels = torch.tensor([classes.index(file.label) for file in files])
-    is_test = torch.tensor([file.split == "test" for file in files])
-    splits = {"train": (images[~is_test], labels[~is_test]), "test": (images[is_test], labels[is_test])}
-    formats = "/".join(sorted({SUFFIXES[Path(file.name).suffix.lower()] for file in files}))
-    return ImageTree(classes, formats, splits)
+        try:
+            write_whole(cache, lambda file: torch.save({"fingerprint": fingerprint, "images": images}, file))
+        except OSError as error:
+            print(f"WARNING: the decoded images are not cached: {error}", file=sys.stderr)
+    numbers = {label: number for number, label in enumerate(classes)}
+    labels = torch.tensor([numbers[file.label] for file in files])
+    count = sum(file.split == "train" for file in files)  # they come first; slices share memory
+    splits = {"train": (images[:count], labels[:count]), "test": (images[count:], labels[count:])}
+    suffixes = _suffixes()
+    formats = "/".join(sorted({suffixes[Path(file.name).suffix.lower()] for file in files}))
+    return ImageTree(classes, formats, splits, _counted(others))
 
 
-def _scan(root: Path) -> Iterator[_File]:
-    """Yield every image file of the tree in a fixed order."""
+def _suffixes() -> dict[str, str]:
+    """Map the suffixes of image files to their formats."""
+    Image.init()
+    return {suffix: form for suffix, form in Image.registered_extensions().items() if form in FORMATS}
+
+
+def _counted(others: Counter[str]) -> str:
+    """Describe the files that are left out; empty if there are none."""
+    if not (total := others.total()):
+        return ""
+    each = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in others.most_common())
+    return f"{total} files that are not images: {each}" if total > 1 else f"1 file that is not an image: {each}"
+
+
+def _of_a_system(name: str) -> bool:
+    """Return whether an operating system leaves files or folders of that name."""
+    return name.startswith(".") or name.lower() in LEFT_BY_SYSTEMS
+
+
+def _scan(root: Path, others: "Counter[str]") -> Iterator[_File]:
+    """Yield every image file of the tree in a fixed order, and count the other files by suffix."""
+    suffixes = _suffixes()
     for split in SPLITS:
         if not (root / split).is_dir():
             raise InputError(f"--data ({root}) must hold a folder {split}/ with one folder a class; it is missing")
-        for label in sorted(entry.name for entry in os.scandir(root / split) if entry.is_dir()):
-            if not label.isprintable():
-                raise InputError(f"{root / split / label} must have a printable name")
-            images = [e for e in os.scandir(root / split / label) if Path(e.name).suffix.lower() in SUFFIXES]
+        folders = (entry for entry in os.scandir(root / split) if entry.is_dir() and not _of_a_system(entry.name))
+        for label in sorted(entry.name for entry in folders):
+            if not printable(label):
+                raise InputError(f"{root / split / label} must have a name without control characters")
+            entries = [entry for entry in os.scandir(root / split / label) if not _of_a_system(entry.name)]
+            images = [entry for entry in entries if Path(entry.name).suffix.lower() in suffixes]
+            others.update(Path(e.name).suffix.lower() for e in entries if e.is_file() and e not in images)
             if not images:
-                raise InputError(f"{root / split / label} must hold .png or .jpg images; there is none")
+                raise InputError(f"{root / split / label} must hold images, such as .png or .jpg; there is none")
             for entry in sorted(images, key=lambda entry: entry.name):
                 if not entry.is_file():  # reading a pipe could block, a device might never end
                     raise InputError(f"{entry.path} must be a regular file")
@@ -106,39 +150,62 @@ def _classes(root: Path, files: list[_File]) -> list[str]:
 def _decode(root: Path, files: list[_File]) -> Tensor:
     """Decode all images in the order of ``files``: uint8 (N, 3, H, W)."""
     with _opened(root / files[0].path) as image:
-        width, height = image.size
-    needed, memory = 3 * width * height * len(files), host_memory()
+        width, height = _upright_size(image)
+    needed, memory = 3 * width * height * len(files), memory_limit()
     if 0 < memory < needed:
-        sizes = f"{len(files)} of {width}x{height} pixels take {needed:,} bytes, and the machine has {memory:,}"
+        sizes = f"{len(files)} of {width}x{height} pixels take {needed:,} bytes, and {memory:,} are available"
         raise InputError(f"--data ({root}) must hold images that fit into memory; {sizes}")
 
     def read(file: _File) -> np.ndarray:
         with _opened(root / file.path) as image:
-            if image.size != (width, height):  # checked before decoding
+            size = _upright_size(image)
+            if size != (width, height):  # checked before decoding
                 raise InputError(
-                    f"{root / file.path} ({image.width}x{image.height} pixels) must be {width}x{height} like "
+                    f"{root / file.path} ({size[0]}x{size[1]} pixels) must be {width}x{height} like "
                     f"{files[0].path}; all images must have the same size"
                 )
             if image.mode not in MODES:
                 wanted = "grey, RGB, CMYK or palette, with at most 8 bits a channel"
                 raise InputError(f"{root / file.path} (mode {image.mode}) must be {wanted}")
-            image.load()
-            image.info.pop("transparency", None)
-            return np.asarray(image.convert("RGB"))
+            turn = TURNS.get(_orientation(image))
+            opaque = _opaque(image)
+            return np.asarray(opaque if turn is None else opaque.transpose(turn))
 
     images = np.empty((len(files), height, width, 3), dtype=np.uint8)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         decoded = pool.map(read, files)
         for i, pixels in enumerate(tqdm(decoded, "decoding", len(files), unit="image", leave=False, disable=None)):
             images[i] = pixels
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    return torch.from_numpy(images).permute(0, 3, 1, 2)  # channels last, as batches are made: no copy
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the Exif orientation, from 1 to 8; 1 if the metadata lack it or are broken."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # broken metadata leave the pixels sound
+        return 1
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    """Return width and height of the upright image without decoding it."""
+    return (image.height, image.width) if 5 <= _orientation(image) <= 8 else image.size
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """Return the image in RGB, composed on ``BACKGROUND``."""
+    image.load()
+    if "a" in image.mode.lower() or "transparency" in image.info:
+        behind = Image.new("RGBA", image.size, BACKGROUND)
+        return Image.alpha_composite(behind, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """Open an image, reading only its header; every failure, also of decoding, becomes an InputError."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(path, formats=[form for form in FORMATS if form in Image.OPEN]) as image:
             yield image
     except InputError:
         raise

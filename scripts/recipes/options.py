@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scripts.system.command_line import fraction, option, overrides, positive, whole
+from scripts.system.command_line import fraction, option, overrides, path, positive, whole
 from scripts.training.plan import Recipe
 
 
@@ -17,7 +17,7 @@ class RunOptions:
     """
 
     recipe: str = option("", "how to train")
-    data: str = option("auto", "auto, cifar10, digits, or a folder {train,test}/<class>/*.{png,jpg}")
+    data: str = option("auto", "auto, cifar10, digits, or a folder {train,test}/<class>/ of images", type=path)
     changes: Mapping[str, Any] = overrides(Recipe)
     seed: int = option(1, "for weights, order and augmentation", type=whole(0))
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps")
@@ -33,5 +33,7 @@ class RunOptions:
     limit_train: int | None = option(None, "use at most this many training images", type=whole(1))
     limit_test: int | None = option(None, "use at most this many test images", type=whole(1))
     save_minutes: float = option(10.0, "time between checkpoints within an epoch, in minutes", type=positive)
-    resume: str | None = option(None, "run folder of an unfinished run to resume; takes no other flag")
-    out: str | None = option(None, "run folder, new or empty (default: runs/<data>-<recipe>-seed<seed>-<time>)")
+    resume: str | None = option(None, "run folder of an unfinished run to resume; takes no other flag", type=path)
+    out: str | None = option(
+        None, "run folder, new or empty (default: runs/<data>-<recipe>-seed<seed>-<time>)", type=path
+    )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from scripts.data.transforms import Augment, Normalise
 from scripts.recipes.options import RunOptions
-from scripts.system.command_line import option
+from scripts.system.command_line import option, path
 from scripts.training.plan import Recipe
 from scripts.training.schedule import Schedule
 
@@ -58,4 +58,6 @@ class Options(RunOptions):
     """Train a Vision Transformer and write a report."""
 
     recipe: str = option("lite", "which network to train, and how", choices=tuple(RECIPES))
-    weights: str | None = option(None, "file to start from: .npz, .safetensors or .pt of any family (default: none)")
+    weights: str | None = option(
+        None, "file to start from: .npz, .safetensors or .pt of any family (default: none)", type=path
+    )

@@ -19,6 +19,7 @@ Rows = Sequence[dict[str, float]]
 File = Path | IO[bytes]
 DPI = 100
 TRAIN_COLOUR, HELD_OUT_COLOUR, FRAME_COLOUR = "#9a6a00", "#1f5fa8", "#d7263d"
+MOST_CLASSES, MOST_PAIRS = 25, 30  # of a confusion matrix with numbers, and of the pairs that stand in for it
 
 
 def _new(width: float, height: float) -> Figure:
@@ -97,7 +98,13 @@ def theta_curves(rows: Rows, file: File) -> None:
 
 
 def confusion(counts: Tensor, classes: Sequence[str], file: File) -> None:
-    """Draw truth by row and prediction by column; numbers count images, shades are shares of the row."""
+    """Draw truth by row and prediction by column; numbers count images, shades are shares of the row.
+
+    With more classes than numbers fit for, draw the pairs that are confused most often.
+    """
+    if len(classes) > MOST_CLASSES:
+        _confused_pairs(counts, classes, file)
+        return
     side = 2.2 + 0.55 * len(classes)
     figure = _new(side, side)
     axes = figure.subplots()
@@ -110,6 +117,22 @@ def confusion(counts: Tensor, classes: Sequence[str], file: File) -> None:
     axes.set_yticks(range(len(classes)), classes)
     axes.set_xlabel("prediction")
     axes.set_ylabel("truth")
+    figure.savefig(file)
+
+
+def _confused_pairs(counts: Tensor, classes: Sequence[str], file: File) -> None:
+    """Bars: how many images of a class were taken for another one."""
+    wrong = counts.clone().fill_diagonal_(0)
+    most = [int(place) for place in wrong.flatten().argsort(descending=True, stable=True)[:MOST_PAIRS]]
+    pairs = [divmod(place, len(classes)) for place in most if wrong.flatten()[place]]
+    figure = _new(9, 1.4 + 0.28 * len(pairs))
+    axes = figure.subplots()
+    names = [f"{classes[truth]} \N{RIGHTWARDS ARROW} {classes[said]}" for truth, said in pairs]
+    axes.barh(range(len(pairs)), [int(wrong[pair]) for pair in pairs], color="#4c78a8")
+    axes.set_yticks(range(len(pairs)), names)
+    axes.invert_yaxis()
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel(f"images, of the {len(pairs)} pairs of {len(classes)} classes that are confused most often")
     figure.savefig(file)
 
 

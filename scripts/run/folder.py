@@ -5,6 +5,7 @@ At the end: summary.json, findings.pt, the figures and report.html.
 """
 
 import csv
+import errno
 import hashlib
 import json
 import os
@@ -23,6 +24,7 @@ import torch
 
 from scripts.system.errors import InputError
 from scripts.system.files import read_json, read_torch, write_whole
+from scripts.system.terminal import say
 
 if sys.platform == "win32":
     import msvcrt
@@ -43,7 +45,11 @@ class RunFolder:
         try:
             lock(handle)
         except OSError as error:
-            raise InputError(f"run folder ({path}) must not be in use; another process is writing to it") from error
+            if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+                wanted = "must not be in use; another process is writing to it"
+                raise InputError(f"run folder ({path}) {wanted}") from error
+            why = f"{path} cannot be locked on this file system ({error.strerror})"
+            print(f"WARNING: {why}: let no other run write there", file=sys.stderr)
 
     @classmethod
     def create(cls, path: Path) -> "RunFolder":
@@ -85,7 +91,7 @@ class RunFolder:
 
     def log(self, line: str) -> None:
         """Print a line and append it to train.log."""
-        print(line, flush=True)
+        say(line)
         path = self.path / "train.log"
         try:
             with path.open("a", encoding="utf-8") as file:

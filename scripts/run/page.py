@@ -137,8 +137,10 @@ def _figures(rows: figures.Rows, found: dict[str, Any]) -> list[ReportFigure]:
             "residual paths. Then the heads of the last layer, each on its own scale."
         )
         add("attention", "Attention", caption, figures.attention, found)
-    caption = "Test images: truth by row, prediction by column."
-    add("confusion", "Confusion matrix", caption, figures.confusion, found["confusion"], found["classes"])
+    many = len(found["classes"]) > figures.MOST_CLASSES
+    title = "Confused classes" if many else "Confusion matrix"
+    caption = "Test images: truth → prediction." if many else "Test images: truth by row, prediction by column."
+    add("confusion", title, caption, figures.confusion, found["confusion"], found["classes"])
     counts = f"{len(found['wrong_images'])} of {found['wrong_total']}"
     caption = f"{counts} misclassified test images, drawn at random: truth → prediction, confidence."
     add("misclassified", "Misclassified test images", caption, figures.misclassified, found)

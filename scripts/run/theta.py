@@ -17,13 +17,14 @@ def theta_statistics(theta: Tensor, height: int, width: int) -> dict[str, float]
 
     Returns:
         ``theta_scale``: sqrt(abs(det)), input pixels that one output pixel spans.
-        ``theta_angle``: rotation in degrees, circular mean and spread.
+        ``theta_angle``: rotation of the pixels in degrees, circular mean and spread.
         ``theta_shift_x`` and ``theta_shift_y``: in half widths and half heights of the image.
         ``theta_outside``: share of the sampled points that lie outside the frame.
     """
     theta = theta.detach().cpu().double()
     (a, b, x), (c, d, y) = (row.unbind(1) for row in theta.unbind(1))
-    direction = torch.polar(torch.ones_like(a), torch.atan2(c - b, a + d)).mean()
+    stretch = width / height  # theta counts in halves of the image, which are of two lengths
+    direction = torch.polar(torch.ones_like(a), torch.atan2(c / stretch - b * stretch, a + d)).mean()
     values = {"theta_scale": (a * d - b * c).abs().sqrt(), "theta_shift_x": x, "theta_shift_y": y}
     statistics = {}
     for name, value in values.items():

@@ -2,11 +2,14 @@
 
 import argparse
 import dataclasses
+import os
 import sys
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from scripts.system.errors import Diverged, InputError, Stopped, one_line
+from scripts.system.terminal import show_every_name
 
 Options = TypeVar("Options")
 LARGEST = 2**31 - 1
@@ -36,7 +39,7 @@ def overrides(recipe: type) -> Any:
 
 
 def argument(help: str) -> Any:
-    """Declare a dataclass field that is a required positional argument."""
+    """Declare a dataclass field that is a required positional argument, a file or a folder."""
     return dataclasses.field(metadata={"help": help})
 
 
@@ -74,6 +77,16 @@ def fraction(text: str) -> float:
     return value
 
 
+def path(text: str) -> str:
+    """A file or a folder; ``~`` is the home folder, which a shell leaves alone behind ``=`` or in quotes."""
+    return os.path.expanduser(text)  # noqa: PTH111 - what is no path stays as it was typed
+
+
+def printable(text: str) -> bool:
+    """Whether a text can stand in one line: of any script, but without what moves a cursor or breaks the line."""
+    return not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text)
+
+
 def one_of(choices: Sequence[str]) -> Callable[[str], str]:
     """Parse one of a few words."""
 
@@ -101,13 +114,13 @@ def parse(options: type[Options], program: str, arguments: Sequence[str] | None 
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     for text in arguments:
-        if not text.isprintable():  # it would get into a log and a page
-            raise InputError(f"argument {text} must be printable")
+        if not printable(text):  # it would get into a log and a page
+            raise InputError(f"argument {text} must be one line without control characters")
     parser = _Parser(program, description=options.__doc__, allow_abbrev=False)
     settings: list[dataclasses.Field[Any]] = []
     for field in dataclasses.fields(options):  # type: ignore[arg-type]
         if field.default is field.default_factory is dataclasses.MISSING:
-            parser.add_argument(field.name, metavar=field.name.upper(), help=field.metadata["help"])
+            parser.add_argument(field.name, metavar=field.name.upper(), help=field.metadata["help"], type=path)
         elif "settings" in field.metadata:
             settings = field.metadata["settings"]
             for each in settings:
@@ -152,6 +165,7 @@ def run(main: Callable[[], None], program: str) -> NoReturn:
     0 on success; after one line on standard error, 2 if the user can fix the cause, 1 if the run diverged, and 128 + n
     after signal n.
     """
+    show_every_name()
     try:
         main()
     except Stopped as stopped:

@@ -177,6 +177,32 @@ def last_cache() -> int:
     return max((int(size[:-1]) * units[size[-1]] for size in sizes if size[-1:] in units), default=0)
 
 
+def memory_limit(system: Path = Path("/")) -> int:
+    """Bytes of memory that this process may have: the host's, or a container's limit; 0 where the system does not say.
+
+    Args:
+        system: The root of the file system.
+    """
+    mine = _read(system / "proc/self/cgroup").splitlines()  # a line a hierarchy: number:controllers:path
+    groups = [line.split(":", 2)[-1].strip("/") for line in mine if line.count(":") >= 2]
+    roots = {"sys/fs/cgroup": "memory.max", "sys/fs/cgroup/memory": "memory.limit_in_bytes"}  # versions 2 and 1
+    limits = [
+        int(text)
+        for root, name in roots.items()
+        for group in {"", *(str(parent) for each in groups for parent in (Path(each), *Path(each).parents))}
+        if (text := _read(system / root / group / name).strip()).isdigit()
+    ]
+    return min([limit for limit in (host_memory(), *limits) if limit], default=0)
+
+
+def _read(path: Path) -> str:
+    """What a file of the kernel says; nothing where there is none."""
+    try:
+        return path.read_text("utf-8")
+    except (OSError, ValueError):
+        return ""
+
+
 def host_memory() -> int:
     """Return the size of the host's memory in bytes, 0 if unknown."""
     try:

@@ -1,4 +1,4 @@
-"""Defer Ctrl-C and SIGTERM until a training step is finished and saved."""
+"""Defer Ctrl-C, SIGTERM and SIGHUP until a training step is finished and saved."""
 
 import signal
 import threading
@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# SIGHUP: the connection has dropped; Windows lacks it
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 
 class Asked:

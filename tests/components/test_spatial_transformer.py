@@ -1,5 +1,7 @@
 """The geometry of the warp: identities, shifts, rotations, composition, for both corner conventions."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import assume, given
@@ -114,6 +116,14 @@ def test_the_grid_is_that_of_torch(align_corners, seed: int, batch: int, h: int,
 def test_the_grid_holds_x_and_y_in_planes_of_their_own() -> None:
     # torch samples 1.1 to 1.5 times as fast so, and a compiled backward pass is three times as fast
     assert affine_grid(random_theta(0, 3), 4, 5).permute(0, 3, 1, 2).is_contiguous()
+
+
+@pytest.mark.parametrize("padding_mode", ["zeros", "border", "reflection"])
+def test_a_theta_that_is_not_a_number_shows_in_its_image_alone(padding_mode: str) -> None:
+    theta = torch.eye(2, 3).repeat(3, 1, 1)
+    theta[1, 0, 2] = math.nan
+    warped = SpatialTransformer(Returns(theta), padding_mode=padding_mode)(torch.rand(3, 2, 5, 7))
+    assert [image.isnan().any().item() for image in warped] == [False, True, False]
 
 
 @given(seeds, padding_modes)

@@ -413,3 +413,50 @@ def test_print_shows_every_option_that_the_module_keeps(case: Case) -> None:
 def test_bad_input_is_refused_with_name_value_and_requirement(case: Case, refusal: Refusal) -> None:
     with pytest.raises(refusal.error, match=f"^{re.escape(refusal.message)}$"):
         refusal.call()
+
+
+@each_component("torch.fx")
+def test_torch_fx_traces_a_model_that_it_is_part_of(case: Case) -> None:
+    model = nn.Sequential(case.module().eval())
+    traced = torch.fx.symbolic_trace(model)
+    for batch in (2, 5):
+        x = case.input(batch)
+        torch.testing.assert_close(traced(x), model(x), atol=1e-6, rtol=1e-5)
+
+
+class Doubled(nn.Module):
+    """An adapter: a layer with something added to what it returns, and none of its fields."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * self.layer(x)
+
+
+@each_component("wrapped layers")
+def test_a_wrapper_in_place_of_a_layer_is_called(case: Case) -> None:
+    """Where the layers' parameters are doubled instead, the output is the same."""
+    wrapped, plain, x = case.module().eval(), case.module().eval(), case.input()
+    layers = [name for name, part in plain.named_modules() if isinstance(part, nn.Linear | nn.Conv2d)]
+    for name in layers:
+        parent, _, own = name.rpartition(".")
+        setattr(wrapped.get_submodule(parent), own, Doubled(wrapped.get_submodule(name)))
+    found = wrapped(x)
+    for name in layers:
+        for parameter in plain.get_submodule(name).parameters():
+            parameter.data.mul_(2)
+    torch.testing.assert_close(found, plain(x), atol=1e-5, rtol=1e-4)
+
+
+@each_component("wrapped layers")
+def test_a_hook_on_a_layer_sees_its_call_and_may_change_it(case: Case) -> None:
+    module, x, seen = case.module().eval(), case.input(), set()
+    before = module(x)
+    for name, part in module.named_modules():
+        if isinstance(part, nn.Linear | nn.Conv2d):
+            part.register_forward_hook(lambda part, given, out, name=name: seen.add(name) or out + 1)
+    after = module(x)
+    assert seen == {name for name, part in module.named_modules() if isinstance(part, nn.Linear | nn.Conv2d)}
+    assert not seen or not torch.equal(before, after)

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from components import LocalizationNet
-from components.localization_net import _at_least, _without_autocast, average_to
+from components.localization_net import at_least, average_to, without_autocast
 from tests.components import test_localization_net as laws
 from tests.contract import test_contract as contract
 from tests.museum.exhibits import exhibit
@@ -60,13 +60,13 @@ def rectified_output(self, x):
     return F.relu(forward(self, x))
 
 
-@exhibit(_without_autocast, laws.test_theta_keeps_float32_under_autocast)
-def autocast_rounds(device_type):
+@exhibit(without_autocast, laws.test_theta_keeps_float32_under_autocast)
+def autocast_rounds(x):
     """Autocast rounds theta to half precision."""
     return nullcontext()
 
 
-@exhibit(_at_least, laws.test_a_small_image_is_centred_in_eighteen_pixels_of_zeros)
+@exhibit(at_least, laws.test_a_small_image_is_centred_in_eighteen_pixels_of_zeros)
 def in_the_corner(x, side):
     """A small image in the corner of its frame instead of the middle."""
     return F.pad(x, (0, max(0, side - x.shape[3]), 0, max(0, side - x.shape[2])))

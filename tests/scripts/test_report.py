@@ -96,6 +96,22 @@ def test_every_misclassified_image_is_on_the_sheet(tmp_path: Path) -> None:
     assert shares[2] > 0.35
 
 
+def test_of_many_classes_the_pairs_that_are_confused_most_are_shown(tmp_path: Path) -> None:
+    """A thousand classes took three quarters of an hour and 12 GB as a matrix with numbers."""
+    counts = torch.diag(torch.full((1000,), 9))
+    counts[3, 7], counts[7, 3], counts[999, 0] = 5, 2, 4
+    names = [f"class {number}" for number in range(1000)]
+    drawn: list[Figure] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda figure, file: drawn.append(figure))
+        figures.confusion(counts, names, tmp_path / "confusion.png")
+    (axes,) = drawn[0].axes
+    pairs = ["class 3 → class 7", "class 999 → class 0", "class 7 → class 3"]
+    assert [text.get_text() for text in axes.get_yticklabels()] == pairs
+    assert [bar.get_width() for bar in axes.patches] == [5, 4, 2]
+    figures.confusion(torch.diag(torch.ones(30)), names[:30], tmp_path / "none.png")
+
+
 def test_the_confusion_matrix_counts_truth_by_row() -> None:
     labels = torch.tensor([0, 0, 0, 1, 2])
     predicted = torch.tensor([0, 1, 1, 1, 0])

@@ -64,12 +64,11 @@ def test_a_tree_is_decoded_once_and_again_when_it_has_changed(tmp_path: Path, mo
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
-def test_images_of_every_mode_become_rgb_without_transparency(tmp_path: Path, mode: str) -> None:
-    """As in torchvision's ImageFolder. Pillow warns of a palette with transparency, which must not be an error."""
+def test_images_of_every_mode_become_rgb(tmp_path: Path, mode: str) -> None:
     root = write_tree(tmp_path / "photos")
     path = root / "train" / "cat" / "0.png"
     image = Image.open(path).convert("RGB").convert(mode)
-    image.save(path, "JPEG" if mode == "CMYK" else "PNG", **({"transparency": bytes(9)} if mode == "P" else {}))
+    image.save(path, "JPEG" if mode == "CMYK" else "PNG")
     read = data.load(str(root)).train.images[0].permute(1, 2, 0).numpy()
     distance = np.abs(read.astype(int) - np.asarray(image.convert("RGB"))).mean()
     assert distance <= (10 if mode == "CMYK" else 0), "JPEG is lossy"
@@ -80,8 +79,8 @@ def test_images_that_do_not_fit_into_memory_are_refused_before_they_are_decoded(
 ) -> None:
     root = write_tree(tmp_path / "photos")
     monkeypatch.setattr(os, "sysconf", lambda name: 300)
-    sizes = "30 of 32x32 pixels take 92,160 bytes, and the machine has 90,000"
-    with pytest.raises(InputError, match=re.escape(f"({root}) must hold images that fit into memory; {sizes}")):
+    said = "30 of 32x32 pixels take 92,160 bytes, and 90,000 are available"
+    with pytest.raises(InputError, match=re.escape(f"({root}) must hold images that fit into memory; {said}")):
         data.load(str(root))
     monkeypatch.delattr(os, "sysconf")  # Windows has none
     assert len(data.load(str(root)).train.images) == 24
@@ -204,7 +203,17 @@ def test_holding_out_keeps_every_image_in_one_part() -> None:
     split = data.load("digits").train
     numbered = data.Split(torch.arange(len(split)), split.labels)
     rest, held_out = numbered.divided(0.1)
-    assert len(held_out) == round(0.1 * len(split))
     assert torch.cat([rest.images, held_out.images]).sort().values.tolist() == list(range(len(split)))
-    with pytest.raises(InputError, match=re.escape("--validation (1e-05) must leave images in both parts")):
-        numbered.divided(1e-5)
+    counts, held = split.labels.bincount(), held_out.labels.bincount()
+    assert held.tolist() == (0.1 * counts).round().long().tolist(), "of each class"
+    assert held_out.labels[:20].unique().numel() > 3, "in no order of classes"
+
+
+def test_a_rare_class_is_on_both_sides_of_a_division() -> None:
+    labels = torch.tensor([0] * 60 + [1] * 4 + [2])
+    for share, expected in ((0.1, [6, 1]), (0.9, [54, 3]), (1e-5, [1, 1])):
+        rest, held_out = data.Split(torch.arange(65), labels).divided(share)
+        assert held_out.labels.bincount().tolist() == expected, "one image stays where it is trained on"
+        assert len(rest) == 65 - sum(expected)
+    with pytest.raises(InputError, match=re.escape("--validation (0.5) must leave images in both parts; no class has")):
+        data.Split(torch.arange(3), torch.arange(3)).divided(0.5)

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -146,3 +147,16 @@ def test_windows_needs_neither_fcntl_nor_resource(tmp_path: Path) -> None:
         "[(2, 1)]",
         f"run folder ({tmp_path / 'run'}) must not be in use; another process is writing to it",
     ]
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    def lock(handle: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(run_folder, "lock", lock)
+    RunFolder.create(tmp_path / "run").log("written")
+    why = f"cannot be locked on this file system ({os.strerror(number)})"
+    assert capsys.readouterr().err == f"WARNING: {tmp_path / 'run'} {why}: let no other run write there\n"

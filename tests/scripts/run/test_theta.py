@@ -19,14 +19,20 @@ scales = st.floats(0.2, 3)
 shifts = st.floats(-1, 1)
 
 
-def similarity(scale: float, degrees: float, x: float = 0.0, y: float = 0.0) -> torch.Tensor:
+def similarity(
+    scale: float, degrees: float, x: float = 0.0, y: float = 0.0, height: int = 8, width: int = 8
+) -> torch.Tensor:
+    """Pixels turned and scaled, as theta counts them: in halves of the image."""
     c, s = scale * math.cos(math.radians(degrees)), scale * math.sin(math.radians(degrees))
-    return torch.tensor([[[c, -s, x], [s, c, y]]], dtype=torch.float64)
+    return torch.tensor([[[c, -s * height / width, x], [s * width / height, c, y]]], dtype=torch.float64)
 
 
-@given(scales, angles, shifts, shifts)
-def test_scale_angle_and_shift_of_a_similarity_are_recovered(scale: float, degrees: float, x: float, y: float) -> None:
-    found = theta_statistics(similarity(scale, degrees, x, y).repeat(3, 1, 1), 8, 8)
+@given(scales, angles, shifts, shifts, st.integers(1, 99), st.integers(1, 99))
+def test_scale_angle_and_shift_of_a_similarity_are_recovered(
+    scale: float, degrees: float, x: float, y: float, height: int, width: int
+) -> None:
+    theta = similarity(scale, degrees, x, y, height, width).repeat(3, 1, 1)
+    found = theta_statistics(theta, height, width)
     assert found["theta_scale_mean"] == pytest.approx(scale)
     assert found["theta_angle_mean"] == pytest.approx(degrees, abs=1e-6)
     assert (found["theta_shift_x_mean"], found["theta_shift_y_mean"]) == (pytest.approx(x), pytest.approx(y))

@@ -1,5 +1,6 @@
 """Decisions that depend on the machine, for made-up machines."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -135,3 +136,42 @@ def test_memory_and_compiler_may_be_unknown(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv("CXX", raising=False)
     assert machine.host_memory() == 0
     assert not machine.cpp_compiler()
+
+
+V1, V2 = "sys/fs/cgroup/memory", "sys/fs/cgroup"  # where Linux keeps the limits of containers
+
+
+@pytest.mark.parametrize(
+    ("files", "limit"),
+    [
+        ({}, 8000),
+        ({f"{V2}/memory.max": "max"}, 8000),
+        ({f"{V2}/memory.max": "5000"}, 5000),
+        ({f"{V2}/memory.max": "9000"}, 8000),
+        (
+            {
+                "proc/self/cgroup": "0::/a/b",
+                "sys/fs/cgroup/a/memory.max": "4000",
+                "sys/fs/cgroup/a/b/memory.max": "max",
+            },
+            4000,
+        ),
+        ({f"{V1}/memory.limit_in_bytes": "9223372036854771712"}, 8000),
+        (
+            {
+                "proc/self/cgroup": "9:memory:/docker/x\n1:cpu:/",
+                "sys/fs/cgroup/memory/docker/x/memory.limit_in_bytes": "3000",
+            },
+            3000,
+        ),
+        ({"proc/self/cgroup": "9:memory:/not/seen/here", f"{V1}/memory.limit_in_bytes": "2000"}, 2000),
+    ],
+)
+def test_a_container_has_less_memory_than_its_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], limit: int
+) -> None:
+    monkeypatch.setattr(machine, "host_memory", lambda: 8000)
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n")
+    assert machine.memory_limit(tmp_path) == limit

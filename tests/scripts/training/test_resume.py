@@ -155,7 +155,7 @@ def test_a_full_disk_stops_the_run_which_resumes_with_the_same_bits(
     assert_same_after_resuming(first.folder, uninterrupted)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_waits_for_the_step_and_saves_it(number: signal.Signals, tmp_path: Path, uninterrupted) -> None:
     first = run(tmp_path / "run", save_minutes=60.0)
     before = signal.getsignal(number)
