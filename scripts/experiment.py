@@ -24,7 +24,7 @@ from scripts.system.machine import Machine, this_machine
 from scripts.system.processes import Processes
 from scripts.system.terminal import say
 from scripts.training.plan import Plan, Recipe
-from scripts.training.trainer import Trainer
+from scripts.training.trainer import Trainer, refuse_version
 
 AnyOptions = TypeVar("AnyOptions", bound=RunOptions)
 Build = Callable[[AnyOptions, Plan, torch.device], Subject]
@@ -55,18 +55,22 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
         subject = build(options, plan, device)
         record = plan.record() | subject.settings
         folder = open_folder(options, dataset.name, processes)
+        checkpoint = None
         if options.resume:
+            checkpoint = folder.last_checkpoint()
+            refuse_version(folder.path, checkpoint)
             refuse_change(folder.path, record)
         else:
             origin = {"processes": processes.count, "data": dataset.description, "notice": dataset.notice}
-            folder.json("environment.json", environment(device) | origin)
-            folder.json("config.json", {"asked": flag_values(options), "resolved": record})  # last: now it can resume
-        checkpoint = folder.last_checkpoint() if options.resume else None
+            folder.json("environment.json", environment(device) | origin | {"left_out": dataset.left_out})
+            config = {"asked": flag_values(options), "resolved": record, "working_directory": str(Path.cwd())}
+            folder.json("config.json", config)  # last: now it can resume
         if checkpoint is None:
             counts = f"{dataset.description}: {plan.train_images} training images, {plan.test_images} test images"
             folder.rewind(0, [])
             folder.announce(dataset.notice)
-            folder.log("\n".join([counts, *unused_gpu(options.device, device), *subject.remarks]))
+            left_out = [f"left out: {dataset.left_out}"] if dataset.left_out else []
+            folder.log("\n".join([counts, *left_out, *unused_gpu(options.device, device), *subject.remarks]))
         trainer = Trainer(
             plan=plan,
             model=subject.network,
@@ -177,11 +181,14 @@ def original_options(options: AnyOptions, folder: Path) -> AnyOptions:
         raise InputError(f"--resume ({folder}) takes no other flag; a run resumes with its own flags")
     if not (folder / "config.json").is_file():
         raise InputError(f"--resume ({folder}) must be a run folder; it has no config.json")
-    flags = as_flags(read_config(folder)["asked"])
+    config = read_config(folder)
     try:
-        original = parse(type(options), "", flags)
+        original = parse(type(options), "", as_flags(config["asked"]))
     except InputError as error:
         raise InputError(f"--resume ({folder}) must hold flags of this script in config.json; {error}") from error
+    data = Path(str(config.get("working_directory", "")), original.data)
+    if not Path(original.data).exists() and data.is_dir():  # it was relative to another folder
+        original = dataclasses.replace(original, data=str(data))
     return dataclasses.replace(original, resume=options.resume, out=options.resume)
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -27,6 +28,13 @@ from scripts.training.step import autocast, train_step
 VERSION = 4  # of the content of checkpoints
 MOST_SKIPPED = 10  # steps in a row; float16 skips a few at first, until its gradient scale fits
 Predict = Callable[[Tensor], tuple[Tensor, Tensor | None]]
+
+
+def refuse_version(folder: Path, checkpoint: Mapping[str, Any] | None) -> None:
+    """Raise InputError if another version of the kit wrote the checkpoint, where there is one."""
+    if checkpoint is not None and (version := checkpoint.get("version", 1)) != VERSION:
+        wanted = f"a checkpoint of version {VERSION}, as this kit writes; its version is {version}"
+        raise InputError(f"--resume ({folder}) must hold {wanted}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +107,7 @@ class Trainer:
         Raises:
             InputError: If the checkpoint belongs to another run or version of the kit.
         """
-        if (version := checkpoint.get("version", 1)) != VERSION:
-            wanted = f"a checkpoint of version {VERSION}, as this kit writes; its version is {version}"
-            raise InputError(f"--resume ({self.folder.path}) must hold {wanted}")
+        refuse_version(self.folder.path, checkpoint)
         state = self.begin()
         try:
             state.restore(checkpoint)

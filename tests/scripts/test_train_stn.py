@@ -19,10 +19,11 @@ from scripts.data.transforms import Normalise
 from scripts.models.stn import STNClassifier
 from scripts.run import folder as run_folder
 from scripts.run import page
-from scripts.run.folder import read_metrics
+from scripts.run.folder import RunFolder, read_metrics
 from scripts.run.page import NEEDED as NEEDED_BY_THE_REPORT
 from scripts.system import command_line
 from scripts.system.command_line import flag_values, parse
+from scripts.system.errors import InputError
 from scripts.system.files import write_whole
 from scripts.train_stn import RECIPES, Options, main
 from scripts.training.plan import Recipe
@@ -117,9 +118,38 @@ def test_every_flag_reaches_the_configuration(tree: Path, tmp_path: Path) -> Non
     assert config["asked"] == flag_values(parsed)
     assert (config["resolved"]["lr"], config["resolved"]["batch_size"]) == (0.003, 5)
     assert (config["resolved"]["steps"], config["resolved"]["at_once"]) == (1, 3)
-    assert (config["resolved"]["train_images"], config["resolved"]["test_images"]) == (7, 4), (
-        "one of each class is held out"
-    )
+    assert (config["resolved"]["train_images"], config["resolved"]["test_images"]) == (
+        7,
+        4,
+    )  # one of each class held out
+
+
+@pytest.mark.usefixtures("_no_report")
+def test_a_run_on_a_relative_folder_resumes_from_any_folder(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tree / "train" / "cat" / "notes.txt").write_text("no image")
+    main(options(data="photos", epochs=1, out="run"))
+    said = "1 file that is not an image: 1 .txt"
+    assert f"left out: {said}\n" in (tmp_path / "run" / "train.log").read_text()
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["left_out"] == said
+    (tmp_path / "run" / "summary.json").unlink()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    main(parse(Options, "train_stn", ["--resume", "../run"]))
+    assert (tmp_path / "run" / "summary.json").exists()
+
+
+@pytest.mark.usefixtures("_no_report")
+def test_a_run_of_an_earlier_version_of_the_kit_is_named_as_such(tree: Path, tmp_path: Path) -> None:
+    """Before its plan is compared: that has other names too."""
+    main(options(data=str(tree), epochs=1, out="run"))
+    (tmp_path / "run" / "summary.json").unlink()
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config | {"resolved": {"dropout": 0.0}}))
+    RunFolder.reopen(tmp_path / "run").keep({"version": 3})
+    with pytest.raises(InputError, match=r"must hold a checkpoint of version 4, as this kit writes; its version is 3$"):
+        main(parse(Options, "train_stn", ["--resume", "run"]))
 
 
 def start(tmp_path: Path, *arguments: str) -> "subprocess.Popen[str]":
