@@ -1,4 +1,4 @@
-"""What a type checker must see in what the components return: `make typecheck` reads this file, and nothing runs it."""
+"""The return types that a type checker must infer: `make typecheck` reads this file, and nothing runs it."""
 
 from torch import Tensor
 from typing_extensions import assert_type
@@ -7,10 +7,8 @@ from components import Attention, Block, Encoder
 from scripts.models.vit import VisionTransformer
 
 
-def tokens_alone_or_with_weights(
-    module: Attention | Block | Encoder | VisionTransformer, x: Tensor, either: bool
-) -> None:
-    """The tokens unless weights are asked for."""
+def tokens_or_with_weights(module: Attention | Block | Encoder | VisionTransformer, x: Tensor, either: bool) -> None:
+    """The tokens, and the weights if ``return_weights`` is true."""
     assert_type(module(x), Tensor)
     assert_type(module(x, return_weights=True), tuple[Tensor, Tensor])
     assert_type(module(x, return_weights=either), Tensor | tuple[Tensor, Tensor])

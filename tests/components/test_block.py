@@ -1,5 +1,6 @@
-"""What makes a block: two residual branches, each normalised before, not after; whole samples may skip a branch."""
+"""Laws of the block: two pre-norm residual branches, and stochastic depth that skips a branch for whole samples."""
 
+import itertools
 import math
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 
 from components import Block
 from tests import reference
+from tests.contract.cases import randomised
 from tests.support.strategies import batch_sizes, generator, head_counts, head_widths, random_mask, random_tokens, seeds
 from tests.support.strategies import token_counts as counts
 
@@ -16,18 +18,8 @@ pytestmark = pytest.mark.numerics
 
 
 def build(seed: int, dim: int, heads: int, **options: object) -> Block:
-    """Float64, with every parameter drawn: zero biases and unit scales would hide mistakes."""
-    block = Block(dim, heads, mlp_dim=2 * dim, dtype=torch.float64, **options)
-    draw = generator(seed)
-    with torch.no_grad():
-        for parameter in block.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=draw, dtype=torch.float64))
-    return block
-
-
-def silence(layer: nn.Linear) -> None:
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
+    """In float64, with random parameters: zero biases and unit scales would hide mistakes."""
+    return randomised(Block(dim, heads, mlp_dim=2 * dim, dtype=torch.float64, **options), seed)
 
 
 @given(seeds, batch_sizes, counts, head_counts, head_widths)
@@ -39,10 +31,10 @@ def test_permuted_tokens_give_permuted_output(seed: int, batch: int, n: int, hea
 
 @given(seeds, batch_sizes, counts)
 def test_with_silent_branches_it_is_the_identity(seed: int, batch: int, n: int) -> None:
-    """A missing residual returns zeros, post-norm a normalised input."""
+    """Without a residual it would return zeros, with post-norm a normalised input."""
     block, x = build(seed, 6, 2), 100 * random_tokens(seed, batch, n, 6)
-    silence(block.attn.proj)
-    silence(block.mlp.fc2)
+    for parameter in (*block.attn.proj.parameters(), *block.mlp.fc2.parameters()):
+        nn.init.zeros_(parameter)
     assert torch.equal(block(x), x)
 
 
@@ -54,7 +46,7 @@ def test_each_branch_sees_a_normalised_input_and_is_added_to_a_raw_one(seed: int
 
 
 def test_the_norms_have_the_eps_of_the_original_code() -> None:
-    """Ten times torch's default shows where a token is nearly constant; kornia had to change it (#2786)."""
+    """A wrong eps shows only where a token is nearly constant; kornia had to change it (#2786)."""
     block = Block(4, 1, mlp_dim=4)
     assert block.norm1.eps == block.norm2.eps == 1e-6
 
@@ -63,16 +55,14 @@ def test_the_norms_have_the_eps_of_the_original_code() -> None:
 def test_a_mask_hides_and_weights_come_back(seed: int) -> None:
     block, x, mask = build(seed, 6, 2), random_tokens(seed, 2, 4, 6), random_mask(seed, 2, 2, 4)
     out, weights = block(x, mask=mask, return_weights=True)
-    normed = reference.layer_norm(block.norm1, x)
-    expected, expected_weights = reference.attention(block.attn, normed, mask=mask)
-    torch.testing.assert_close(weights, expected_weights)
+    torch.testing.assert_close(out, reference.block(block, x, mask=mask))
     torch.testing.assert_close(out, block(x, mask=mask))
-    attended = x + expected
-    torch.testing.assert_close(out, attended + block.mlp(reference.layer_norm(block.norm2, attended)))
+    normed = reference.layer_norm(block.norm1, x)
+    torch.testing.assert_close(weights, reference.attention(block.attn, normed, mask=mask)[1])
 
 
 @given(seeds, counts, counts)
-def test_a_context_is_normalised_as_the_input_is_and_is_not_added(seed: int, n: int, m: int) -> None:
+def test_a_context_is_normalised_but_not_added(seed: int, n: int, m: int) -> None:
     block, x, context = build(seed, 6, 2), random_tokens(seed, 2, n, 6), random_tokens(seed + 1, 2, m, 6)
     mask = random_mask(seed, 2, 2, n, m)
     out, weights = block(x, context, mask=mask, return_weights=True)
@@ -83,29 +73,26 @@ def test_a_context_is_normalised_as_the_input_is_and_is_not_added(seed: int, n: 
 
 
 @given(seeds, counts)
-def test_some_of_a_sequence_over_all_of_it_are_those_of_self_attention(seed: int, n: int) -> None:
-    block, x, mask, some = build(seed, 6, 2), random_tokens(seed, 2, n, 6), random_mask(seed, 2, 2, n), 1 + seed % n
+def test_queries_of_some_tokens_give_their_part_of_self_attention(seed: int, n: int) -> None:
+    block, x, mask, first = build(seed, 6, 2), random_tokens(seed, 2, n, 6), random_mask(seed, 2, 2, n), 1 + seed % n
     every, weights = block(x, mask=mask, return_weights=True)
-    torch.testing.assert_close(block(x[:, :some], x, mask=mask[:, :, :some]), every[:, :some])
-    torch.testing.assert_close(
-        block(x[:, :some], x, mask=mask[:, :, :some], return_weights=True), (every[:, :some], weights[:, :, :some])
-    )
+    some = block(x[:, :first], x, mask=mask[:, :, :first], return_weights=True)
+    torch.testing.assert_close(some, (every[:, :first], weights[:, :, :first]))
+    torch.testing.assert_close(block(x[:, :first], x, mask=mask[:, :, :first]), every[:, :first])
 
 
 def test_stochastic_depth_skips_whole_samples_and_scales_the_others() -> None:
     block, x = build(0, 6, 2, stochastic_depth=0.3).train(), random_tokens(0, 4_000, 3, 6)
     torch.manual_seed(0)
     out = block(x)
-    outcomes = {}
-    for attention_kept in (False, True):
-        for mlp_kept in (False, True):
-            y = x + attention_kept / 0.7 * block.attn(block.norm1(x))
-            y = y + mlp_kept / 0.7 * block.mlp(block.norm2(y))
-            outcomes[attention_kept, mlp_kept] = torch.isclose(out, y).all((1, 2)).double().mean().item()
-    assert sum(outcomes.values()) == 1, "each sample skips a branch with all its tokens, or has it at 1 / 0.7"
-    for kept, share in outcomes.items():
-        expected = math.prod(0.7 if branch else 0.3 for branch in kept)  # the two branches draw on their own
-        assert abs(share - expected) < 5 * math.sqrt(expected * (1 - expected) / len(x))
+    shares = []
+    for attention_kept, mlp_kept in itertools.product((False, True), repeat=2):
+        y = x + attention_kept / 0.7 * block.attn(block.norm1(x))
+        y = y + mlp_kept / 0.7 * block.mlp(block.norm2(y))
+        shares.append(torch.isclose(out, y).all((1, 2)).double().mean().item())
+        expected = (0.7 if attention_kept else 0.3) * (0.7 if mlp_kept else 0.3)  # the branches draw independently
+        assert abs(shares[-1] - expected) < 5 * math.sqrt(expected * (1 - expected) / len(x))
+    assert sum(shares) == 1, "all tokens of a sample skip a branch, or have it scaled by 1 / 0.7"
 
 
 @pytest.mark.parametrize(("rate", "training"), ((0.0, True), (0.0, False), (0.5, False)))
@@ -121,14 +108,12 @@ def test_options_reach_the_children() -> None:
     assert (block.mlp.fc1.out_features, block.mlp.dropout.p) == (7, 0.1)
 
 
-def test_reset_parameters_starts_every_child_anew() -> None:
+def test_reset_parameters_resets_every_child() -> None:
     torch.manual_seed(0)
     block = build(0, 6, 2)
     before = {name: value.clone() for name, value in block.state_dict().items()}
     block.reset_parameters()
     after = block.state_dict()
     assert [name for name in before if torch.equal(before[name], after[name])] == []
-    for norm in (block.norm1, block.norm2):
-        assert torch.equal(norm.weight, torch.ones_like(norm.weight))
-        assert not norm.bias.any()
+    assert all((norm.weight == 1).all() and not norm.bias.any() for norm in (block.norm1, block.norm2))
     assert not block.attn.qkv.bias.any()

@@ -1,4 +1,4 @@
-"""What makes the encoder: blocks in order, a final norm, maps of every layer, the same numbers with less memory."""
+"""Laws of the encoder: blocks in order, a final norm, maps of every layer, checkpointing that changes no number."""
 
 import pytest
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from components import Encoder
 from tests import reference
+from tests.contract.cases import randomised
 from tests.support.strategies import batch_sizes, generator, head_counts, head_widths, random_mask, random_tokens, seeds
 from tests.support.strategies import token_counts as counts
 
@@ -17,13 +18,8 @@ depths = st.integers(1, 3)
 
 
 def build(seed: int, dim: int, depth: int, heads: int, **options: object) -> Encoder:
-    """Float64, with every parameter drawn."""
-    encoder = Encoder(dim, depth, num_heads=heads, mlp_dim=dim + 1, dtype=torch.float64, **options)
-    draw = generator(seed)
-    with torch.no_grad():
-        for parameter in encoder.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=draw, dtype=torch.float64))
-    return encoder
+    """In float64, with random parameters."""
+    return randomised(Encoder(dim, depth, num_heads=heads, mlp_dim=dim + 1, dtype=torch.float64, **options), seed)
 
 
 @given(seeds, batch_sizes, counts, head_counts, head_widths, depths)
@@ -34,15 +30,15 @@ def test_permuted_tokens_give_permuted_output(seed, batch: int, n: int, heads: i
 
 
 @given(seeds, depths)
-def test_positions_end_the_permutation_of_the_output(seed: int, depth: int) -> None:
+def test_positions_break_permutation_equivariance(seed: int, depth: int) -> None:
     encoder, x, positions = build(seed, 12, depth, 3), random_tokens(seed, 2, 5, 12), random_tokens(seed + 1, 1, 5, 12)
     moved, placed = encoder(x.roll(1, 1) + positions), encoder(x + positions).roll(1, 1)
     assert (moved - placed).abs().mean() > 0.01
 
 
 @given(seeds, depths)
-def test_weights_of_every_layer_come_back_and_leave_the_output_as_it_was(seed: int, depth: int) -> None:
-    """Maps that cannot be reached, in some layers or at all: lucidrains #1, vit-explain #23, slide2vec #142."""
+def test_weights_of_every_layer_equal_the_reference_and_leave_the_output_unchanged(seed: int, depth: int) -> None:
+    """Maps of some layers, or of all, could not be reached: lucidrains #1, vit-explain #23, slide2vec #142."""
     encoder, x = build(seed, 6, depth, 2), random_tokens(seed, 2, 4, 6)
     out, weights = encoder(x, return_weights=True)
     torch.testing.assert_close(out, encoder(x))
@@ -57,28 +53,26 @@ def test_weights_of_every_layer_come_back_and_leave_the_output_as_it_was(seed: i
 def test_hidden_tokens_stay_hidden_through_every_layer(seed: int, depth: int) -> None:
     encoder, x = build(seed, 6, depth, 2), random_tokens(seed, 2, 5, 6)
     real = torch.tensor([True, True, False, True, False])
-    padded = x.clone()
-    padded[:, ~real] = torch.nan
-    without = encoder(x[:, real])
-    torch.testing.assert_close(encoder(padded, mask=real[None, None, None])[:, real], without)
+    padded = x.masked_fill(~real[:, None], torch.nan)
+    torch.testing.assert_close(encoder(padded, mask=real[None, None, None])[:, real], encoder(x[:, real]))
 
 
 @pytest.mark.parametrize("checkpointing", (False, True))
 @given(seeds, counts, depths)
-def test_the_first_tokens_alone_are_those_of_all(checkpointing: bool, seed: int, n: int, depth: int) -> None:
-    """Every block but the last works on all tokens: the first attend to them there."""
+def test_first_returns_the_first_tokens_of_the_whole_output(checkpointing: bool, seed: int, n: int, depth: int) -> None:
+    """Every block but the last computes all tokens, because the first ones attend to them."""
     encoder, mask = build(seed, 6, depth, 2, checkpointing=checkpointing), random_mask(seed, 2, 2, n)
     x, first = random_tokens(seed, 2, n, 6).requires_grad_(), 1 + seed % n
     some, (every, weights) = encoder(x, mask=mask, first=first), encoder(x, mask=mask, return_weights=True)
     torch.testing.assert_close(some, every[:, :first])
     upstream = torch.randn(some.shape, generator=generator(seed), dtype=torch.float64)
-    slopes = [torch.autograd.grad(out, x, upstream, retain_graph=True)[0] for out in (some, every[:, :first])]
+    slopes = (torch.autograd.grad(out, x, upstream, retain_graph=True) for out in (some, every[:, :first]))
     torch.testing.assert_close(*slopes)
     both = encoder(x, mask=mask, return_weights=True, first=first)
-    torch.testing.assert_close(both, (every[:, :first], weights), msg="weights are of every token in any case")
+    torch.testing.assert_close(both, (every[:, :first], weights), msg="weights are returned for every token")
 
 
-def test_only_the_last_block_leaves_tokens_out() -> None:
+def test_only_the_last_block_computes_fewer_tokens() -> None:
     encoder, widths = build(0, 6, 3, 2), []
     for block in encoder.blocks:
         block.mlp.register_forward_hook(lambda module, args, out: widths.append(out.shape[1]))
@@ -87,7 +81,7 @@ def test_only_the_last_block_leaves_tokens_out() -> None:
 
 
 @pytest.mark.parametrize("axis", (0, 1, 2, 3))
-def test_the_first_tokens_take_a_mask_of_any_shape(axis: int) -> None:
+def test_first_works_with_a_mask_of_any_shape(axis: int) -> None:
     encoder, x = build(0, 6, 2, 2), random_tokens(0, 2, 4, 6)
     mask = random_mask(0, 2, 2, 4).narrow(axis, 0, 1)
     torch.testing.assert_close(encoder(x, mask=mask, first=2), encoder(x, mask=mask)[:, :2])
@@ -101,11 +95,9 @@ def test_one_mask_serves_every_layer(seed: int) -> None:
 
 
 @given(seeds)
-def test_every_token_leaves_normalised(seed: int) -> None:
+def test_every_output_token_is_normalised(seed: int) -> None:
     encoder, x = build(seed, 6, 2, 2), random_tokens(seed, 2, 4, 6)
-    with torch.no_grad():
-        encoder.norm.weight.fill_(1)
-        encoder.norm.bias.fill_(0)
+    encoder.norm.reset_parameters()
     out = encoder(100 * x)
     torch.testing.assert_close(out.mean(-1), torch.zeros(2, 4, dtype=torch.float64))
     torch.testing.assert_close(out.square().mean(-1), torch.ones(2, 4, dtype=torch.float64), atol=1e-5, rtol=0)
@@ -119,27 +111,25 @@ def test_stochastic_depth_grows_linearly_to_its_value(depth: int, rate: float) -
     assert rates == pytest.approx([rate * layer / depth for layer in range(1, depth + 1)])
 
 
-def gradients(encoder: Encoder, x: Tensor, return_weights: bool) -> list[Tensor]:
-    torch.manual_seed(0)
-    x = x.detach().requires_grad_()
-    out = encoder(x, mask=random_mask(0, 4, 2, 5), return_weights=return_weights)
-    out, weights = out if return_weights else (out, out.new_zeros(1))
-    return [out, *torch.autograd.grad(out.square().sum() + weights.square().sum(), [x, *encoder.parameters()])]
-
-
 @pytest.mark.parametrize("return_weights", (False, True))
 @pytest.mark.parametrize("training", (True, False))
 def test_checkpointing_changes_no_number(training: bool, return_weights: bool) -> None:
-    """Not even what dropout draws: the second computation draws the same."""
+    """Not even the random numbers of dropout: the recomputation draws the same ones."""
     options = {"dropout": 0.3, "attn_dropout": 0.3, "stochastic_depth": 0.5}
-    plain, checkpointed = (build(0, 6, 3, 2, checkpointing=flag, **options).train(training) for flag in (False, True))
-    x = random_tokens(0, 4, 5, 6)
-    results = (gradients(encoder, x, return_weights) for encoder in (plain, checkpointed))
+    results = []
+    for checkpointing in (False, True):
+        encoder = build(0, 6, 3, 2, checkpointing=checkpointing, **options).train(training)
+        x = random_tokens(0, 4, 5, 6).requires_grad_()
+        torch.manual_seed(0)
+        out = encoder(x, mask=random_mask(0, 4, 2, 5), return_weights=return_weights)
+        out, weights = out if return_weights else (out, out.new_zeros(1))
+        loss = out.square().sum() + weights.square().sum()
+        results.append([out, *torch.autograd.grad(loss, [x, *encoder.parameters()])])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
 def test_checkpointing_keeps_only_the_input_of_every_block() -> None:
-    """What autograd saves, counted; without gradients every block runs once."""
+    """Counts what autograd saves. Without gradients every block runs once."""
 
     def saved_elements(checkpointing: bool) -> int:
         encoder, elements = build(0, 8, 3, 2, checkpointing=checkpointing), []
@@ -166,10 +156,7 @@ def test_checkpointing_compiles_into_one_graph() -> None:
     torch._dynamo.reset()
     out = torch.compile(encoder, backend="eager", fullgraph=True)(x)
     torch.testing.assert_close(out, encoder(x))
-    torch.testing.assert_close(
-        torch.autograd.grad(out.sum(), encoder.parameters()),
-        torch.autograd.grad(encoder(x).sum(), encoder.parameters()),
-    )
+    torch.testing.assert_close(*(torch.autograd.grad(t.sum(), encoder.parameters()) for t in (out, encoder(x))))
 
 
 def test_options_reach_every_block() -> None:
@@ -180,21 +167,21 @@ def test_options_reach_every_block() -> None:
         assert (block.mlp.fc1.out_features, block.mlp.dropout.p) == (7, 0.1)
 
 
-def test_every_block_starts_with_weights_of_its_own() -> None:
-    """Clones of one layer, as in torch's ``nn.TransformerEncoder``, start equal: pytorch #72253."""
+def test_every_block_starts_with_different_weights() -> None:
+    """The layers of torch's ``nn.TransformerEncoder`` are clones and start equal: pytorch #72253."""
     torch.manual_seed(0)
     first, second = Encoder(6, 2, num_heads=2, mlp_dim=7).blocks
     for layer in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"):
         assert not torch.equal(first.get_submodule(layer).weight, second.get_submodule(layer).weight), layer
 
 
-def test_reset_parameters_starts_every_block_anew() -> None:
+def test_reset_parameters_resets_every_block() -> None:
     torch.manual_seed(0)
     encoder = build(0, 6, 2, 2)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     encoder.reset_parameters()
     after = encoder.state_dict()
     assert [name for name in before if torch.equal(before[name], after[name])] == []
-    assert torch.equal(encoder.norm.weight, torch.ones(6, dtype=torch.float64))
+    assert (encoder.norm.weight == 1).all()
     assert not encoder.norm.bias.any()
     assert not torch.equal(encoder.blocks[0].mlp.fc1.weight, encoder.blocks[1].mlp.fc1.weight)

@@ -1,4 +1,4 @@
-"""What ``torch.compile`` makes of the kit for a GPU, without one: kernels that Triton can build, and a right warp."""
+"""Kernels that ``torch.compile`` writes for a GPU, checked without one: Triton builds them, and the warp is right."""
 
 import json
 import os
@@ -16,8 +16,8 @@ from tests.support.marks import builds_kernels
 pytestmark = builds_kernels
 
 
-def said(what: str, folder: Path, **environment: str) -> list[dict[str, Any]]:
-    """The lines of ``tests/support/fake_triton.py``. It builds in the folder: a run that is killed spoils no cache."""
+def lines_of(what: str, folder: Path, **environment: str) -> list[dict[str, Any]]:
+    """Run ``tests/support/fake_triton.py``, with caches in a folder of its own: a killed run then damages no other."""
     caches = {"TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"), "TRITON_CACHE_DIR": str(folder / "triton")}
     run = subprocess.run(
         [sys.executable, "-m", "tests.support.fake_triton", what],
@@ -29,8 +29,8 @@ def said(what: str, folder: Path, **environment: str) -> list[dict[str, Any]]:
 
 @pytest.mark.long
 def test_every_kernel_is_built_for_a_t4_and_an_h100(tmp_path: Path) -> None:
-    """In the types that the machine is said to have; in another one torch would run eager what is called compiled."""
-    lines = said("build", tmp_path)
+    """In the dtypes that the machine supports; in others torch would silently run eagerly."""
+    lines = lines_of("build", tmp_path)
     assert len(lines) == 2 * 2 * 2, "machines, types, networks"
     assert {name for line in lines for name in line["components"]} == {*components.__all__}
     for machine, target in ((T4, "sm_75"), (H100, "sm_90a")):
@@ -43,6 +43,6 @@ def test_every_kernel_is_built_for_a_t4_and_an_h100(tmp_path: Path) -> None:
 
 
 def test_the_compiled_warp_is_one_kernel_that_computes_what_eager_does(tmp_path: Path) -> None:
-    (line,) = said("interpret", tmp_path, TRITON_INTERPRET="1")
+    (line,) = lines_of("interpret", tmp_path, TRITON_INTERPRET="1")
     assert line["kernels"] == 1, "neither grid nor coordinates are written to memory"
     assert line["error"] < 1e-4

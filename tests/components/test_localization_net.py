@@ -1,4 +1,4 @@
-"""What makes a localization network: identity at the start whatever it sees, any image size, the tutorial's weights."""
+"""Laws of the localization network: the identity at the start, any image size, the weights of the tutorial."""
 
 import pytest
 import torch
@@ -16,8 +16,16 @@ from tests.support.strategies import batch_sizes, channels, image_sides, random_
 pytestmark = pytest.mark.numerics
 
 
+def build(seed: int, *sizes: int, dtype: torch.dtype = torch.float64) -> LocalizationNet:
+    """With a random head: the zero head of the start would hide the layers before it."""
+    torch.manual_seed(seed)
+    net = LocalizationNet(*sizes, dtype=dtype)
+    nn.init.normal_(net.fc2.weight)
+    return net
+
+
 @given(seeds, batch_sizes, channels, image_sides, image_sides)
-def test_it_starts_at_the_identity_whatever_the_input(seed: int, batch: int, in_channels: int, h: int, w: int) -> None:
+def test_it_starts_at_the_identity_for_any_input(seed: int, batch: int, in_channels: int, h: int, w: int) -> None:
     theta = LocalizationNet(in_channels)(100 * random_images(seed, batch, in_channels, h, w, dtype=torch.float32))
     assert torch.equal(theta.reshape(batch, 2, 3), torch.eye(2, 3).expand(batch, 2, 3))
 
@@ -30,27 +38,24 @@ def test_other_parametrisations_start_at_zero(seed: int, num_params: int) -> Non
 
 @given(seeds, image_sides, image_sides)
 def test_theta_depends_on_every_image_size_once_the_head_is_random(seed: int, h: int, w: int) -> None:
-    torch.manual_seed(seed)
-    net = LocalizationNet(1, 6, dtype=torch.float64)
-    nn.init.normal_(net.fc2.weight)
+    net = build(seed, 1)
     first, second = (net(random_images(seed + i, 1, 1, h, w)) for i in range(2))
     assert first.shape == (1, 6)
     assert not torch.equal(first, second)
 
 
-def test_at_the_start_the_head_learns_and_the_trunk_waits() -> None:
+def test_at_the_start_only_the_head_gets_a_gradient() -> None:
     net = LocalizationNet()
     net(random_images(0, 4, 3, 32, 32, dtype=torch.float32)).square().sum().backward()
     assert net.fc2.weight.grad.any()
-    assert not net.conv1.weight.grad.any(), "a zero head hands exactly zero down"
+    assert not net.conv1.weight.grad.any(), "the gradient through a zero head is exactly zero"
 
 
-def test_reset_parameters_draws_every_layer_anew_and_returns_to_the_identity() -> None:
+def test_reset_parameters_redraws_every_layer_and_restores_the_identity() -> None:
     torch.manual_seed(0)
     net = LocalizationNet()
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    with torch.no_grad():
-        net.fc2.weight.add_(1)
+    nn.init.ones_(net.fc2.weight)
     net.reset_parameters()
     same = {name for name, value in net.state_dict().items() if torch.equal(value, before[name])}
     assert same == {"fc2.weight", "fc2.bias"}
@@ -58,11 +63,9 @@ def test_reset_parameters_draws_every_layer_anew_and_returns_to_the_identity() -
 
 
 @given(seeds, batch_sizes, image_sides, image_sides)
-def test_the_slope_along_any_direction_is_that_of_the_gradient(seed: int, batch: int, h: int, w: int) -> None:
-    """A step across a kink of relu or max pooling, which some are, has a slope between those at its two ends."""
-    torch.manual_seed(seed)
-    net = LocalizationNet(2, 3, dtype=torch.float64)
-    nn.init.normal_(net.fc2.weight)
+def test_the_slope_in_any_direction_equals_the_gradient(seed: int, batch: int, h: int, w: int) -> None:
+    """Where the step crosses a kink of relu or max pooling, its slope lies between those at both ends."""
+    net = build(seed, 2, 3)
     start = {"x": random_images(seed, batch, 2, h, w), **net.state_dict()}
     direction = {name: torch.randn_like(value) for name, value in start.items()}
 
@@ -77,11 +80,9 @@ def test_the_slope_along_any_direction_is_that_of_the_gradient(seed: int, batch:
     torch.testing.assert_close(slope, slope.clamp(min(first, last), max(first, last)), atol=1e-4, rtol=1e-4)
 
 
-def test_the_whole_jacobian_is_that_of_finite_differences() -> None:
-    """By the image and all 8,000 parameters, one by one: the contract goes in one direction through so many."""
-    torch.manual_seed(0)
-    net = LocalizationNet(2, 5, dtype=torch.float64)
-    nn.init.normal_(net.fc2.weight)
+def test_the_whole_jacobian_equals_finite_differences() -> None:
+    """For the image and each of the 8,000 parameters, of which the contract checks one direction only."""
+    net = build(0, 2, 5)
     start = {"x": random_images(0, 1, 2, 19, 23), **net.state_dict()}
 
     def theta(moved: dict[str, Tensor]) -> Tensor:
@@ -95,75 +96,47 @@ def test_the_whole_jacobian_is_that_of_finite_differences() -> None:
         steps = (1e-8 * torch.eye(value.numel(), dtype=torch.float64)).unflatten(1, value.shape).split(256)
         slopes = torch.cat([vmap(along)(step) - vmap(along)(-step) for step in steps]).T / 2e-8  # (5, numbers)
         jacobian = jacrev(along)(torch.zeros_like(value)).flatten(1)
-        torch.testing.assert_close(
-            jacobian, slopes, atol=1e-5, rtol=1e-4, msg=lambda said, name=name: f"{name}: {said}"
-        )
-
-
-class TutorialLocalization(nn.Module):
-    """The layers of the PyTorch tutorial at 32x32, with the tutorial's names and its fixed flatten."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.localization = nn.Sequential(
-            nn.Conv2d(3, 8, 7), nn.MaxPool2d(2, 2), nn.ReLU(), nn.Conv2d(8, 10, 5), nn.MaxPool2d(2, 2), nn.ReLU()
-        )
-        self.fc_loc = nn.Sequential(nn.Linear(10 * 4 * 4, 32), nn.ReLU(), nn.Linear(32, 6))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc_loc(self.localization(x).view(-1, 160))
+        torch.testing.assert_close(jacobian, slopes, atol=1e-5, rtol=1e-4, msg=f"gradient of {name}")
 
 
 @given(seeds)
 def test_the_weights_of_the_tutorial_load_and_give_its_theta(seed: int) -> None:
     torch.manual_seed(seed)
-    tutorial = TutorialLocalization()
-    names = {"localization.0": "conv1", "localization.3": "conv2", "fc_loc.0": "fc1", "fc_loc.2": "fc2"}
-    state = {}
-    for key, value in tutorial.state_dict().items():
-        layer, kind = key.rsplit(".", 1)
-        state[f"{names[layer]}.{kind}"] = value
+    tutorial = nn.Sequential(  # at 32x32 pixels
+        nn.Conv2d(3, 8, 7), nn.MaxPool2d(2, 2), nn.ReLU(), nn.Conv2d(8, 10, 5), nn.MaxPool2d(2, 2), nn.ReLU(),
+        nn.Flatten(), nn.Linear(10 * 4 * 4, 32), nn.ReLU(), nn.Linear(32, 6),
+    )  # fmt: skip
     net = LocalizationNet()
-    net.load_state_dict(state, strict=True)
+    net.load_state_dict(dict(zip(net.state_dict(), tutorial.state_dict().values(), strict=True)))
+    assert sum(parameter.numel() for parameter in net.parameters()) == 8_544
     x = random_images(seed, 3, 3, 32, 32, dtype=torch.float32)
     torch.testing.assert_close(net(x), tutorial(x))
 
 
 @given(seeds, st.integers(1, 17), st.integers(1, 17))
 def test_a_small_image_is_centred_in_eighteen_pixels_of_zeros(seed: int, h: int, w: int) -> None:
-    torch.manual_seed(seed)
-    net = LocalizationNet(1)
-    nn.init.normal_(net.fc2.weight)
-    x = random_images(seed, 2, 1, h, w, dtype=torch.float32)
+    net, x = build(seed, 1), random_images(seed, 2, 1, h, w)
     top, left = (18 - h) // 2, (18 - w) // 2
-    canvas = torch.zeros(2, 1, 18, 18)
+    canvas = torch.zeros(2, 1, 18, 18, dtype=torch.float64)
     canvas[:, :, top : top + h, left : left + w] = x
     assert torch.equal(net(x), net(canvas))
 
 
-def test_theta_keeps_float32_under_autocast() -> None:
+def test_theta_stays_in_float32_under_autocast() -> None:
     net = LocalizationNet()
-    with torch.no_grad():
-        net.fc2.bias.fill_(1 + 2**-20)
+    nn.init.constant_(net.fc2.bias, 1 + 2**-20)
     x = random_images(0, 1, 3, 32, 32, dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(net(x), torch.full((1, 6), 1 + 2**-20))
 
 
-def test_the_tutorial_size_has_its_parameters() -> None:
-    assert sum(parameter.numel() for parameter in LocalizationNet().parameters()) == 8_544
-
-
 @given(seeds, st.sampled_from((18, 33, 64, 97)), st.sampled_from((18, 33, 64, 97)))
-def test_an_image_of_any_size_gives_theta_through_the_same_weights(seed: int, h: int, w: int) -> None:
-    torch.manual_seed(seed)
-    net = LocalizationNet(dtype=torch.float64)
-    nn.init.normal_(net.fc2.weight)
-    x = random_images(seed, 2, 3, h, w)
+def test_an_image_of_any_size_equals_the_reference(seed: int, h: int, w: int) -> None:
+    net, x = build(seed), random_images(seed, 2, 3, h, w)
     torch.testing.assert_close(net(x), reference.localization_net(net, x))
 
 
-def test_cells_as_many_as_wanted_are_not_averaged() -> None:
+def test_a_grid_of_the_right_size_is_not_averaged() -> None:
     x = random_images(0, 2, 3, 4, 4)
     assert average_to(x, 4) is x
     torch.testing.assert_close(average_to(x, 2), x.unfold(2, 2, 2).unfold(3, 2, 2).mean((-1, -2)))
@@ -171,9 +144,8 @@ def test_cells_as_many_as_wanted_are_not_averaged() -> None:
 
 @pytest.mark.parametrize("side", (32, 40), ids=("nothing to average", "averaged"))
 def test_an_exported_graph_serves_every_image_size(side: int) -> None:
-    """A graph remembers what its example did not need."""
-    net = LocalizationNet(dtype=torch.float64)
-    nn.init.normal_(net.fc2.weight)
+    """A graph exported at a size that needs no averaging must average other sizes."""
+    net = build(0)
     sizes = ({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC},)
     program = torch.export.export(net, (random_images(0, 2, 3, side, side),), dynamic_shapes=sizes).module()
     for shape in ((2, 3, 32, 32), (1, 3, 40, 61), (3, 3, 64, 32)):

@@ -1,5 +1,6 @@
-"""What makes patch embeddings: one patch, one token; the class token first; positions that fit any grid."""
+"""Laws of patch embeddings: one token per patch, the class token first, positions for any grid."""
 
+import itertools
 import math
 
 import pytest
@@ -7,12 +8,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
-from torch import Tensor
+from torch import nn
 from torch.nn import functional as F
 
 from components import Encoder, PatchEmbeddings
 from components.patch_embeddings import INTERPOLATIONS, resize_pos_embed
 from tests import reference
+from tests.contract.cases import randomised
 from tests.support.strategies import batch_sizes, channels, generator, grid_sides, patch_sizes, random_images, seeds
 
 pytestmark = pytest.mark.numerics
@@ -22,18 +24,14 @@ grids = st.tuples(grid_sides, grid_sides)
 
 
 def build(seed: int, grid: tuple[int, int], patch: int, *, dim: int = 5, **options: object) -> PatchEmbeddings:
-    """Float64, with a class token and a bias that are not zero."""
-    torch.manual_seed(seed)
-    embed = PatchEmbeddings((grid[0] * patch, grid[1] * patch), patch, dim=dim, dtype=torch.float64, **options)
-    with torch.no_grad():
-        for parameter in embed.parameters():
-            parameter.copy_(torch.randn_like(parameter))
-    return embed
+    """In float64, with a class token and a bias that are not zero."""
+    size = (grid[0] * patch, grid[1] * patch)
+    return randomised(PatchEmbeddings(size, patch, dim=dim, dtype=torch.float64, **options), seed)
 
 
 @given(seeds, grids, patch_sizes, st.data())
 def test_changing_one_patch_changes_one_token(seed: int, grid: tuple[int, int], patch: int, data) -> None:
-    """Row by row: a swap of height and width moves the change elsewhere on every grid that is not a single row."""
+    """Patches are read row by row: swapping height and width would change another token."""
     embed, x = build(seed, grid, patch), random_images(seed, 2, 3, grid[0] * patch, grid[1] * patch)
     i, j = data.draw(st.integers(0, grid[0] - 1)), data.draw(st.integers(0, grid[1] - 1))
     changed = x.clone()
@@ -43,8 +41,8 @@ def test_changing_one_patch_changes_one_token(seed: int, grid: tuple[int, int], 
 
 
 @given(seeds, batch_sizes, channels, grids, grids, patch_sizes)
-def test_any_image_that_the_patch_divides_gives_its_tokens(seed, batch, in_channels, learned, grid, patch) -> None:
-    """One square size only: torchvision (#5025); pos_embedding[:length], the wrong places: lucidrains."""
+def test_any_image_of_whole_patches_equals_the_reference(seed, batch, in_channels, learned, grid, patch) -> None:
+    """Only one square size works in torchvision (#5025); lucidrains takes pos_embedding[:length], wrong in 2D."""
     embed = build(seed, learned, patch, in_channels=in_channels)
     x = random_images(seed, batch, in_channels, grid[0] * patch, grid[1] * patch)
     tokens = embed(x)
@@ -52,17 +50,19 @@ def test_any_image_that_the_patch_divides_gives_its_tokens(seed, batch, in_chann
     torch.testing.assert_close(tokens, reference.patch_embeddings(embed, x))
 
 
-@given(seeds, batch_sizes, channels, grids, patch_sizes)
-def test_the_projection_is_the_convolution_whose_weights_it_has(seed, batch, in_channels, grid, patch) -> None:
-    """Whoever calls ``proj`` by itself, or sees its options, must find the same patches."""
-    embed = build(seed, grid, patch, in_channels=in_channels)
+@given(seeds, batch_sizes, channels, grids, patch_sizes, st.sampled_from((1, 2, 5)))
+def test_the_projection_equals_its_convolution(seed, batch, in_channels, grid, patch, dim) -> None:
+    """So ``proj`` can be called alone, and its stride and kernel size are what they say."""
+    embed = build(seed, grid, patch, dim=dim, in_channels=in_channels)
     x = random_images(seed, batch, in_channels, grid[0] * patch, grid[1] * patch)
     patches = embed(x)[:, 1:] - embed.pos_embed[:, 1:]
     torch.testing.assert_close(patches, embed.proj(x).flatten(2).mT)
+    pixels = F.unfold(x, patch, stride=patch).mT
+    torch.testing.assert_close(patches, pixels @ embed.proj.weight.flatten(1).T + embed.proj.bias)
 
 
 @given(seeds, batch_sizes, grids, grids)
-def test_the_class_token_comes_first_and_sees_no_pixel(seed: int, batch: int, learned, grid) -> None:
+def test_the_class_token_comes_first_and_depends_on_no_pixel(seed: int, batch: int, learned, grid) -> None:
     embed, x = build(seed, learned, 2), random_images(seed, batch, 3, 2 * grid[0], 2 * grid[1])
     expected = embed.cls_token[0, 0] + embed.pos_embed[0, 0]
     torch.testing.assert_close(embed(x)[:, 0], expected.expand(batch, -1))
@@ -70,7 +70,7 @@ def test_the_class_token_comes_first_and_sees_no_pixel(seed: int, batch: int, le
 
 @given(seeds, grids)
 def test_permuted_patches_give_permuted_tokens_until_positions_are_added(seed: int, grid: tuple[int, int]) -> None:
-    """Through an encoder as well: a wrong reshape of the grid or of the heads would mix them."""
+    """Also through an encoder: a wrong reshape of the grid or the heads would mix tokens."""
     embed, x = build(seed, grid, 2), random_images(seed, 2, 3, 2 * grid[0], 2 * grid[1])
     count = grid[0] * grid[1]
     order = torch.randperm(count, generator=generator(seed))
@@ -81,25 +81,23 @@ def test_permuted_patches_give_permuted_tokens_until_positions_are_added(seed: i
     if not torch.equal(order, torch.arange(count)):
         assert not torch.allclose(embed(shuffled), embed(x)[:, tokens_order])
         assert not torch.allclose(encoder(embed(shuffled)), encoder(embed(x))[:, tokens_order])
-    with torch.no_grad():
-        embed.pos_embed.zero_()
+    nn.init.zeros_(embed.pos_embed)
     torch.testing.assert_close(embed(shuffled), embed(x)[:, tokens_order])
     torch.testing.assert_close(encoder(embed(shuffled)), encoder(embed(x))[:, tokens_order])
 
 
 @pytest.mark.parametrize("old", ((16, 16), (37, 37), (5, 9)))
 def test_resized_positions_have_the_exact_length_for_every_grid(old: tuple[int, int]) -> None:
-    """A rounded scale factor lost a row: dinov2 #378, from 224/14 at 3 sizes, from 518/14 at 6; transformers #32410."""
+    """A rounded scale factor lost a row: dinov2 #378, at 3 sizes from 224/14 and 6 from 518/14; transformers #32410."""
     pos_embed = torch.zeros(1, 1 + old[0] * old[1], 1)
-    for h in range(1, 41):
-        for w in range(1, 41):
-            assert resize_pos_embed(pos_embed, old, (h, w)).shape == (1, 1 + h * w, 1)
+    for h, w in itertools.product(range(1, 41), repeat=2):
+        assert resize_pos_embed(pos_embed, old, (h, w)).shape == (1, 1 + h * w, 1)
 
 
 @each_interpolation
 @given(seeds, grids, grids, st.integers(0, 3))
-def test_resizing_is_the_interpolation_that_it_is_named_after(interpolation, seed, old, new, prefix: int) -> None:
-    """Grids of any shape, old and new (timm #2317); tokens in front stay untouched."""
+def test_each_interpolation_equals_the_reference(interpolation, seed, old, new, prefix: int) -> None:
+    """For old and new grids of any shape (timm #2317); prefix tokens do not change."""
     pos_embed = torch.randn(1, prefix + old[0] * old[1], 3, generator=generator(seed), dtype=torch.float64)
     resized = resize_pos_embed(pos_embed, old, new, prefix=prefix, interpolation=interpolation)
     assert torch.equal(resized[:, :prefix], pos_embed[:, :prefix])
@@ -107,9 +105,9 @@ def test_resizing_is_the_interpolation_that_it_is_named_after(interpolation, see
     torch.testing.assert_close(resized[0, prefix:].reshape(*new, 3), expected)
 
 
-@given(seeds, st.tuples(grid_sides, grid_sides), st.tuples(grid_sides, grid_sides))
-def test_bilinear_corners_is_what_jeonsworld_and_google_do(seed: int, old, new) -> None:
-    """``scipy.ndimage.zoom(order=1)`` puts the outer cells on each other; the default of torch does not."""
+@given(seeds, grids, grids)
+def test_bilinear_corners_equals_the_zoom_of_scipy(seed: int, old, new) -> None:
+    """Google and jeonsworld use ``zoom(order=1)``, which aligns the corner cells; torch by default does not."""
     pos_embed = torch.randn(1, 1 + old[0] * old[1], 3, generator=generator(seed), dtype=torch.float64)
     zoomed = ndimage.zoom(pos_embed[0, 1:].reshape(*old, 3).numpy(), (new[0] / old[0], new[1] / old[1], 1), order=1)
     resized = resize_pos_embed(pos_embed, old, new, interpolation="bilinear-corners")
@@ -119,10 +117,8 @@ def test_bilinear_corners_is_what_jeonsworld_and_google_do(seed: int, old, new) 
 @pytest.mark.parametrize("interpolation", [name for name in INTERPOLATIONS if name != "bicubic-antialias"])
 def test_every_interpolation_differs_from_the_default(interpolation: str) -> None:
     pos_embed = random_images(0, 1, 1 + 35, 3)
-    default, other = (
-        resize_pos_embed(pos_embed, (5, 7), (4, 3), **options) for options in ({}, {"interpolation": interpolation})
-    )
-    assert (default - other).abs().max() > 0.01
+    other = resize_pos_embed(pos_embed, (5, 7), (4, 3), interpolation=interpolation)
+    assert (resize_pos_embed(pos_embed, (5, 7), (4, 3)) - other).abs().max() > 0.01
 
 
 @each_interpolation
@@ -133,7 +129,7 @@ def test_the_same_grid_changes_nothing(interpolation: str, seed: int, grid: tupl
 
 
 def test_a_grid_of_the_same_length_is_another_grid() -> None:
-    """The lengths alone do not tell: timm compares only them, and returns 8x2 for 4x4 as it is."""
+    """Comparing lengths is not enough: timm does, and returns the positions of 8x2 unchanged for 4x4."""
     pos_embed = random_images(0, 1, 17, 3)
     resized = resize_pos_embed(pos_embed, (8, 2), (4, 4))
     assert resized.shape == pos_embed.shape
@@ -152,7 +148,7 @@ def test_a_grid_of_the_same_length_is_another_grid() -> None:
     ],
 )
 def test_positions_that_do_not_fit_their_grid_are_refused(shape, options: dict, message: str) -> None:
-    """196 positions are a grid without a class token, not a class token and 195 patches: google #317."""
+    """196 positions are a grid without a class token, not a class token with 195 patches: google #317."""
     with pytest.raises(ValueError, match=f"^resize_pos_embed: {message}$"):
         resize_pos_embed(torch.zeros(shape), (28, 7), (7, 7), **options)
 
@@ -167,17 +163,9 @@ def test_half_precision_positions_are_resampled_in_float32(dtype: torch.dtype, i
 
 
 @each_interpolation
-def test_the_interpolation_of_the_module_is_the_one_it_was_given(interpolation: str) -> None:
+def test_the_module_uses_its_interpolation(interpolation: str) -> None:
     embed, x = build(0, (5, 7), 2, interpolation=interpolation), random_images(0, 1, 3, 8, 6)
     torch.testing.assert_close(embed(x), reference.patch_embeddings(embed, x))
-
-
-@given(seeds, grids, st.sampled_from((1, 2, 5)))
-def test_a_patch_is_read_in_the_order_of_the_convolution(seed: int, grid: tuple[int, int], dim: int) -> None:
-    embed = build(seed, grid, 3, dim=dim)
-    x = random_images(seed, 2, 3, 3 * grid[0], 3 * grid[1])
-    flat = F.unfold(x, 3, stride=3).mT @ embed.proj.weight.flatten(1).T + embed.proj.bias
-    torch.testing.assert_close(embed(x)[:, 1:], flat + embed.pos_embed[:, 1:])
 
 
 def test_one_number_is_a_square() -> None:
@@ -197,41 +185,31 @@ def test_dropout_acts_on_class_token_patches_and_positions() -> None:
 
 def test_parameters_start_as_in_the_original_code() -> None:
     torch.manual_seed(0)
-    embed = PatchEmbeddings(64, 8, dim=96)
-
-    def check() -> None:
-        assert not embed.cls_token.any(), "zero"
-        assert not embed.proj.bias.any(), "zero"
-        positions = embed.pos_embed / 0.02
-        assert abs(positions.mean()) < 5 / math.sqrt(positions.numel())
-        assert abs(positions.square().mean() - 1) < 5 * math.sqrt(2 / positions.numel())
+    embed, before = PatchEmbeddings(64, 8, dim=96), (torch.zeros(1), torch.zeros(1))
+    for _ in ("constructor", "reset_parameters"):
+        assert not embed.cls_token.any()
+        assert not embed.proj.bias.any()
         unit = embed.proj.weight * math.sqrt(3 * 8 * 8)  # LeCun: variance 1 / (number of inputs)
-        assert abs(unit.mean()) < 5 / math.sqrt(unit.numel())
-        assert abs(unit.square().mean() - 1) < 5 * math.sqrt(2 / unit.numel())
-        assert 0.98 * 2 < unit.abs().max() * 0.87962566 <= 2 + 1e-5, "cut at two standard deviations before scaling"
-
-    check()
-    before = [parameter.clone() for parameter in (embed.proj.weight, embed.pos_embed)]
-    with torch.no_grad():
-        for parameter in (embed.cls_token, embed.proj.bias):
-            parameter.fill_(1)
-    embed.reset_parameters()
-    check()
-    assert not torch.equal(before[0], embed.proj.weight)
-    assert not torch.equal(before[1], embed.pos_embed)
+        assert 0.98 * 2 < unit.abs().max() * 0.87962566 <= 2 + 1e-5, "truncated at two standard deviations"
+        for values in (unit, embed.pos_embed / 0.02):
+            assert abs(values.mean()) < 5 / math.sqrt(values.numel())
+            assert abs(values.square().mean() - 1) < 5 * math.sqrt(2 / values.numel())
+        assert not torch.equal(before[0], embed.proj.weight)
+        assert not torch.equal(before[1], embed.pos_embed)
+        before = embed.proj.weight.clone(), embed.pos_embed.clone()
+        nn.init.ones_(embed.cls_token)
+        nn.init.ones_(embed.proj.bias)
+        embed.reset_parameters()
 
 
 @pytest.mark.parametrize("example", ((4, 4), (3, 5)), ids=("learned", "other"))
 def test_an_exported_graph_serves_every_image_size(example: tuple[int, int]) -> None:
-    """The size of the example image is baked in: dinov2 #216. Also where that size needs no resizing."""
+    """Also if the size of the example needs no resizing; in dinov2 #216 the graph kept that size."""
     embed = build(0, (4, 4), 2)
     batch, h, w = torch.export.Dim("batch"), torch.export.Dim("h", min=2, max=64), torch.export.Dim("w", min=2, max=64)
-
-    def image(batch: int, h: int, w: int) -> Tensor:
-        return random_images(0, batch, 3, 2 * h, 2 * w)
-
-    program = torch.export.export(
-        embed, (image(2, *example),), dynamic_shapes=({0: batch, 2: 2 * h, 3: 2 * w},)
-    ).module()
-    for sizes in ((1, 4, 4), (3, 2, 7), (2, 9, 3)):
-        torch.testing.assert_close(program(image(*sizes)), embed(image(*sizes)))
+    shapes = ({0: batch, 2: 2 * h, 3: 2 * w},)
+    image = random_images(0, 2, 3, 2 * example[0], 2 * example[1])
+    program = torch.export.export(embed, (image,), dynamic_shapes=shapes).module()
+    for batch, h, w in ((1, 4, 4), (3, 2, 7), (2, 9, 3)):
+        image = random_images(0, batch, 3, 2 * h, 2 * w)
+        torch.testing.assert_close(program(image), embed(image))

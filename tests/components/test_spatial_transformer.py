@@ -1,6 +1,7 @@
-"""The geometry of the warp: identities, shifts, rotations, composition, for both corner conventions."""
+"""Laws of the warp: identity, shifts, rotations and composition, for both values of ``align_corners``."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ corners = pytest.mark.parametrize("align_corners", (False, True))
 
 
 def warp(x: Tensor, theta: Tensor, **options: object) -> Tensor:
-    """The transformer alone, with theta given."""
+    """A spatial transformer with a fixed theta."""
     return SpatialTransformer(Returns(theta), **options)(x)
 
 
@@ -41,14 +42,14 @@ def test_identity_returns_the_input(align_corners, seed: int, batch: int, h: int
 def test_identity_at_32_pixels_in_float32_is_exact_to_the_bit_without_corners(align_corners: bool) -> None:
     x = random_images(0, 5, 3, 32, 32, dtype=torch.float32)
     same = warp(x, identity(5, torch.float32), align_corners=align_corners)
-    # 1/31 has no exact binary form, 1/32 has; measured 7e-6
+    # 1/32 is exact in binary, 1/31 is not; measured 7e-6
     torch.testing.assert_close(same, x, atol=2e-5 if align_corners else 0, rtol=0)
 
 
 @corners
 @given(seeds, sides, sides, sides, sides)
 def test_identity_at_another_size_is_bilinear_resizing(align_corners, seed, h, w, new_h, new_w) -> None:
-    assume(not align_corners or min(new_h, new_w) > 1)  # a single row: the first for interpolate, the middle here
+    assume(not align_corners or min(new_h, new_w) > 1)  # a single row is the first in interpolate, the middle one here
     x = random_images(seed, 2, 2, h, w)
     resized = warp(x, identity(2), output_size=(new_h, new_w), padding_mode="border", align_corners=align_corners)
     expected = F.interpolate(x, (new_h, new_w), mode="bilinear", align_corners=align_corners)
@@ -82,7 +83,7 @@ def test_quarter_turns_are_rot90(align_corners, seed: int, side: int, turns: int
 @corners
 @given(seeds)
 def test_two_warps_compose_as_matrices(align_corners, seed: int) -> None:
-    """On a linear ramp, where bilinear sampling is exact, warping twice is warping once with the product."""
+    """On a linear ramp, where bilinear sampling is exact, two warps equal one with the product."""
     ramp = torch.stack(torch.meshgrid(torch.arange(33.0), torch.arange(33.0), indexing="ij")).double()[None]
     first, second = random_theta(seed, 1, spread=0.05), random_theta(seed + 1, 1, spread=0.05)
     bottom = torch.tensor([[[0.0, 0, 1]]], dtype=torch.float64)
@@ -90,7 +91,7 @@ def test_two_warps_compose_as_matrices(align_corners, seed: int) -> None:
     options = {"align_corners": align_corners, "padding_mode": "border"}
     twice = warp(warp(ramp, first, **options), second, **options)
     once = warp(ramp, product, **options)
-    inner = slice(12, 21)  # far enough from the frame that no path meets the border
+    inner = slice(12, 21)  # far enough inside that no sample reaches the border
     torch.testing.assert_close(twice[..., inner, inner], once[..., inner, inner], atol=1e-10, rtol=0)
 
 
@@ -106,15 +107,15 @@ def test_any_warp_equals_a_loop_over_pixels(align_corners, seed, h, w, new_h, ne
 @corners
 @given(seeds, batch_sizes, sides, sides)
 def test_the_grid_is_that_of_torch(align_corners, seed: int, batch: int, h: int, w: int) -> None:
-    assume(not align_corners or min(h, w) > 1)  # torch warns of a single row; the loop above covers it
+    assume(not align_corners or min(h, w) > 1)  # torch warns about a single row; the loop above covers it
     theta = random_theta(seed, batch)
     expected = F.affine_grid(theta, (batch, 1, h, w), align_corners=align_corners)
     option = {"align_corners": True} if align_corners else {}  # False is the default
     torch.testing.assert_close(affine_grid(theta, h, w, **option), expected)
 
 
-def test_the_grid_holds_x_and_y_in_planes_of_their_own() -> None:
-    # torch samples 1.1 to 1.5 times as fast so, and a compiled backward pass is three times as fast
+def test_x_and_y_lie_in_separate_planes_of_the_grid() -> None:
+    # torch then samples 1.1 to 1.5 times as fast, and a compiled backward pass is three times as fast
     assert affine_grid(random_theta(0, 3), 4, 5).permute(0, 3, 1, 2).is_contiguous()
 
 
@@ -127,16 +128,16 @@ def test_a_theta_that_is_not_a_number_shows_in_its_image_alone(padding_mode: str
 
 
 @given(seeds, padding_modes)
-def test_padding_decides_what_lies_outside_the_frame(seed: int, padding_mode: str) -> None:
+def test_padding_mode_decides_what_lies_outside_the_image(seed: int, padding_mode: str) -> None:
     x = random_images(seed, 1, 1, 8, 8)
     theta = identity(1)
-    theta[0, 0, 2] = 2.0  # one image width to the right: nothing but outside
+    theta[0, 0, 2] = 2.0  # one image width to the right: every sample lies outside
     expected = {"zeros": 0 * x, "border": x[..., -1:].expand_as(x), "reflection": x.flip(-1)}[padding_mode]
     torch.testing.assert_close(warp(x, theta, padding_mode=padding_mode), expected)
 
 
 @given(seeds, batch_sizes, st.booleans())
-def test_theta_comes_back_on_request_in_either_shape(seed: int, batch: int, flat: bool) -> None:
+def test_theta_is_returned_on_request_from_either_shape(seed: int, batch: int, flat: bool) -> None:
     theta = random_theta(seed, batch)
     transformer = SpatialTransformer(Returns(theta.flatten(1) if flat else theta))
     x = random_images(seed, batch, 1, 5, 5)
@@ -156,7 +157,7 @@ def test_half_precision_images_are_sampled_in_float32(seed: int, dtype: torch.dt
 
 
 @given(seeds)
-def test_with_a_localization_net_it_starts_by_changing_nothing(seed: int) -> None:
+def test_with_a_localization_net_it_starts_as_the_identity(seed: int) -> None:
     torch.manual_seed(seed)
     x = random_images(seed, 2, 3, 32, 32, dtype=torch.float32)
     assert torch.equal(SpatialTransformer(LocalizationNet())(x), x)
@@ -166,9 +167,6 @@ def test_with_a_localization_net_it_starts_by_changing_nothing(seed: int) -> Non
 @given(seeds, padding_modes)
 def test_the_gradient_of_theta_equals_finite_differences(align_corners, seed: int, padding_mode: str) -> None:
     x, theta = random_images(seed, 2, 1, 4, 5), random_theta(seed, 2)
-
-    def call(x: Tensor, theta: Tensor) -> Tensor:
-        return warp(x, theta, output_size=(3, 2), padding_mode=padding_mode, align_corners=align_corners)
-
+    call = partial(warp, output_size=(3, 2), padding_mode=padding_mode, align_corners=align_corners)
     inputs = (x.requires_grad_(), theta.requires_grad_())
     assert torch.autograd.gradcheck(call, inputs, eps=1e-8, atol=1e-5, rtol=1e-4)

@@ -1,1 +1,1 @@
-"""What every component keeps to, item by item."""
+"""The contract that every component keeps, item by item."""

@@ -91,11 +91,6 @@ def contract_tests() -> dict[str, Callable[..., None]]:
     return {name: test for name, test in found.items() if name.startswith("test_")}
 
 
-def component(case: Case) -> str:
-    """The class that a row describes: the first word of its name. A class may have several rows."""
-    return case.name.split()[0]
-
-
 def snake_case(name: str) -> str:
     """MLP -> mlp, PatchEmbeddings -> patch_embeddings."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()

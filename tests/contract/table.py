@@ -1,26 +1,18 @@
-"""The table of components and contract items, which the suite prints and ``make contract`` writes to the README.
-
-A cell says what covers an item: a test in ``test_contract.py``, laws in ``test_<component>.py``, or a reason.
-"""
+"""The table of components and contract items, which the suite prints and ``make contract`` writes to the README."""
 
 import itertools
 from pathlib import Path
 
 from scripts.pages.markdown import rewritten, table
 from tests.contract.cases import CASES, Case
-from tests.contract.items import ITEMS, component, contract_tests
+from tests.contract.items import ITEMS, contract_tests
 
 README = Path(__file__).parents[1] / "README.md"
 SYMBOLS = {"contract": "●", "laws": "○", "exempt": "-", "nothing": ""}
 
 ROWS: dict[str, list[Case]] = {}  # component -> its rows
 for _case in CASES:
-    ROWS.setdefault(component(_case), []).append(_case)
-
-
-def covering(item: str) -> list[str]:
-    """The tests in ``test_contract.py`` of one item."""
-    return [name for name, test in contract_tests().items() if test.item == item]
+    ROWS.setdefault(_case.name.split()[0], []).append(_case)
 
 
 def laws(item: str, name: str) -> list[str]:
@@ -29,8 +21,9 @@ def laws(item: str, name: str) -> list[str]:
 
 
 def kind(item: str, name: str) -> str:
-    """What covers one item for one component: a key of SYMBOLS."""
-    if covering(item) and any(item not in case.laws and item not in case.exempt for case in ROWS[name]):
+    """Whether tests for every row, the component's own laws, or a reason cover an item: a key of SYMBOLS."""
+    tested = item in {test.item for test in contract_tests().values()}
+    if tested and any(item not in case.laws and item not in case.exempt for case in ROWS[name]):
         return "contract"
     if laws(item, name):
         return "laws"
@@ -64,7 +57,7 @@ def plain() -> list[str]:
 
 
 def with_table(page: str) -> str:
-    """The page with the tables between the marks made anew."""
+    """The page with new tables between the marks."""
     return rewritten(page, "the contract", markdown())
 
 

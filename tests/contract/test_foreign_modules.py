@@ -1,4 +1,4 @@
-"""Two modules that everybody has, held against the contract by one row each: what they keep, and what they do not."""
+"""Two widely used modules, each tested against the contract by one row: what they break, and nothing else."""
 
 from dataclasses import replace
 
@@ -17,28 +17,26 @@ OURS = {case.name: case for case in CASES}
 
 
 def torchvision_mlp(device: str | None = None, dtype: torch.dtype | None = None, **options: object) -> nn.Module:
-    """It takes neither device nor type."""
+    """With the device and dtype that its constructor lacks."""
     with torch.device(device or torch.get_default_device()):
         module = ops.MLP(5, [7, 5], activation_layer=nn.GELU, **options)
     return module if dtype is None else module.to(dtype)
 
 
 class SelfAttention(nn.MultiheadAttention):
-    """Tokens in, tokens out; a mask as it is understood there."""
+    """With our signature; a mask keeps the meaning that it has in torch."""
 
     def __init__(self, dim: int, num_heads: int, dropout: float = 0.0, **factory: object) -> None:
         super().__init__(dim, num_heads, dropout, batch_first=True, **factory)
 
-    def forward(
-        self, x: Tensor, *, mask: Tensor | None = None, return_weights: bool = False
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, *, mask: Tensor | None = None, return_weights: bool = False):
         mask = None if mask is None else mask.expand(len(x), self.num_heads, -1, -1).flatten(0, 1)
         output = super().forward(x, x, x, attn_mask=mask, need_weights=return_weights, average_attn_weights=False)
         return output if return_weights else output[0]
 
 
 def as_ours(module: SelfAttention) -> Attention:
-    """Our attention with its weights."""
+    """Our attention with the same weights."""
     names = {"in_proj_weight": "qkv.weight", "in_proj_bias": "qkv.bias"}
     state = {names.get(name, name.replace("out_", "")): value for name, value in module.state_dict().items()}
     attention = Attention(module.embed_dim, module.num_heads, dtype=torch.float64)
@@ -75,28 +73,23 @@ TORCH = replace(
 @pytest.mark.parametrize(
     ("row", "items"),
     [
-        # a rate of one is taken and gives zeros; a wrong width is an error of a matrix product that names no module
+        # a rate of one is accepted and gives zeros; the error for a wrong width names no module
         (TORCHVISION, {"refusals"}),
-        # assertions instead of errors; no heads in print(module); out_proj is not called, its weight is read
+        # AssertionError for wrong sizes; no heads in print(module); the weight of out_proj is read, not called
         (TORCH, {"refusals", "print", "wrapped layers"}),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
-def test_what_they_keep_of_the_contract_is_all_but_this(row: Case, items: set[str]) -> None:
+def test_they_break_these_items_and_no_others(row: Case, items: set[str]) -> None:
     assert set(found := broken(row)) == items, found
 
 
-def test_a_mask_of_theirs_means_the_opposite() -> None:
-    """True hides there. A mask that is carried over as it is raises nothing and gives other numbers."""
+def test_in_torch_true_in_a_mask_hides_and_a_row_that_attends_to_nothing_is_nan() -> None:
+    """A mask that is passed on unchanged raises no error and gives other numbers."""
     theirs = TORCH.module(dtype=torch.float64)
     ours, x, attend = as_ours(theirs), random_tokens(0, 2, 5, 6), random_mask(0, 2, 3, 5)
     torch.testing.assert_close(theirs(x, mask=~attend), ours(x, mask=attend))
     assert (theirs(x, mask=attend) - ours(x, mask=attend)).abs().max() > 0.1
-
-
-def test_a_row_of_theirs_that_attends_to_nothing_is_nan() -> None:
-    theirs = TORCH.module(dtype=torch.float64)
-    ours, x, attend = as_ours(theirs), random_tokens(0, 2, 5, 6), random_mask(0, 2, 3, 5)
     attend[0, :, 1] = False
     assert theirs(x, mask=~attend, return_weights=True)[0][0, 1].isnan().all()
     assert torch.equal(ours(x, mask=attend)[0, 1], ours.proj.bias)

@@ -10,8 +10,6 @@ from tests.contract.cases import CASES
 from tests.contract.items import ITEMS, contract_tests, snake_case
 from tests.support.sources import ROOT
 
-LAWS = ROOT / "tests" / "components"
-
 
 def test_every_component_has_a_row() -> None:
     assert set(table.ROWS) == set(components.__all__), "tests/contract/cases.py has a row for each"
@@ -31,7 +29,7 @@ def test_a_row_names_items_that_exist_and_gives_one_answer_to_each(case) -> None
 
 @pytest.mark.parametrize("name", table.ROWS)
 def test_every_law_that_a_row_names_is_a_test_of_its_component(name: str) -> None:
-    file = LAWS / f"test_{snake_case(name)}.py"
+    file = ROOT / "tests" / "components" / f"test_{snake_case(name)}.py"
     tree = ast.parse(file.read_text("utf-8") if file.exists() else "")  # a component may have no laws of its own
     tests = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     assert {law for item in ITEMS for law in table.laws(item, name)} <= tests

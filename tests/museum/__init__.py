@@ -1,1 +1,1 @@
-"""The bug museum: mistakes that people made in these classes, or are known to make, and what rejects each."""
+"""The bug museum: known mistakes in these classes, and the law that rejects each."""

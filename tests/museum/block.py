@@ -11,7 +11,7 @@ from tests.museum.exhibits import exhibit
 init, forward = Block.__init__, Block.forward
 
 
-@exhibit(Block.forward, laws.test_a_context_is_normalised_as_the_input_is_and_is_not_added)
+@exhibit(Block.forward, laws.test_a_context_is_normalised_but_not_added)
 def raw_context(self, x, context=None, *, mask=None, return_weights=False):
     """The context is not normalised."""
     attended, weights = self.attn(self.norm1(x), context, mask=mask, return_weights=True)
@@ -43,8 +43,8 @@ def post_norm(self, x):
 
 
 @exhibit(Block.forward, laws.test_each_branch_sees_a_normalised_input_and_is_added_to_a_raw_one)
-def residual_behind_the_norm(self, x):
-    """The residual starts behind the norm."""
+def residual_after_the_norm(self, x):
+    """The residual connection starts after the norm."""
     # Howuhh/faster-trajectory-transformer#3, SHI-Labs/Compact-Transformers#25
     x = self.norm1(x)
     x = x + self.attn(x)
@@ -53,12 +53,12 @@ def residual_behind_the_norm(self, x):
 
 @exhibit(Block.forward, laws.test_each_branch_sees_a_normalised_input_and_is_added_to_a_raw_one)
 def second_residual_from_the_start(self, x):
-    """The second residual starts where the first did (strutive07/transformer-tensorflow2.0#14)."""
+    """The second residual starts from the input of the first (strutive07/transformer-tensorflow2.0#14)."""
     y = x + self.attn(self.norm1(x))
     return x + self.mlp(self.norm2(y))
 
 
-@exhibit(Block.forward, contract.test_the_input_is_left_alone)
+@exhibit(Block.forward, contract.test_the_input_is_not_written_to)
 def sum_in_place(self, x):
     """The sum is written into the input (callummcdougall/ARENA_3.0#225)."""
     x += self.attn(self.norm1(x))
@@ -67,7 +67,7 @@ def sum_in_place(self, x):
 
 @exhibit(Block.forward, contract.test_every_parameter_gets_a_gradient)
 def norm_never_called(self, x):
-    """A norm that is built and never called."""
+    """A norm is built and never called."""
     x = x + self.attn(self.norm1(x))
     return x + self.mlp(x)
 
@@ -98,16 +98,13 @@ def skipped_in_evaluation(self, branch):
     return branch * F.dropout(branch.new_ones(len(branch), 1, 1), self.stochastic_depth)
 
 
-@exhibit(
-    Block._skip_samples, contract.test_training_drops_something_else_in_every_sample_and_every_call,
-    rate="stochastic_depth",
-)  # fmt: skip
+@exhibit(Block._skip_samples, contract.test_training_drops_anew_in_every_sample_and_call, rate="stochastic_depth")
 def one_draw(self, branch):
-    """One draw for the whole batch."""
+    """One random draw decides for the whole batch."""
     return branch * F.dropout(branch.new_ones(1), self.stochastic_depth, self.training)
 
 
 @exhibit(Block._skip_samples, laws.test_stochastic_depth_skips_whole_samples_and_scales_the_others)
 def tokens_skip(self, branch):
-    """Tokens skip a branch, not samples (microsoft/VideoX#85)."""
+    """Single tokens skip a branch instead of whole samples (microsoft/VideoX#85)."""
     return branch * F.dropout(branch.new_ones(*branch.shape[:2], 1), self.stochastic_depth, self.training)

@@ -11,12 +11,10 @@ from tests.museum.exhibits import exhibit
 init, forward = Encoder.__init__, Encoder.forward
 
 
-@exhibit(
-    Encoder.forward, laws.test_the_first_tokens_alone_are_those_of_all,
-    error=(AssertionError, ValueError), checkpointing=False,
-)  # fmt: skip
+@exhibit(Encoder.forward, laws.test_first_returns_the_first_tokens_of_the_whole_output,
+         error=(AssertionError, ValueError), checkpointing=False)  # fmt: skip
 def first_in_every_block(self, x, mask, first=None, return_weights=False):
-    """Every block, not only the last, leaves out the tokens that nobody asked for."""
+    """Every block, not only the last, computes the first tokens alone."""
     if first is None or return_weights:
         return forward(self, x, mask=mask, first=first, return_weights=return_weights)
     for block in self.blocks:
@@ -24,7 +22,7 @@ def first_in_every_block(self, x, mask, first=None, return_weights=False):
     return self.norm(x)
 
 
-@exhibit(Encoder.forward, laws.test_every_token_leaves_normalised)
+@exhibit(Encoder.forward, laws.test_every_output_token_is_normalised)
 def no_last_norm(self, x):
     """No norm after the last block (kornia/kornia#2786)."""
     for block in self.blocks:
@@ -34,13 +32,13 @@ def no_last_norm(self, x):
 
 @exhibit(Encoder.forward, contract.test_every_parameter_gets_a_gradient)
 def first_block_again(self, x):
-    """The first block again and again, while the others wait."""
+    """The first block is applied again and again, the others never."""
     for _ in self.blocks:
         x = self.blocks[0](x)
     return self.norm(x)
 
 
-@exhibit(Encoder.__init__, laws.test_every_block_starts_with_weights_of_its_own)
+@exhibit(Encoder.__init__, laws.test_every_block_starts_with_different_weights)
 def copies_of_the_first(self, dim, depth, **options):
     """All blocks start as copies of the first (pytorch/pytorch#72253, pytorch/pytorch#86274)."""
     init(self, dim, depth, **options)
@@ -50,22 +48,22 @@ def copies_of_the_first(self, dim, depth, **options):
 
 @exhibit(Encoder.__init__, contract.test_weights_move_to_a_fresh_instance_by_frozen_names)
 def plain_list(self, dim, depth, **options):
-    """Blocks in a plain list, which no optimizer and no checkpoint sees."""
+    """Blocks in a plain list, invisible to optimizers and checkpoints."""
     # maruya24/pytorch_robotics_transformer#3, twitter/the-algorithm-ml#136
     init(self, dim, depth, **options)
     self.blocks = [*self._modules.pop("blocks")]
 
 
-@exhibit(Encoder.forward, laws.test_weights_of_every_layer_come_back_and_leave_the_output_as_it_was)
+@exhibit(Encoder.forward, laws.test_weights_of_every_layer_equal_the_reference_and_leave_the_output_unchanged)
 def weights_of_the_last(self, x, return_weights=False):
-    """The weights of the last layer alone (huggingface/pytorch-image-models#1584)."""
+    """Only the weights of the last layer are returned (huggingface/pytorch-image-models#1584)."""
     out, weights = forward(self, x, return_weights=True)
     return (out, weights[:, -1:]) if return_weights else out
 
 
 @exhibit(Encoder.forward, laws.test_one_mask_serves_every_layer)
 def mask_of_the_first(self, x, mask, return_weights):
-    """The mask serves the first block alone."""
+    """Only the first block uses the mask."""
     attention = []
     for block in self.blocks:
         x, weights = block(x, mask=None if attention else mask, return_weights=True)
@@ -75,7 +73,7 @@ def mask_of_the_first(self, x, mask, return_weights):
 
 @exhibit(Encoder.__init__, laws.test_stochastic_depth_grows_linearly_to_its_value)
 def one_rate(self, dim, depth, *, stochastic_depth=0.0, **options):
-    """Every block is skipped as often as the last."""
+    """Every block is skipped at the same rate as the last."""
     init(self, dim, depth, stochastic_depth=stochastic_depth, **options)
     for block in self.blocks:
         block.stochastic_depth = stochastic_depth
@@ -83,14 +81,14 @@ def one_rate(self, dim, depth, *, stochastic_depth=0.0, **options):
 
 @exhibit(Encoder.forward, laws.test_checkpointing_changes_no_number, training=False, return_weights=False)
 def mask_not_recomputed(self, x, mask=None, return_weights=False):
-    """Checkpointing forgets the mask."""
+    """Checkpointing drops the mask."""
     mask = None if self.checkpointing else mask
     return forward(self, x, mask=mask, return_weights=return_weights)
 
 
 @exhibit(Encoder.forward, laws.test_checkpointing_changes_no_number, training=True, return_weights=False)
 def another_draw(self, x, **options):
-    """Checkpointing drops other elements when it computes again, and the gradient is that of another draw."""
+    """Checkpointing draws dropout anew when it recomputes, so the gradient belongs to another draw."""
     # allenai/OLMo-core#828, openai/guided-diffusion#167
     if not self.checkpointing:
         return forward(self, x, **options)
@@ -101,5 +99,5 @@ def another_draw(self, x, **options):
 
 @exhibit(Encoder.__init__, laws.test_checkpointing_keeps_only_the_input_of_every_block)
 def everything_kept(self, dim, depth, *, checkpointing=False, **options):
-    """Checkpointing that keeps everything."""
+    """Checkpointing that keeps every activation."""
     init(self, dim, depth, **options)

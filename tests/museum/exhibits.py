@@ -1,4 +1,4 @@
-"""What hangs in the museum: a mistake, what it takes the place of, and the law that rejects it."""
+"""An exhibit of the museum: a mistake, the function that it replaces, and the law that rejects it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ class Exhibit:
     """A component with one mistake.
 
     Args:
-        mistake: What people write instead. Its docstring says what is wrong, and in brackets or below it stands where
-            people met it on GitHub, or asked for what is lost; a mistake without a report needs no witness.
-        right: The method or function of the component whose place it takes.
+        mistake: The wrong code. Its docstring says what is wrong; GitHub issues where people met it, if there are any,
+            follow in brackets or in a comment.
+        right: The method or function of the component that it replaces.
         law: The test that rejects it.
-        given: The law's parameters, as far as hypothesis does not draw them; the case is the component's own row.
-        error: How the law rejects it.
+        given: The law's parameters that hypothesis does not draw; ``case`` is always the component's own row.
+        error: The errors by which the law may reject it.
     """
 
     mistake: Callable[..., Any]
@@ -49,15 +49,15 @@ def exhibit(
     error: tuple[type[BaseException], ...] = (AssertionError, pytest.fail.Exception),
     **given: object,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Hang the function below in the museum."""
+    """Add the decorated function to the museum."""
 
-    def hang(mistake: Callable[..., Any]) -> Callable[..., Any]:
+    def add(mistake: Callable[..., Any]) -> Callable[..., Any]:
         EXHIBITS.append(Exhibit(mistake, right, law, given, error))
         return mistake
 
-    return hang
+    return add
 
 
 def refusal(start: str) -> Refusal:
-    """The first refusal in the rows whose message starts like this."""
+    """The first refusal in any row whose message starts like this."""
     return next(row for case in CASES for row in case.refusals if row.message.startswith(start))

@@ -18,16 +18,16 @@ def tanh_gelu(self, x):
     return self.dropout(self.fc2(x))
 
 
-@exhibit(MLP.forward, contract.test_the_value_is_that_of_an_independent_float64_reference)
+@exhibit(MLP.forward, contract.test_the_output_equals_an_independent_float64_reference)
 def rectifier(self, x):
-    """A rectifier in place of the GELU, without second derivatives."""
+    """A rectifier instead of the GELU."""
     x = self.dropout(F.relu(self.fc1(x)))
     return self.dropout(self.fc2(x))
 
 
 @exhibit(MLP.forward, contract.test_nothing_is_dropped_in_evaluation, rate="dropout")
 def functional_dropout(self, x):
-    """Dropout is alive in evaluation: the functional form does not ask."""
+    """Dropout stays on in evaluation: the functional form does not check the mode."""
     # facebookresearch/DME#3, Academic-Hammer/SciTSR#16, Coderx7/SimpleNet#2
     x = self.dropout(F.gelu(self.fc1(x)))
     return F.dropout(self.fc2(x), self.dropout.p)
@@ -41,30 +41,28 @@ def hidden_layer_kept(self, x):
 
 @exhibit(MLP.forward, laws.test_any_leading_axes_are_kept)
 def axes_flattened(self, x):
-    """Leading axes are flattened and stay so."""
+    """Leading axes are flattened and not restored."""
     x = self.dropout(F.gelu(self.fc1(x.reshape(-1, x.shape[-1]))))
     return self.dropout(self.fc2(x))
 
 
-@exhibit(MLP.forward, laws.test_tokens_do_not_know_each_other)
+@exhibit(MLP.forward, laws.test_tokens_are_independent)
 def tokens_normalised_together(self, x):
-    """Tokens are normalised together, and know each other."""
+    """Tokens are centred together, so they depend on each other."""
     x = self.dropout(F.gelu(self.fc1(x - x.mean(-2, keepdim=True))))
     return self.dropout(self.fc2(x))
 
 
 @exhibit(MLP.reset_parameters, laws.test_parameters_start_as_in_the_original_code)
 def start_of_torch(self):
-    """The start that torch gives a layer instead of that of the original code."""
+    """The default initialisation of torch instead of that of the original code."""
     for layer in (self.fc1, self.fc2):
         layer.reset_parameters()
 
 
-@exhibit(
-    MLP.__init__, contract.test_factory_options_reach_every_tensor_and_the_output,
-    error=(RuntimeError,), factory={"device": "meta"},
-)  # fmt: skip
+@exhibit(MLP.__init__, contract.test_factory_options_reach_every_tensor_and_the_output, error=(RuntimeError,),
+         factory={"device": "meta"})  # fmt: skip
 def factory_forgotten(self, dim, mlp_dim, **options):
-    """The second layer is built on the default device, in the default type."""
+    """The second layer is built with the default device and dtype."""
     init(self, dim, mlp_dim, **options)
     self.fc2 = nn.Linear(mlp_dim, dim)

@@ -16,41 +16,41 @@ init, forward = PatchEmbeddings.__init__, PatchEmbeddings.forward
 
 
 def patches(self, x):
-    """One token a patch: (B, N, D)."""
+    """One token per patch: (B, N, D)."""
     return self.proj(x).flatten(2).mT
 
 
 def tokens(self, patches):
-    """The class token in front of them."""
+    """The patches behind the class token."""
     return torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], 1)
 
 
 def positions(self, x):
-    """Those of the tokens of an image."""
+    """The positions of the tokens of an image."""
     grid = (x.shape[2] // self.patch_size, x.shape[3] // self.patch_size)
     return resize_pos_embed(self.pos_embed, self.grid, grid, interpolation=self.interpolation)
 
 
 def resample(pos_embed, rows, **options):
-    """Positions of a grid with so many rows on another grid, the first one kept."""
+    """Positions of a grid with this number of rows on another grid; the first position is kept."""
     cells = rearrange(pos_embed[:, 1:], "b (h w) d -> b d h w", h=rows)
     cells = F.interpolate(cells, mode="bicubic", **options)
     return torch.cat([pos_embed[:, :1], cells.flatten(2).mT], 1)
 
 
 def without_mistake(self, x):
-    """What most mistakes are a change of."""
+    """The correct computation, which most exhibits change in one place."""
     return self.dropout(tokens(self, patches(self, x)) + positions(self, x))
 
 
-@exhibit(PatchEmbeddings.forward, laws.test_the_class_token_comes_first_and_sees_no_pixel)
+@exhibit(PatchEmbeddings.forward, laws.test_the_class_token_comes_first_and_depends_on_no_pixel)
 def class_token_last(self, x):
     """The class token comes last."""
     every = torch.cat([patches(self, x), self.cls_token.expand(len(x), -1, -1)], 1)
     return self.dropout(every + positions(self, x))
 
 
-@exhibit(PatchEmbeddings.forward, laws.test_the_class_token_comes_first_and_sees_no_pixel)
+@exhibit(PatchEmbeddings.forward, laws.test_the_class_token_comes_first_and_depends_on_no_pixel)
 def class_token_nowhere(self, x):
     """The class token gets no position (labmlai/annotated_deep_learning_paper_implementations#221)."""
     placed = patches(self, x) + positions(self, x)[:, 1:]
@@ -65,38 +65,36 @@ def no_positions(self, x):
 
 @exhibit(PatchEmbeddings.forward, laws.test_changing_one_patch_changes_one_token)
 def patches_by_column(self, x):
-    """Patches column by column."""
+    """Patches are read column by column."""
     by_column = self.proj(x).mT.flatten(2).mT
     return self.dropout(tokens(self, by_column) + positions(self, x))
 
 
-@exhibit(resize_pos_embed, laws.test_any_image_that_the_patch_divides_gives_its_tokens)
+@exhibit(resize_pos_embed, laws.test_any_image_of_whole_patches_equals_the_reference)
 def width_before_height(pos_embed, old, new, **options):
-    """Height and width swapped, which no square image shows (facebookresearch/dinov2#582)."""
+    """Height and width are swapped, which square images hide (facebookresearch/dinov2#582)."""
     return resize_pos_embed(pos_embed, old, (new[1], new[0]), **options)
 
 
-@exhibit(PatchEmbeddings.__init__, laws.test_the_projection_is_the_convolution_whose_weights_it_has)
+@exhibit(PatchEmbeddings.__init__, laws.test_the_projection_equals_its_convolution)
 def stride_forgotten(self, *sizes, **options):
-    """Overlapping patches: the stride is forgotten."""
+    """Overlapping patches, because the stride is not set."""
     init(self, *sizes, **options)
     self.proj.stride = (1, 1)
 
 
-@exhibit(PatchEmbeddings.forward, laws.test_the_projection_is_the_convolution_whose_weights_it_has)
+@exhibit(PatchEmbeddings.forward, laws.test_the_projection_equals_its_convolution)
 def pixels_by_column(self, x):
-    """The pixels of a patch column by column."""
+    """The pixels of a patch are read column by column."""
     pixels = F.unfold(x.mT, self.patch_size, stride=self.patch_size)
     pixels = rearrange(pixels, "b c (w h) -> b (h w) c", h=x.shape[2] // self.patch_size)
     return tokens(self, F.linear(pixels, self.proj.weight.flatten(1), self.proj.bias)) + positions(self, x)
 
 
-@exhibit(
-    resize_pos_embed, laws.test_resized_positions_have_the_exact_length_for_every_grid,
-    error=(EinopsError,), old=(5, 9),
-)  # fmt: skip
+@exhibit(resize_pos_embed, laws.test_resized_positions_have_the_exact_length_for_every_grid, error=(EinopsError,),
+         old=(5, 9))  # fmt: skip
 def square(pos_embed, old, new, **options):
-    """The grid that positions were learned for is taken for a square."""
+    """The learned grid of positions is assumed to be square."""
     # huggingface/pytorch-image-models#2317, huggingface/transformers#32410, facebookresearch/dinov2#506
     return resample(pos_embed, math.isqrt(old[0] * old[1]), size=new)
 
@@ -109,7 +107,7 @@ def rounded_factor(pos_embed, old, new, **options):
 
 @exhibit(resize_pos_embed, laws.test_a_grid_of_the_same_length_is_another_grid)
 def same_length(pos_embed, old, new, **options):
-    """Grids are told apart by their length: 8x2 passes for 4x4 (timm/layers/pos_embed.py)."""
+    """Only the lengths of grids are compared: 8x2 passes for 4x4 (timm/layers/pos_embed.py)."""
     if math.prod(old) == math.prod(new):
         return pos_embed
     return resize_pos_embed(pos_embed, old, new, **options)
@@ -117,32 +115,28 @@ def same_length(pos_embed, old, new, **options):
 
 @exhibit(PatchEmbeddings.forward, laws.test_a_grid_of_the_same_length_is_another_grid)
 def positions_from_the_front(self, x):
-    """As many positions as there are tokens, from the front: the wrong places in two dimensions."""
+    """The first positions are used, as many as there are tokens: wrong places in two dimensions."""
     # vit_pytorch/vit.py, pytorch/vision#5025
     every = tokens(self, patches(self, x))
     return self.dropout(every + self.pos_embed[:, : every.shape[1]])
 
 
-@exhibit(
-    resize_pos_embed, laws.test_positions_that_do_not_fit_their_grid_are_refused, error=(EinopsError,),
-    shape=(1, 196, 8), options={}, message=r"pos_embed \(1, 196, 8\) must be .*",
-)  # fmt: skip
-def class_token_taken_for_granted(pos_embed, old, new, **options):
-    """A grid without a class token is taken for one with it (google-research/vision_transformer#317)."""
+@exhibit(resize_pos_embed, laws.test_positions_that_do_not_fit_their_grid_are_refused, error=(EinopsError,),
+         shape=(1, 196, 8), options={}, message=r"pos_embed \(1, 196, 8\) must be .*")  # fmt: skip
+def class_token_assumed(pos_embed, old, new, **options):
+    """A grid without a class token is read as one with it (google-research/vision_transformer#317)."""
     return resample(pos_embed, old[0], size=new)
 
 
-@exhibit(resize_pos_embed, laws.test_resizing_is_the_interpolation_that_it_is_named_after, interpolation="bilinear")
-def corner_upon_corner(pos_embed, old, new, *, prefix=1, interpolation="bicubic-antialias"):
-    """Corner upon corner, for positions that were learned edge upon edge (ggml-org/llama.cpp#25781)."""
+@exhibit(resize_pos_embed, laws.test_each_interpolation_equals_the_reference, interpolation="bilinear")
+def corners_aligned(pos_embed, old, new, *, prefix=1, interpolation="bicubic-antialias"):
+    """Corners are aligned for positions that were learned without (ggml-org/llama.cpp#25781)."""
     interpolation = interpolation.replace("bilinear", "bilinear-corners")
     return resize_pos_embed(pos_embed, old, new, prefix=prefix, interpolation=interpolation)
 
 
-@exhibit(
-    resize_pos_embed, laws.test_half_precision_positions_are_resampled_in_float32,
-    interpolation="bicubic", dtype=torch.bfloat16,
-)  # fmt: skip
+@exhibit(resize_pos_embed, laws.test_half_precision_positions_are_resampled_in_float32, interpolation="bicubic",
+         dtype=torch.bfloat16)  # fmt: skip
 def resampled_in_half_precision(pos_embed, old, new, **options):
     """Positions are resampled in half precision."""
     return resample(pos_embed, old[0], size=new)
@@ -150,23 +144,20 @@ def resampled_in_half_precision(pos_embed, old, new, **options):
 
 @exhibit(resize_pos_embed, laws.test_an_exported_graph_serves_every_image_size, example=(4, 4))
 def size_of_the_example(pos_embed, old, new, **options):
-    """An exported graph remembers that its example needed no resizing (facebookresearch/dinov2#216)."""
+    """An exported graph never resizes because its example needed no resizing (facebookresearch/dinov2#216)."""
     if old == new:
         return pos_embed
     return resize_pos_embed(pos_embed, old, new, **options)
 
 
 @exhibit(PatchEmbeddings.__init__, contract.test_weights_move_to_a_fresh_instance_by_frozen_names)
-def positions_not_kept(self, *sizes, **options):
-    """Positions are a plain tensor, which a checkpoint does not hold (paninski-lab/lightning-pose#351)."""
+def positions_not_saved(self, *sizes, **options):
+    """Positions are a plain tensor, which checkpoints do not contain (paninski-lab/lightning-pose#351)."""
     init(self, *sizes, **options)
     self.pos_embed = self._parameters.pop("pos_embed").detach()
 
 
-@exhibit(
-    PatchEmbeddings.__init__, contract.test_a_module_that_moves_takes_every_tensor_along,
-    factory={"dtype": torch.bfloat16},
-)  # fmt: skip
+@exhibit(PatchEmbeddings.__init__, contract.test_moving_a_module_moves_every_tensor, factory={"dtype": torch.bfloat16})
 def class_token_left_behind(self, *sizes, **options):
     """The class token is a plain tensor, which .to() leaves behind (lyuwenyu/RT-DETR#677)."""
     init(self, *sizes, **options)
@@ -175,5 +166,5 @@ def class_token_left_behind(self, *sizes, **options):
 
 @exhibit(PatchEmbeddings.forward, laws.test_dropout_acts_on_class_token_patches_and_positions)
 def dropout_too_early(self, x):
-    """Dropout before the positions."""
+    """Dropout is applied before positions are added."""
     return self.dropout(tokens(self, patches(self, x))) + positions(self, x)

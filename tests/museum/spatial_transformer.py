@@ -12,40 +12,41 @@ from tests.museum.exhibits import exhibit
 init, forward = SpatialTransformer.__init__, SpatialTransformer.forward
 
 
-def warp(self, x, theta, **options):
-    """What a forward pass does with theta, where nothing is wrong with it."""
+def warp(self, x, change=lambda theta: theta, **options):
+    """The correct forward pass, except for a change of theta or of the sampling."""
+    theta = change(self.localization(x).reshape(-1, 2, 3))
     grid = affine_grid(theta, *(self.output_size or x.shape[2:]), align_corners=self.align_corners)
     return F.grid_sample(x, grid, padding_mode=self.padding_mode, align_corners=self.align_corners, **options)
 
 
 def without_mistake(self, x):
-    """What most mistakes are a change of."""
-    return warp(self, x, self.localization(x).reshape(-1, 2, 3))
+    """The correct computation, which most exhibits change in one place."""
+    return warp(self, x)
 
 
 @exhibit(affine_grid, laws.test_identity_returns_the_input, align_corners=True)
 def corners_of_the_sampling(theta, height, width, align_corners=False):
-    """align_corners for the sampling alone (kornia/kornia#1651)."""
+    """``align_corners`` reaches the sampling but not the grid (kornia/kornia#1651)."""
     return affine_grid(theta, height, width)
 
 
 @exhibit(affine_grid, laws.test_identity_returns_the_input, align_corners=False)
 def centres_for_edges(theta, height, width, align_corners=False):
-    """Coordinates of pixel centres read as those of pixel edges: the last row and column are lost."""
+    """Coordinates of pixel centres are read as those of edges: the last row and column are lost."""
     # tensorflow/models#2016, tensorflow/models#7564, kornia/kornia#747, kornia/kornia#3904, kornia/kornia#4411
     return affine_grid(theta, height, width, align_corners=True)
 
 
 @exhibit(SpatialTransformer.__init__, laws.test_identity_at_another_size_is_bilinear_resizing, align_corners=False)
 def corners_always_aligned(self, localization, **options):
-    """Corners aligned whatever was asked for: the identity is right as long as no size changes (kornia/kornia#3945)."""
+    """Corners are always aligned: the identity is right as long as no size changes (kornia/kornia#3945)."""
     init(self, localization, **options)
     self.align_corners = True
 
 
 @exhibit(affine_grid, laws.test_a_shift_by_whole_pixels_is_exact, align_corners=False)
 def theta_inverted(theta, height, width, align_corners=False):
-    """Theta inverted: it maps input to output coordinates, and a shift goes the other way (pytorch/pytorch#35775)."""
+    """Theta maps input to output coordinates, so a shift goes the other way (pytorch/pytorch#35775)."""
     inverse = theta[:, :, :2].inverse()
     theta = torch.cat([inverse, -inverse @ theta[:, :, 2:]], 2)
     return affine_grid(theta, height, width, align_corners=align_corners)
@@ -53,75 +54,70 @@ def theta_inverted(theta, height, width, align_corners=False):
 
 @exhibit(affine_grid, laws.test_the_grid_is_that_of_torch, align_corners=False)
 def y_before_x(theta, height, width, align_corners=False):
-    """In the grid y comes before x (voxelmorph/voxelmorph#652)."""
+    """The grid has y before x (voxelmorph/voxelmorph#652)."""
     return affine_grid(theta, height, width, align_corners=align_corners).flip(-1)
 
 
-@exhibit(affine_grid, laws.test_the_grid_holds_x_and_y_in_planes_of_their_own)
+@exhibit(affine_grid, laws.test_x_and_y_lie_in_separate_planes_of_the_grid)
 def pairs(theta, height, width, align_corners=False):
-    """Pairs of x and y, which are sampled slower."""
+    """The grid has x and y in pairs, which are sampled more slowly."""
     return affine_grid(theta, height, width, align_corners=align_corners).contiguous()
 
 
-@exhibit(SpatialTransformer.forward, laws.test_theta_comes_back_on_request_in_either_shape)
+@exhibit(SpatialTransformer.forward, laws.test_theta_is_returned_on_request_from_either_shape)
 def column_by_column(self, x, return_theta=False):
-    """Six numbers read column by column."""
-    theta = self.localization(x).reshape(-1, 3, 2).mT
-    return (warp(self, x, theta), theta) if return_theta else warp(self, x, theta)
+    """The six numbers of theta are read column by column."""
+    theta = forward(self, x, return_theta=True)[1].reshape(-1, 3, 2).mT
+    return (warp(self, x, lambda _: theta), theta) if return_theta else warp(self, x, lambda _: theta)
 
 
 @exhibit(SpatialTransformer.__init__, contract.test_the_output_shape_follows_from_the_configuration, batch=5)
 def width_before_height(self, localization, **options):
-    """Width before height in the output."""
+    """Width comes before height in the output size."""
     init(self, localization, **options)
     self.output_size = self.output_size[::-1]
 
 
 @exhibit(SpatialTransformer.forward, laws.test_a_shift_by_whole_pixels_is_exact, align_corners=True)
-def image_as_it_came(self, x, return_theta=False):
-    """The image is handed on as it came, not as it was warped (kevinzakka/spatial-transformer-network#3)."""
+def image_not_warped(self, x, return_theta=False):
+    """The image is returned without the warp (kevinzakka/spatial-transformer-network#3)."""
     _, theta = forward(self, x, return_theta=True)
     return (x, theta) if return_theta else x
 
 
 @exhibit(SpatialTransformer.forward, contract.test_every_parameter_gets_a_gradient)
 def nearest_pixel(self, x):
-    """The nearest pixel, which has no slope: the localization never learns."""
-    theta = self.localization(x).reshape(-1, 2, 3)
-    return warp(self, x, theta, mode="nearest")
+    """Nearest-neighbour sampling has no gradient: the localization never learns."""
+    return warp(self, x, mode="nearest")
 
 
 @exhibit(SpatialTransformer.forward, laws.test_half_precision_images_are_sampled_in_float32)
 def coordinates_in_half_precision(self, x):
-    """Coordinates in the half precision of the image (pytorch/pytorch#89836, pytorch/pytorch#96586)."""
-    theta = self.localization(x).reshape(-1, 2, 3)
-    return warp(self, x, theta.to(x.dtype))
+    """Coordinates have the half precision of the image (pytorch/pytorch#89836, pytorch/pytorch#96586)."""
+    return warp(self, x, lambda theta: theta.to(x.dtype))
 
 
 @exhibit(SpatialTransformer.forward, laws.test_half_precision_images_are_sampled_in_float32, error=(RuntimeError,))
 def different_types(self, x):
-    """Image and grid of different types, which torch refuses (pytorch/pytorch#94733)."""
-    theta = self.localization(x).reshape(-1, 2, 3)
-    return warp(self, x, theta.float())
+    """Image and grid have different dtypes, which torch refuses (pytorch/pytorch#94733)."""
+    return warp(self, x, lambda theta: theta.float())
 
 
 @exhibit(SpatialTransformer.forward, contract.test_half_precision_stays_near_float32_and_finite)
 def back_in_float32(self, x):
-    """A half precision image comes back in float32."""
+    """A half precision image is returned in float32."""
     return forward(self, x).float()
 
 
-@exhibit(SpatialTransformer.__init__, laws.test_padding_decides_what_lies_outside_the_frame)
+@exhibit(SpatialTransformer.__init__, laws.test_padding_mode_decides_what_lies_outside_the_image)
 def zeros_outside(self, localization, **options):
-    """Zeros outside the frame, whatever was asked for."""
+    """Outside the image there are zeros for every ``padding_mode``."""
     init(self, localization, **options)
     self.padding_mode = "zeros"
 
 
-@exhibit(
-    SpatialTransformer.forward, contract.test_it_exports_with_a_dynamic_batch, error=(torch._dynamo.exc.UserError,)
-)  # fmt: skip
+@exhibit(SpatialTransformer.forward, contract.test_it_exports_with_a_dynamic_batch,
+         error=(torch._dynamo.exc.UserError,))  # fmt: skip
 def fixed_batch(self, x):
-    """len() of the batch, which fixes its size in an exported graph."""
-    theta = self.localization(x).reshape(len(x), 2, 3)
-    return warp(self, x, theta)
+    """``len()`` fixes the batch size in an exported graph."""
+    return warp(self, x, lambda theta: theta.reshape(len(x), 2, 3))

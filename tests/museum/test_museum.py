@@ -1,9 +1,8 @@
-"""Every mistake in the museum is rejected by the law above it, which the component itself passes."""
+"""Every mistake in the museum is rejected by its law, which the component itself passes."""
 
 import functools
 import inspect
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 
@@ -21,18 +20,13 @@ HUNG = {f"{one.room}: {one.mistake.__name__} - {one.rejected_by}": one for one i
 LAWS = {f"{one.room}: {one.rejected_by}": one for one in EXHIBITS}
 
 
-def hang(exhibit: Exhibit, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put the mistake in its place: whoever holds the component, a parent or a row of cases.py, then makes it."""
+def check(exhibit: Exhibit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the law with the mistake patched in, and with the component's row if the law belongs to the contract."""
     owner, _, name = exhibit.right.__qualname__.rpartition(".")
     home = sys.modules[exhibit.right.__module__]
     monkeypatch.setattr(getattr(home, owner) if owner else home, name, exhibit.mistake)
     if not owner:  # the law may have imported the function
         monkeypatch.setattr(sys.modules[exhibit.law.__module__], name, exhibit.mistake, raising=False)
-
-
-def check(exhibit: Exhibit, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the law, on the component's row of cases.py if it is one of the contract."""
-    hang(exhibit, monkeypatch)
     given = dict(exhibit.given)
     if "case" in inspect.signature(exhibit.law).parameters:
         given["case"] = next(case for case in CASES if snake_case(case.name) == exhibit.room)
@@ -48,35 +42,31 @@ def test_a_mistake_is_rejected(exhibit: Exhibit, monkeypatch: pytest.MonkeyPatch
         check(exhibit, monkeypatch)
 
 
-def through(right: Callable[..., object]) -> Callable[..., object]:
-    """Another function that does the same."""
-    return functools.wraps(right)(lambda *args, **options: right(*args, **options))
-
-
 @pytest.mark.parametrize("exhibit", LAWS.values(), ids=LAWS)
 def test_an_exhibit_that_changes_nothing_is_not_rejected(exhibit: Exhibit, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So each of them differs from the component, which passes every law."""
-    check(replace(exhibit, mistake=through(exhibit.right)), monkeypatch)
+    """So it is the mistake that each law rejects, not the patching."""
+    right = exhibit.right
+    same = functools.wraps(right)(lambda *args, **options: right(*args, **options))
+    check(replace(exhibit, mistake=same), monkeypatch)
 
 
 @pytest.mark.parametrize("component", [name for name, room in ROOMS.items() if hasattr(room, "without_mistake")])
-def test_what_mistakes_are_a_change_of_has_none(component: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So it is the change that is rejected."""
+def test_the_code_that_exhibits_change_is_correct(component: str, monkeypatch: pytest.MonkeyPatch) -> None:
     right, law = (
         getattr(components, component).forward,
-        contract.test_the_value_is_that_of_an_independent_float64_reference,
+        contract.test_the_output_equals_an_independent_float64_reference,
     )
     check(Exhibit(ROOMS[component].without_mistake, right, law, given={}, error=()), monkeypatch)
 
 
 @pytest.mark.parametrize("component", components.__all__)
-def test_every_component_has_a_room_in_which_every_story_is_told_once(component: str) -> None:
+def test_every_component_has_a_room_of_different_exhibits(component: str) -> None:
     hung = [one for one in EXHIBITS if one.room == snake_case(component)]
-    stories = {one.mistake.__doc__ for one in hung}
-    assert len(stories) == len(hung) >= 4
-    assert all(stories)
+    descriptions = {one.mistake.__doc__ for one in hung}
+    assert len(descriptions) == len(hung) >= 4
+    assert all(descriptions)
     assert {one.mistake.__module__ for one in hung} == {ROOMS[component].__name__}
 
 
-def test_no_exhibit_hides_another() -> None:
+def test_no_two_exhibits_have_the_same_name() -> None:
     assert len(HUNG) == len(EXHIBITS) >= 95

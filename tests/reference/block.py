@@ -7,7 +7,7 @@ from tests.reference.mlp import mlp
 
 
 def layer_norm(module: nn.Module, x: Tensor) -> Tensor:
-    """Centre and scale every token: the variance is that of a population, plus 1e-6."""
+    """Centre and scale every token: with the population variance, plus 1e-6."""
     weight, bias = (value.double() for value in module.state_dict().values())
     centred = x - x.sum(-1, keepdim=True) / x.shape[-1]
     variance = centred.square().sum(-1, keepdim=True) / x.shape[-1]

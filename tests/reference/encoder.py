@@ -1,4 +1,4 @@
-"""Blocks in a row."""
+"""One block after the other."""
 
 from torch import Tensor, nn
 

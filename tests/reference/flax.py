@@ -1,7 +1,7 @@
-"""Google's Vision Transformer in NumPy, from its description in Flax and straight from the arrays of an .npz.
+"""Google's Vision Transformer in NumPy, written from its Flax code, with the weights of an .npz file.
 
-Source: models_vit.py of https://github.com/google-research/vision_transformer. One thing is not as there: the GELU is
-the exact one, with which all torch ports run these weights.
+Source: models_vit.py of https://github.com/google-research/vision_transformer, except that the GELU is the exact one,
+as in all torch ports of these weights.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Convolution as a sum over the cells of the kernel, pooling by strides and spans."""
+"""Convolution as a sum over the kernel's cells, pooling by slices."""
 
 import math
 

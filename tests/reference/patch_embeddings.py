@@ -1,4 +1,4 @@
-"""Patches one at a time, and interpolation as a matrix an axis."""
+"""Patches one at a time, and interpolation as one matrix per axis."""
 
 import math
 
@@ -7,15 +7,11 @@ from torch import Tensor, nn
 
 
 def cubic(distance: float, a: float) -> float:
-    """Keys' kernel; a = -0.75 in OpenCV and torch, -0.5 in Pillow and in torch where it antialiases."""
+    """Keys' kernel; a is -0.75 in OpenCV and torch, -0.5 in Pillow and in torch with antialiasing."""
     x = abs(distance)
     if x < 1:
         return (a + 2) * x**3 - (a + 3) * x**2 + 1
     return a * (x**3 - 5 * x**2 + 8 * x - 4) if x < 2 else 0.0
-
-
-def linear(distance: float) -> float:
-    return max(0.0, 1 - abs(distance))
 
 
 def axis(old: int, new: int, interpolation: str) -> Tensor:
@@ -30,7 +26,7 @@ def axis(old: int, new: int, interpolation: str) -> Tensor:
         corners = interpolation.endswith("corners")
         centre = i * (old - 1) / max(new - 1, 1) if corners else (i + 0.5) * old / new - 0.5
         for j in range(math.floor(centre) - 1, math.floor(centre) + 3):  # the border is repeated outside
-            weight = cubic(j - centre, -0.75) if interpolation.startswith("bicubic") else linear(j - centre)
+            weight = cubic(j - centre, -0.75) if interpolation.startswith("bicubic") else max(0.0, 1 - abs(j - centre))
             matrix[i, min(max(j, 0), old - 1)] += weight
     return matrix
 

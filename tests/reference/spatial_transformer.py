@@ -38,7 +38,7 @@ def warp(images: Tensor, theta: Tensor, height: int, width: int, align_corners: 
 
 
 def spatial_transformer(module: nn.Module, x: Tensor) -> Tensor:
-    """The row of cases.py: theta from one linear layer on the pixels."""
-    weight, bias = (module.state_dict()[f"localization.linear.{name}"].double() for name in ("weight", "bias"))
+    """The module in cases.py, which computes theta with one linear layer on the pixels."""
+    weight, bias = (module.state_dict()[f"localization.1.{name}"].double() for name in ("weight", "bias"))
     theta = (x.double().flatten(1) @ weight.T + bias).reshape(-1, 2, 3)
     return warp(x.double(), theta, *module.output_size, module.align_corners)
