@@ -9,10 +9,25 @@ import pytest
 from tests.support.sources import ROOT
 
 
+def make(*arguments: str, makefile: str = "", **variables: str) -> str:
+    """What make prints; the make that runs the suite leaves variables behind."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    done = subprocess.run(
+        ["make", *arguments],
+        cwd=ROOT,
+        env=environment | variables,
+        input=makefile,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
 def recipe(*arguments: str) -> list[str]:
     """The last command of what make would run."""
-    done = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
-    return shlex.split(done.stdout.replace("\\\n", "").rstrip("\n").rpartition("\n")[2])
+    printed = make("-n", *arguments)
+    return shlex.split(printed.replace("\\\n", "").rstrip("\n").rpartition("\n")[2])
 
 
 @pytest.mark.parametrize(
@@ -29,9 +44,5 @@ def test_a_folder_of_any_name_reaches_the_script(name: str) -> None:
 
 def test_a_python_that_is_told_to_be_safe_still_finds_the_scripts() -> None:
     """PYTHONSAFEPATH takes the folder of the checkout off the path."""
-    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
     probe = "-include Makefile\nprobe:\n\t@echo safe=$$PYTHONSAFEPATH\n"
-    done = subprocess.run(
-        ["make", "-f", "-", "probe"], cwd=ROOT, env=environment, input=probe, capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "safe=\n"
+    assert make("-f", "-", "probe", makefile=probe, PYTHONSAFEPATH="1") == "safe=\n"
