@@ -72,7 +72,9 @@ def parts(path: Path) -> set[Path]:
 @pytest.mark.parametrize("path", modules("components"), ids=lambda path: path.stem)
 def test_a_component_knows_torch_einops_the_standard_library_and_its_parts(path: Path) -> None:
     assert packages(imports(path)) <= {"torch", "einops", "components", *sys.stdlib_module_names}
-    module = next(case for case in CASES if snake_case(case.name) == path.stem).module()
+    case = next((case for case in CASES if snake_case(case.name) == path.stem), None)
+    assert case is not None, f"tests/contract/cases.py has no row for {path.name}"
+    module = case.module()
     inside = {type(each).__module__ for each in module.modules() if each is not module}
     assert {dotted(part) for part in parts(path)} <= inside
 

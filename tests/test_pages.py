@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+import components
 from scripts.pages import tables
 from scripts.pages.markdown import rewritten
 from scripts.pages.trees import tree
-from tests.support.sources import ROOT
+from tests.support.sources import ROOT, modules
 
 PAGES = sorted(path for path in ROOT.glob("**/*.md") if not {".venv", ".pytest_cache", "mutants"} & {*path.parts})
 BEGIN = "<!-- a, made by `make tables` -->"
@@ -79,6 +80,23 @@ def test_every_session_prints_what_the_page_shows(page: Path) -> None:
 def test_every_link_inside_the_repository_has_a_target(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text("utf-8"))
     assert [link for link in links if not link.startswith("http") and not (page.parent / link).exists()] == []
+
+
+def test_the_table_of_the_first_page_has_every_component() -> None:
+    listed = re.findall(r"^\| \[`(\w+)`\]\(components/", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(components.__all__)
+
+
+def test_every_file_and_name_that_contributors_are_sent_to_exists() -> None:
+    page = re.sub("```.*?```", "", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), flags=re.DOTALL)
+    files = {word for each in re.findall(r"`([^`]+)`", page) for word in each.split() if re.search(r"\w/|\.py", word)}
+    named = {path for path in files if not re.search("NAME|[{*]|^runs", path)}
+    places = [ROOT, *(path.parent for path in modules("tests")), ROOT / "scripts" / "data"]
+    assert [path for path in named if not any((place / path).exists() for place in places)] == []
+    source = "\n".join(
+        path.read_text("utf-8") for floor in ("scripts", "benchmarks", "tests") for path in modules(floor)
+    )
+    assert [name for name in re.findall(r"`([A-Z_]{4,})`", page) if f"{name}" not in source] == []
 
 
 @each_page

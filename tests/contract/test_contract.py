@@ -399,7 +399,7 @@ def test_print_shows_every_option_that_the_module_stores(case: Case) -> None:
     shown, options = module.extra_repr(), inspect.signature(type(module)).parameters
     for name, value in vars(module).items():
         if name in options:
-            assert f"{name}={value!r}" in shown, name
+            assert f"{name}={value!r}" in shown, f"extra_repr shows {name}"
 
 
 @each_component("refusals", refusal="refusals")

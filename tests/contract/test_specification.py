@@ -17,7 +17,8 @@ def test_every_component_has_a_row() -> None:
 
 def test_no_cell_of_the_table_is_empty() -> None:
     """A cell has a test for every row, laws, or a reason in words."""
-    assert [(item, name) for item in ITEMS for name in table.ROWS if table.kind(item, name) == "nothing"] == []
+    empty = [f"{name}: {item}" for item in ITEMS for name in table.ROWS if table.kind(item, name) == "nothing"]
+    assert not empty, "\n".join(["a row gives a law in `laws` or a reason in `exempt`; neither has", *empty])
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -32,7 +33,8 @@ def test_every_law_that_a_row_names_is_a_test_of_its_component(name: str) -> Non
     file = ROOT / "tests" / "components" / f"test_{snake_case(name)}.py"
     tree = ast.parse(file.read_text("utf-8") if file.exists() else "")  # a component may have no laws of its own
     tests = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-    assert {law for item in ITEMS for law in table.laws(item, name)} <= tests
+    missing = {law for item in ITEMS for law in table.laws(item, name)} - tests
+    assert not missing, f"{file.name} lacks laws that the row of {name} names: {missing}"
 
 
 @pytest.mark.parametrize("test", contract_tests().values(), ids=contract_tests())

@@ -63,7 +63,7 @@ def test_the_code_that_exhibits_change_is_correct(component: str, monkeypatch: p
 def test_every_component_has_a_room_of_different_exhibits(component: str) -> None:
     hung = [one for one in EXHIBITS if one.room == snake_case(component)]
     descriptions = {one.mistake.__doc__ for one in hung}
-    assert len(descriptions) == len(hung) >= 4
+    assert len(descriptions) == len(hung) >= 4, "at least four mistakes, each in words of its own"
     assert all(descriptions)
     assert {one.mistake.__module__ for one in hung} == {ROOMS[component].__name__}
 
