@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from shutil import copytree, rmtree
@@ -123,8 +123,9 @@ class Worker:
         """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps({"cell": dataclasses.asdict(cell), "repeats": repeats}) + "\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # a process that has ended gives no answer either
+            self.process.stdin.write(json.dumps({"cell": dataclasses.asdict(cell), "repeats": repeats}) + "\n")
+            self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
             raise InputError(f"{cell} must run in {self.tree}; it failed with the error above")

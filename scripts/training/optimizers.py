@@ -27,10 +27,24 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     """Bring the singular values of matrices (K, n, m), n <= m, near 1, and keep their singular vectors."""
     first, third, fifth = COEFFICIENTS
     x = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    if x.dtype == torch.float32 and x.shape[2] >= 2 * x.shape[1]:
+        return _factor(x @ x.mT) @ x  # iterates on n x n alone: a quarter less work at m = 2 n, a third at 3 n
     for _ in range(ITERATIONS):
         gram = x @ x.mT  # (K, n, n)
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=third, alpha=fifth), x, beta=first)
     return x
+
+
+def _factor(gram: Tensor) -> Tensor:
+    """The product of all factors that the iteration multiplies x with, from x x^T: polynomials of it, which commute."""
+    first, third, fifth = COEFFICIENTS
+    product = gram
+    for iteration in range(ITERATIONS):
+        factor = torch.baddbmm(gram, gram, gram, beta=third, alpha=fifth)
+        factor.diagonal(dim1=1, dim2=2).add_(first)
+        product = factor @ product if iteration else factor
+        gram = factor @ (factor @ gram) if iteration < ITERATIONS - 1 else gram
+    return product
 
 
 class Muon(Untraced):

@@ -68,10 +68,14 @@ def tree(folder: Path, change: str = "") -> Path:
 def test_a_slow_down_of_20_percent_is_caught_and_unchanged_code_passes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In real processes: the MLP takes a fifth longer, however busy the machine is."""
+    """In real processes: the MLP takes a fifth longer. Three tries: a busy machine may hide it, or slow the other down."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     trees = {"now": tree(tmp_path / "now", SLOWED), "base": tree(tmp_path / "base")}
-    assert compare.compare(trees, [MLP, ATTENTION], seconds=1.4) == [MLP]
+    for _ in range(3):
+        capsys.readouterr()
+        if (slower := compare.compare(trees, [MLP, ATTENTION], seconds=1.4)) == [MLP]:
+            break
+    assert slower == [MLP]
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(str(MLP))]
     assert [line.endswith("] slower") for line in lines] == [True, True], "the second time in new processes"
 
@@ -106,6 +110,15 @@ def test_a_cell_that_fails_in_one_tree_is_named(tmp_path: Path, capfd: pytest.Ca
     with pytest.raises(InputError, match=r"MLP-lite-32px-batch1-forward-float32-eager must run in .*; it failed"):
         compare.compare({"now": tmp_path, "base": tmp_path}, [MLP], seconds=0.1)
     assert "no MLP" in capfd.readouterr().err, "the reason"
+
+
+def test_a_worker_that_has_ended_is_an_error_too(tmp_path: Path) -> None:
+    (tmp_path / "benchmarks/trees").mkdir(parents=True)
+    (tmp_path / "benchmarks/trees/worker.py").write_text("")
+    with compare.Worker(tmp_path) as worker:
+        worker.process.wait()
+        with pytest.raises(InputError, match="must run in"):
+            worker.time(MLP)
 
 
 @pytest.mark.long
