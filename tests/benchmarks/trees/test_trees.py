@@ -68,7 +68,7 @@ def tree(folder: Path, change: str = "") -> Path:
 def test_a_slow_down_of_20_percent_is_caught_and_unchanged_code_passes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In real processes: the MLP takes a fifth longer. Three tries: a busy machine may hide it, or slow the other down."""
+    """In real processes: the MLP takes a fifth longer. A busy machine may hide it, so there are three tries."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     trees = {"now": tree(tmp_path / "now", SLOWED), "base": tree(tmp_path / "base")}
     for _ in range(3):
