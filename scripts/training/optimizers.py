@@ -38,11 +38,10 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 def _factor(gram: Tensor) -> Tensor:
     """The product of all factors that the iteration multiplies x with, from x x^T: polynomials of it, which commute."""
     first, third, fifth = COEFFICIENTS
-    product = gram
     for iteration in range(ITERATIONS):
         factor = torch.baddbmm(gram, gram, gram, beta=third, alpha=fifth)
         factor.diagonal(dim1=1, dim2=2).add_(first)
-        product = factor @ product if iteration else factor
+        product = factor if iteration == 0 else factor @ product
         gram = factor @ (factor @ gram) if iteration < ITERATIONS - 1 else gram
     return product
 
