@@ -38,6 +38,7 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 def _factor(gram: Tensor) -> Tensor:
     """The product of all factors that the iteration multiplies x with, from x x^T: polynomials of it, which commute."""
     first, third, fifth = COEFFICIENTS
+    product = gram  # replaced by the first factor
     for iteration in range(ITERATIONS):
         factor = torch.baddbmm(gram, gram, gram, beta=third, alpha=fifth)
         factor.diagonal(dim1=1, dim2=2).add_(first)
