@@ -1,38 +1,28 @@
 # SPDX-License-Identifier: MIT
 """Resample an image where a localization network says.
 
-    output(y, x) = input sampled bilinearly at theta @ (x, y, 1)
+    output(y, x) = input sampled bilinearly at transform(theta, (x, y))
 
-Letters: B batch, C channels, H W input pixels, h w output pixels.
+Letters: B batch, C channels, H W input pixels, h w output pixels, P parameters.
 
-Source: "Spatial Transformer Networks", Jaderberg et al. 2015 (https://arxiv.org/abs/1506.02025), equations 1 and 5.
+Source: "Spatial Transformer Networks", Jaderberg et al. 2015 (https://arxiv.org/abs/1506.02025), equations 1 and 5;
+several steps: "Inverse Compositional Spatial Transformer Networks", Lin and Lucey 2017
+(https://arxiv.org/abs/1612.03897).
 
-Convention: theta (B, 2, 3) maps *output* to *input* coordinates, x before y, both in [-1, 1]; a scale of 2 therefore
-shows the image at half its size. ``align_corners=False`` puts -1 and 1 on the outer edges of the border pixels,
-``True`` on their centres; grid and sampling always use the same one. Equal to ``F.affine_grid`` and ``F.grid_sample``
-in everything but speed, empty batches and autocast: coordinates are never computed in less than float32, because
-bfloat16 takes steps of 1/256 near the border, which is a whole pixel at 512 pixels.
+Convention: theta maps *output* to *input* coordinates, x before y, both in [-1, 1]; a scale of 2 therefore shows the
+image at half its size. ``align_corners=False`` puts -1 and 1 on the outer edges of the border pixels, ``True`` on their
+centres; grid and sampling always use the same one. With an affine theta equal to ``F.affine_grid`` and
+``F.grid_sample`` in everything but speed, empty batches and autocast: coordinates are never computed in less than
+float32, because bfloat16 takes steps of 1/256 near the border, which is a whole pixel at 512 pixels.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-PADDING_MODES = ("zeros", "border", "reflection")
+from .transforms import Affine, Transform
 
-
-def affine_grid(theta: Tensor, height: int, width: int, *, align_corners: bool = False) -> Tensor:
-    """Return the input coordinates (x, y) of every output pixel: (B, 2, 3) -> (B, height, width, 2)."""
-
-    def centres(size: int) -> Tensor:
-        span = max(size - 1, 1) if align_corners else size
-        return torch.arange(1 - size, size, 2, device=theta.device, dtype=theta.dtype) / span
-
-    along_x, along_y, shift = theta.unsqueeze(2).unbind(-1)  # (B, 2, 1) each: the three columns of theta
-    rows = centres(height) * along_y + shift  # (B, 2, h)
-    columns = centres(width) * along_x  # (B, 2, w)
-    grid = rows.unsqueeze(3) + columns.unsqueeze(2)  # (B, 2, h, w)
-    return grid.permute(0, 2, 3, 1)  # not copied: sampling reads whole planes of x and y faster than pairs
+PADDING_MODES = ("zeros", "border", "reflection", "mean")
 
 
 def check_images(x: Tensor) -> None:
@@ -43,47 +33,81 @@ def check_images(x: Tensor) -> None:
         raise TypeError(f"SpatialTransformer: input ({x.dtype}) must be floating point")
 
 
-def affine_matrix(theta: Tensor, x: Tensor) -> Tensor:
-    """The parameters of a batch of images as matrices (B, 2, 3), in float32 at least."""
+def theta_of(transform: Transform, params: Tensor, x: Tensor, align_corners: bool) -> Tensor:
+    """Theta of the parameters of a batch of images, in float32 at least."""
     batch = x.shape[0]  # not len(x), which would fix the batch size of an exported graph
-    if theta.shape not in ((batch, 6), (batch, 2, 3)):
-        raise ValueError(f"SpatialTransformer: theta {tuple(theta.shape)} must be ({batch}, 6) or ({batch}, 2, 3)")
-    return theta.reshape(-1, 2, 3).to(torch.promote_types(x.dtype, torch.float32))
+    shapes = [(batch, transform.num_params), *([(batch, 2, 3)] if isinstance(transform, Affine) else [])]
+    if params.shape not in shapes:
+        name, wanted = type(transform).__name__, " or ".join(map(str, shapes))
+        raise ValueError(f"SpatialTransformer: parameters {tuple(params.shape)} of {name} must be {wanted}")
+    height, width = (max(size - 1, 1) if align_corners else size for size in x.shape[2:])
+    params = params.reshape(-1, transform.num_params).to(torch.promote_types(x.dtype, torch.float32))
+    return transform.theta(params, width / height)
+
+
+def composed(transform: Transform, first: Tensor, second: Tensor) -> Tensor:
+    """Theta of two warps, one after the other."""
+    return transform.compose(first, second)
 
 
 def warp(
-    x: Tensor, theta: Tensor, output_size: tuple[int, int] | None, padding_mode: str, align_corners: bool
+    x: Tensor,
+    theta: Tensor,
+    transform: Transform,
+    output_size: tuple[int, int] | None,
+    padding_mode: str,
+    align_corners: bool,
+    samples: int,
 ) -> Tensor:
     """Sample each image where its theta says: (B, C, H, W) -> (B, C, h, w) in the type of the input."""
     height, width = output_size or x.shape[2:]
-    grid = affine_grid(theta, height, width, align_corners=align_corners)
+    grid = transform.grid(theta, height * samples, width * samples, align_corners=align_corners)
+    image = x.to(theta.dtype)
+    mean = image.mean((2, 3), keepdim=True) if padding_mode == "mean" else None
     warped = F.grid_sample(
-        x.to(theta.dtype), grid, mode="bilinear", padding_mode=padding_mode, align_corners=align_corners
+        image if mean is None else image - mean,
+        grid,
+        mode="bilinear",
+        padding_mode="zeros" if mean is not None else padding_mode,
+        align_corners=align_corners,
     )
-    if padding_mode != "zeros":  # they clamp coordinates, NaN to the border, and a broken theta would not show
+    if mean is not None:
+        warped = warped + mean
+    if samples > 1:
+        warped = F.avg_pool2d(warped, samples)
+    if padding_mode in ("border", "reflection"):  # they clamp coordinates, and a theta of NaN would not show
         warped = warped + (0 * theta).sum((1, 2)).view(-1, 1, 1, 1)
     return warped.to(x.dtype)
 
 
-for _name in ("affine_matrix", "check_images", "warp"):  # torch.fx, which follows no branch, calls them as they are
+for _name in ("check_images", "composed", "theta_of", "warp"):  # torch.fx, which follows no branch, calls them as they are
     torch.fx.wrap(_name)
 
 
 class SpatialTransformer(nn.Module):
-    """Warp each image with the affine transform that a localization module predicts from it.
+    """Warp each image with the transform that a localization module predicts from it.
 
     Args:
-        localization: Module from images (B, C, H, W) to affine parameters (B, 6) or (B, 2, 3).
+        localization: Module from images (B, C, H, W) to the parameters (B, P) of the transform.
+        transform: One of ``components.transforms``: ``Translation``, ``Rotation``, ``Similarity``, ``Affine`` (the
+            default), ``Projective`` or ``ThinPlateSpline``.
+        steps: Predictions: each after the first one sees the image as warped so far. Theta is composed, and the
+            output is sampled from the input once.
         output_size: Height and width of the output in pixels, one number for a square; the input's by default.
-        padding_mode: What lies outside the frame: ``zeros``, ``border`` or ``reflection``.
+        padding_mode: What lies outside the frame: ``zeros``, ``border``, ``reflection``, or ``mean``, the mean colour
+            of the image.
         align_corners: Whether -1 and 1 are the centres of the border pixels instead of their outer edges.
+        samples: Points along either axis of every output pixel, of which it is the mean. More than one keeps fine
+            patterns from aliasing where an image is shrunk, and blurs it a little where it is not.
 
     Shape:
         - Input: (B, C, H, W), floating point.
-        - Output: (B, C, h, w) in the type of the input; with ``return_theta=True`` also theta (B, 2, 3).
+        - Output: (B, C, h, w) in the type of the input; with ``return_theta=True`` also theta: (B, 2, 3) for all but
+          ``Projective``, (B, 3, 3), and ``ThinPlateSpline``, (B, K, 2).
 
     Raises:
-        TypeError: If ``localization`` is not a module, or the input is not floating point.
+        TypeError: If ``localization`` is not a module or ``transform`` not a transform, a number is not whole, or the
+            input is not floating point.
         ValueError: If an option is not one of the above, the input is not four-dimensional with at least one pixel,
             or ``localization`` returns another shape.
     """
@@ -92,30 +116,57 @@ class SpatialTransformer(nn.Module):
         self,
         localization: nn.Module,
         *,
+        transform: Transform = Affine(),
+        steps: int = 1,
         output_size: int | tuple[int, int] | None = None,
         padding_mode: str = "zeros",
         align_corners: bool = False,
+        samples: int = 1,
     ) -> None:
         super().__init__()
-        if not isinstance(localization, nn.Module):
-            raise TypeError(f"SpatialTransformer: localization ({type(localization).__name__}) must be an nn.Module")
+        for name, value, kind in (("localization", localization, nn.Module), ("transform", transform, Transform)):
+            if not isinstance(value, kind):
+                wanted = "an nn.Module" if kind is nn.Module else "a Transform"
+                raise TypeError(f"SpatialTransformer: {name} ({type(value).__name__}) must be {wanted}")
         if padding_mode not in PADDING_MODES:
             raise ValueError(f"SpatialTransformer: padding_mode ({padding_mode!r}) must be one of {PADDING_MODES}")
-        size = (output_size, output_size) if isinstance(output_size, int) else output_size
+        size = output_size
+        if size is not None and not isinstance(size, tuple):
+            size = (size, size)
         if size is not None and (len(size) != 2 or min(size) < 1):
             raise ValueError(f"SpatialTransformer: output_size ({output_size}) must be one or two positive numbers")
+        for name, number in (("steps", steps), ("samples", samples)):
+            if number < 1:
+                raise ValueError(f"SpatialTransformer: {name} ({number}) must be at least 1")
         self.localization = localization
+        self.transform = transform
+        self.steps = steps
         self.output_size = size
         self.padding_mode = padding_mode
         self.align_corners = align_corners
+        self.samples = samples
 
     def forward(self, x: Tensor, return_theta: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Return the warped images, and theta where it is asked for."""
         check_images(x)
-        theta = affine_matrix(self.localization(x), x)  # (B, 2, 3)
-        warped = warp(x, theta, self.output_size, self.padding_mode, self.align_corners)  # (B, C, h, w)
+        theta = self.theta(self.localization(x), x)
+        for _ in range(self.steps - 1):
+            seen = warp(x, theta, self.transform, None, self.padding_mode, self.align_corners, self.samples)
+            theta = composed(self.transform, theta, self.theta(self.localization(seen), x))
+        warped = self.warp(x, theta)  # (B, C, h, w)
         return (warped, theta) if return_theta else warped
+
+    def theta(self, params: Tensor, x: Tensor) -> Tensor:
+        """Return theta of parameters (B, P) for images (B, C, H, W)."""
+        return theta_of(self.transform, params, x, self.align_corners)
+
+    def warp(self, x: Tensor, theta: Tensor) -> Tensor:
+        """Warp images (B, C, H, W) with a theta, without the localization: (B, C, h, w)."""
+        return warp(x, theta, self.transform, self.output_size, self.padding_mode, self.align_corners, self.samples)
 
     def extra_repr(self) -> str:
         """Show the options in ``print(module)``."""
-        return f"output_size={self.output_size}, padding_mode={self.padding_mode!r}, align_corners={self.align_corners}"
+        return (
+            f"transform={self.transform}, steps={self.steps}, output_size={self.output_size}, "
+            f"padding_mode={self.padding_mode!r}, align_corners={self.align_corners}, samples={self.samples}"
+        )

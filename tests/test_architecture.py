@@ -15,7 +15,7 @@ import pytest
 import components
 from tests.contract.cases import CASES
 from tests.contract.items import snake_case
-from tests.support.sources import ROOT, dotted, imports, modules
+from tests.support.sources import ROOT, component_files, dotted, imports, modules
 
 KNOWS = {  # folder of scripts -> folders that it may import; all may import components, and entries everything
     "system": set(),
@@ -72,10 +72,13 @@ def parts(path: Path) -> set[Path]:
 @pytest.mark.parametrize("path", modules("components"), ids=lambda path: path.stem)
 def test_a_component_knows_torch_einops_the_standard_library_and_its_parts(path: Path) -> None:
     assert packages(imports(path)) <= {"torch", "einops", "components", *sys.stdlib_module_names}
+    if path not in component_files():
+        assert parts(path) == set()
+        return
     case = next((case for case in CASES if snake_case(case.name) == path.stem), None)
     assert case is not None, f"tests/contract/cases.py has no row for {path.name}"
     module = case.module()
-    inside = {type(each).__module__ for each in module.modules() if each is not module}
+    inside = {type(each).__module__ for each in (*module.modules(), *vars(module).values()) if each is not module}
     assert {dotted(part) for part in parts(path)} <= inside
 
 
@@ -157,7 +160,7 @@ def test_no_folder_has_too_many_files(floor: str) -> None:
 def test_every_component_is_exported_under_its_class_name() -> None:
     assert {type(getattr(components, name)) for name in components.__all__} == {type}
     files = {getattr(components, name).__module__ for name in components.__all__}
-    assert files == {dotted(path) for path in modules("components")}
+    assert files == {dotted(path) for path in component_files()}
 
 
 def with_parts(path: Path) -> set[Path]:
@@ -165,8 +168,8 @@ def with_parts(path: Path) -> set[Path]:
 
 
 def test_a_component_runs_in_a_package_of_another_name_that_cannot_see_the_kit(tmp_path: Path) -> None:
-    assert {path.stem for path in modules("components")} == EXAMPLES.keys(), "EXAMPLES has a line for each"
-    for path in modules("components"):
+    assert {path.stem for path in component_files()} == EXAMPLES.keys(), "EXAMPLES has a line for each"
+    for path in component_files():
         package = tmp_path / f"theirs_{path.stem}"
         package.mkdir()
         for each in with_parts(path):

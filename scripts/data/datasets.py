@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from components.spatial_transformer import affine_grid
+from components.transforms import affine_grid
 from scripts.data import cifar10 as official
 from scripts.data.archives import unpack
 from scripts.data.download import fetch

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 from torch import Tensor, nn
 
-from components.spatial_transformer import SpatialTransformer, affine_grid
+from components import SpatialTransformer
+from components.transforms import affine_grid
 from scripts.data.batches import channel_statistics
 from scripts.data.datasets import digits
 from scripts.models.stn import STNClassifier

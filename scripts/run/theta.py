@@ -6,7 +6,7 @@ theta (B, 2, 3) maps output to input coordinates in [-1, 1]: a scale above 1 shr
 import torch
 from torch import Tensor
 
-from components.spatial_transformer import affine_grid
+from components.transforms import affine_grid
 
 LEAST_SCALE, GREATEST_SCALE = 0.8, 1.25
 GREATEST_SHARE_OUTSIDE = 0.25

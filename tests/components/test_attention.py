@@ -491,6 +491,19 @@ def test_the_kernel_is_the_one_that_was_measured_to_be_fast(instructions, dtype:
     assert longest_plain(dtype, instructions) == keys
 
 
+@pytest.mark.parametrize(("dtype", "exporting", "plain"), [
+    (torch.bfloat16, False, True), (torch.float32, False, False), (torch.bfloat16, True, False)])  # fmt: skip
+def test_the_type_of_the_queries_decides_and_an_exported_graph_has_the_kernel(
+    dtype: torch.dtype, exporting: bool, plain: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = []
+    monkeypatch.setattr("components.attention.cpu_instructions", lambda: frozenset(("avx2", "avx512_f", "avx512_bf16")))
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: exporting)
+    monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", lambda q, *others, **options: called.append(q) or q)
+    Attention(6, 3, dtype=dtype)(torch.zeros(1, 5, 6, dtype=dtype))
+    assert called == [] if plain else len(called) == 1
+
+
 def test_without_known_cpu_capabilities_the_fused_kernel_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     assert cpu_instructions.__wrapped__() == frozenset()

@@ -168,6 +168,14 @@ def test_the_module_uses_its_interpolation(interpolation: str) -> None:
     torch.testing.assert_close(embed(x), reference.patch_embeddings(embed, x))
 
 
+def test_patches_are_projected_by_a_matrix_product_which_is_faster() -> None:
+    with torch.profiler.profile() as profile, torch.no_grad():
+        PatchEmbeddings(8, 4, dim=6)(torch.zeros(2, 3, 8, 8))
+    names = {event.key for event in profile.key_averages()}
+    assert "aten::linear" in names
+    assert "aten::conv2d" not in names
+
+
 def test_one_number_is_a_square() -> None:
     assert PatchEmbeddings(32, 16, dim=3).grid == PatchEmbeddings((32, 32), 16, dim=3).grid == (2, 2)
     assert PatchEmbeddings((32, 48), 16, dim=3).grid == (2, 3)

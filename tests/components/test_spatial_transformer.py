@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from components import LocalizationNet, SpatialTransformer
-from components.spatial_transformer import affine_grid
+from components.transforms import Affine, affine_grid
 from tests.contract.cases import Returns
-from tests.reference import warp as warp_by_loops
+from tests.reference.spatial_transformer import through
+from tests.reference.spatial_transformer import warp as warp_by_loops
 from tests.support.strategies import batch_sizes, padding_modes, random_images, random_theta, seeds, sides
 
 pytestmark = pytest.mark.numerics
@@ -101,7 +102,8 @@ def test_any_warp_equals_a_loop_over_pixels(align_corners, seed, h, w, new_h, ne
     h, w, new_h, new_w = (min(side, 7) for side in (h, w, new_h, new_w))
     x, theta = random_images(seed, 1, 2, h, w), random_theta(seed, 1)
     warped = warp(x, theta, output_size=(new_h, new_w), align_corners=align_corners)
-    torch.testing.assert_close(warped, warp_by_loops(x, theta, new_h, new_w, align_corners), atol=1e-10, rtol=0)
+    maps = [through(Affine(), each, 1, 1) for each in theta.flatten(1).tolist()]
+    torch.testing.assert_close(warped, warp_by_loops(x, maps, new_h, new_w, align_corners), atol=1e-10, rtol=0)
 
 
 @corners
@@ -119,7 +121,7 @@ def test_x_and_y_lie_in_separate_planes_of_the_grid() -> None:
     assert affine_grid(random_theta(0, 3), 4, 5).permute(0, 3, 1, 2).is_contiguous()
 
 
-@pytest.mark.parametrize("padding_mode", ["zeros", "border", "reflection"])
+@pytest.mark.parametrize("padding_mode", ["zeros", "border", "reflection", "mean"])
 def test_a_theta_that_is_not_a_number_shows_in_its_image_alone(padding_mode: str) -> None:
     theta = torch.eye(2, 3).repeat(3, 1, 1)
     theta[1, 0, 2] = math.nan
@@ -132,8 +134,27 @@ def test_padding_mode_decides_what_lies_outside_the_image(seed: int, padding_mod
     x = random_images(seed, 1, 1, 8, 8)
     theta = identity(1)
     theta[0, 0, 2] = 2.0  # one image width to the right: every sample lies outside
-    expected = {"zeros": 0 * x, "border": x[..., -1:].expand_as(x), "reflection": x.flip(-1)}[padding_mode]
+    mean = x.mean((2, 3), keepdim=True).expand_as(x)
+    expected = {"zeros": 0 * x, "border": x[..., -1:].expand_as(x), "reflection": x.flip(-1), "mean": mean}[padding_mode]
     torch.testing.assert_close(warp(x, theta, padding_mode=padding_mode), expected)
+
+
+@corners
+@given(seeds, sides, sides, st.integers(1, 4), padding_modes)
+def test_a_pixel_is_the_mean_of_its_samples(align_corners, seed: int, h: int, w: int, samples: int, mode: str) -> None:
+    x, theta = random_images(seed, 2, 3, h, w), random_theta(seed, 2)
+    options = {"padding_mode": mode, "align_corners": align_corners}
+    fine = warp(x, theta, output_size=(5 * samples, 7 * samples), **options)
+    expected = fine.view(2, 3, 5, samples, 7, samples).mean((3, 5))
+    torch.testing.assert_close(warp(x, theta, output_size=(5, 7), samples=samples, **options), expected)
+
+
+def test_more_samples_keep_a_checkerboard_from_aliasing() -> None:
+    board = (torch.arange(32)[:, None] + torch.arange(32)).remainder(2).double()[None, None]
+    half = identity(1) * 3  # a third of the size
+    inside = (slice(None), slice(None), slice(12, 20), slice(12, 20))
+    assert warp(board, half)[inside].std() > 0.4
+    assert warp(board, half, samples=6)[inside].sub(0.5).abs().max() < 0.1
 
 
 @given(seeds, batch_sizes, st.booleans())
@@ -152,6 +173,7 @@ def test_half_precision_images_are_sampled_in_float32(seed: int, dtype: torch.dt
     theta = random_theta(seed, 1, spread=0.1).float()
     expected = warp(x.float(), theta).to(dtype)
     assert torch.equal(warp(x, theta), expected)
+    assert torch.equal(warp(x, theta.to(dtype)), warp(x.float(), theta.to(dtype).float()).to(dtype))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(warp(x, theta), expected)
 

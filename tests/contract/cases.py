@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from components import MLP, Attention, Block, Encoder, LocalizationNet, PatchEmbeddings, SpatialTransformer
+from components.transforms import Affine, Projective, Rotation, Similarity, ThinPlateSpline, Transform, Translation
 from tests import reference
 from tests.support.strategies import generator
 
@@ -155,6 +156,17 @@ def another_row(case: Case, name: str, *also: str, **changes: object) -> Case:
     return replace(case, name=name, laws={}, refusals=(), exempt=case.exempt | repeated, **changes)
 
 
+class Quarter(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x / 4
+
+
+def warped_by(transform: Transform, *small: nn.Module, **factory: object) -> SpatialTransformer:
+    """A spatial transformer with a linear localization."""
+    localization = nn.Sequential(nn.Flatten(), nn.Linear(2 * 5 * 7, transform.num_params, **factory), *small)
+    return SpatialTransformer(localization, transform=transform, output_size=(3, 11))
+
+
 CUDNN = "cuDNN may add up the gradients of a kernel in any order"
 MEMORY_EFFICIENT = "the memory-efficient kernel may add up gradients in any order"
 
@@ -175,6 +187,41 @@ patch_embeddings = partial(PatchEmbeddings, image_size=32, patch_size=4, dim=8)
 attention, mlp = partial(Attention, dim=6, num_heads=3), partial(MLP, dim=5, mlp_dim=7)
 block, encoder = partial(Block, 6, 3, mlp_dim=7), partial(Encoder, 4, depth=2, num_heads=2, mlp_dim=5)
 
+SPATIAL_TRANSFORMER = Case(
+    name="SpatialTransformer",
+    build=partial(warped_by, Affine()),
+    input_shape=(2, 5, 7), output_shape=(2, 3, 11),
+    reference=reference.spatial_transformer, keys=layers("localization.1"),
+    atomics="bilinear sampling adds up gradients in any order",
+    laws={
+        "smallest input": ("test_identity_returns_the_input", "test_any_warp_equals_a_loop_over_pixels"),
+        "geometry": ("test_identity_returns_the_input",
+                     "test_identity_at_32_pixels_in_float32_is_exact_to_the_bit_without_corners",
+                     "test_identity_at_another_size_is_bilinear_resizing",
+                     "test_a_shift_by_whole_pixels_is_exact",
+                     "test_quarter_turns_are_rot90",
+                     "test_two_warps_compose_as_matrices",
+                     "test_padding_mode_decides_what_lies_outside_the_image"),
+    },
+    exempt=NO_DROPOUT | NO_TOKENS | NO_ATTENTION | {"forward mode": "torch has none for grid_sample"},
+    refusals=(
+        Refusal("SpatialTransformer: localization (builtin_function_or_method) must be an nn.Module",
+                lambda: SpatialTransformer(torch.flatten), TypeError),
+        Refusal("SpatialTransformer: parameters (2, 6) of Projective must be (2, 8)",
+                lambda: spatial_transformer(transform=Projective()).theta(torch.zeros(2, 6), torch.zeros(2, 3, 8, 8))),
+        Refusal("ThinPlateSpline: points (1) must be at least 2", lambda: ThinPlateSpline(1)),
+        *wrong_options(spatial_transformer, "one of ('zeros', 'border', 'reflection', 'mean')", padding_mode=["wrap"]),
+        *wrong_options(spatial_transformer, "at least 1", steps=[0], samples=[-1]),
+        *wrong_options(spatial_transformer, "one or two positive numbers", output_size=[0, (4, 4, 4)]),
+        *wrong_shapes(spatial_transformer, "x", "(B, C, H, W) with C, H, W at least 1",
+                      (3, 8, 8), (2, 3, 0, 8), (2, 0, 8, 8)),
+        Refusal("SpatialTransformer: input (torch.uint8) must be floating point",
+                lambda: spatial_transformer()(torch.zeros(2, 3, 8, 8, dtype=torch.uint8)), TypeError),
+        *(Refusal(f"SpatialTransformer: parameters {shape} of Affine must be (2, 6) or (2, 2, 3)",
+                  partial(SpatialTransformer(Returns(torch.zeros(shape))), torch.zeros(2, 3, 8, 8)))
+          for shape in ((2, 4), (1, 6))),
+    ),
+)  # fmt: skip
 PATCH_EMBEDDINGS = Case(
     name="PatchEmbeddings",
     build=partial(PatchEmbeddings, (4, 6), 2, dim=5, in_channels=3),
@@ -275,38 +322,11 @@ CASES = (
             *wrong_shapes(partial(LocalizationNet), "x", "(B, 3, H, W)", (3, 32, 32), (2, 1, 32, 32)),
         ),
     ),
-    Case(
-        name="SpatialTransformer",
-        build=lambda **factory: SpatialTransformer(
-            nn.Sequential(nn.Flatten(), nn.Linear(2 * 5 * 7, 6, **factory)), output_size=(3, 11)),
-        input_shape=(2, 5, 7), output_shape=(2, 3, 11),
-        reference=reference.spatial_transformer, keys=layers("localization.1"),
-        atomics="bilinear sampling adds up gradients in any order",
-        laws={
-            "smallest input": ("test_identity_returns_the_input", "test_any_warp_equals_a_loop_over_pixels"),
-            "geometry": ("test_identity_returns_the_input",
-                         "test_identity_at_32_pixels_in_float32_is_exact_to_the_bit_without_corners",
-                         "test_identity_at_another_size_is_bilinear_resizing",
-                         "test_a_shift_by_whole_pixels_is_exact",
-                         "test_quarter_turns_are_rot90",
-                         "test_two_warps_compose_as_matrices",
-                         "test_padding_mode_decides_what_lies_outside_the_image"),
-        },
-        exempt=NO_DROPOUT | NO_TOKENS | NO_ATTENTION | {"forward mode": "torch has none for grid_sample"},
-        refusals=(
-            Refusal("SpatialTransformer: localization (builtin_function_or_method) must be an nn.Module",
-                    lambda: SpatialTransformer(torch.flatten), TypeError),
-            *wrong_options(spatial_transformer, "one of ('zeros', 'border', 'reflection')", padding_mode=["wrap"]),
-            *wrong_options(spatial_transformer, "one or two positive numbers", output_size=[0, (4, 4, 4)]),
-            *wrong_shapes(spatial_transformer, "x", "(B, C, H, W) with C, H, W at least 1",
-                          (3, 8, 8), (2, 3, 0, 8), (2, 0, 8, 8)),
-            Refusal("SpatialTransformer: input (torch.uint8) must be floating point",
-                    lambda: spatial_transformer()(torch.zeros(2, 3, 8, 8, dtype=torch.uint8)), TypeError),
-            *(Refusal(f"SpatialTransformer: theta {shape} must be (2, 6) or (2, 2, 3)",
-                      partial(SpatialTransformer(Returns(torch.zeros(shape))), torch.zeros(2, 3, 8, 8)))
-              for shape in ((2, 4), (1, 6))),
-        ),
-    ),
+    SPATIAL_TRANSFORMER,
+    *(another_row(  # parameters so small that every image stays in sight
+        SPATIAL_TRANSFORMER, f"SpatialTransformer of {type(transform).__name__}",
+        build=partial(warped_by, transform, Quarter()),
+    ) for transform in (Translation(), Rotation(), Similarity(90, 2, 0.5), Projective(), ThinPlateSpline(2))),
     PATCH_EMBEDDINGS,
     another_row(  # larger than the learned size one way and smaller the other: positions are resampled
         PATCH_EMBEDDINGS, "PatchEmbeddings resized", "smallest input",

@@ -443,13 +443,28 @@ def test_a_wrapper_in_place_of_a_layer_is_called(case: Case) -> None:
     torch.testing.assert_close(found, plain(x), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("way", ["before", "after", "forward", "gradient before", "gradient after"])
 @each_component("wrapped layers")
-def test_a_hook_on_a_layer_sees_its_call_and_may_change_it(case: Case) -> None:
-    module, x, seen = case.module().eval(), case.input(), set()
-    before = module(x)
-    for name, part in module.named_modules():
-        if isinstance(part, nn.Linear | nn.Conv2d):
-            part.register_forward_hook(lambda part, given, out, name=name: seen.add(name) or out + 1)
-    after = module(x)
-    assert seen == {name for name, part in module.named_modules() if isinstance(part, nn.Linear | nn.Conv2d)}
-    assert not seen or not torch.equal(before, after)
+def test_whoever_listens_at_a_layer_hears_its_call(case: Case, way: str) -> None:
+    """A hook of any kind, or another ``forward`` on the layer itself."""
+    module, x, heard = case.module().train(), case.input(), []
+    layers = [part for part in module.modules() if isinstance(part, nn.Linear | nn.Conv2d)]
+    for layer in layers:
+
+        def call(given: Tensor, layer: nn.Module = layer) -> Tensor:
+            heard.append(layer)
+            return type(layer).forward(layer, given)
+
+        match way:
+            case "before":
+                layer.register_forward_pre_hook(lambda layer, given: heard.append(layer))
+            case "after":
+                layer.register_forward_hook(lambda layer, given, out: heard.append(layer))
+            case "forward":
+                layer.forward = call
+            case "gradient before":
+                layer.register_full_backward_pre_hook(lambda layer, out: heard.append(layer))
+            case "gradient after":
+                layer.register_full_backward_hook(lambda layer, given, out: heard.append(layer))
+    module(x.requires_grad_()).sum().backward()
+    assert set(heard) == set(layers)

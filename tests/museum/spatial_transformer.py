@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from components import SpatialTransformer
-from components.spatial_transformer import affine_grid
+from components.transforms import affine_grid
 from tests.components import test_spatial_transformer as laws
 from tests.contract import test_contract as contract
 from tests.museum.exhibits import exhibit

@@ -18,6 +18,11 @@ def dotted(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
+def component_files() -> list[Path]:
+    """The files of the components; ``transforms.py`` belongs to one of them."""
+    return [path for path in modules("components") if path.name != "transforms.py"]
+
+
 def imports(path: Path) -> set[str]:
     """Dotted names of everything that a file imports, at its top or inside a function."""
     found = set()

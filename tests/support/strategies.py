@@ -20,7 +20,7 @@ head_widths = st.sampled_from((1, 2, 3, 4))
 token_counts = st.sampled_from((1, 2, 3, 5, 7))
 patch_sizes = st.sampled_from((1, 2, 3, 4))
 grid_sides = st.sampled_from((1, 2, 3, 4, 5, 7))
-padding_modes = st.sampled_from(("zeros", "border", "reflection"))
+padding_modes = st.sampled_from(("zeros", "border", "reflection", "mean"))
 
 
 def generator(seed: int) -> torch.Generator:

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: MIT
+"""The transforms that a ``SpatialTransformer`` can apply: from parameters to theta, and from theta to a sampling grid.
+
+    parameters (B, P) -> theta -> where in the input every output pixel is sampled (B, h, w, 2)
+
+Letters: B batch, P parameters, K control points, h w output pixels.
+
+Source: "Spatial Transformer Networks", Jaderberg et al. 2015 (https://arxiv.org/abs/1506.02025), sections 3.2 and A.3;
+the bounded similarity follows "Inverse Compositional Spatial Transformer Networks", Lin and Lucey 2017
+(https://arxiv.org/abs/1612.03897), and so does the composition of theta.
+
+Convention: every transform maps *output* to *input* coordinates, x before y, both in [-1, 1]. Angles are those of the
+pixels, of which an image has as many as its aspect (width / height) says, not of the square [-1, 1] x [-1, 1]. The
+parameters of all but ``Affine`` are offsets: zeros are the identity. A bound is approached as bound * tanh(value /
+bound), which leaves small values as they are.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def centres(size: int, like: Tensor, align_corners: bool) -> Tensor:
+    """Coordinates of the centres of pixels along one axis: (size,) in [-1, 1]."""
+    span = max(size - 1, 1) if align_corners else size
+    return torch.arange(1 - size, size, 2, device=like.device, dtype=like.dtype) / span
+
+
+def linear_grid(theta: Tensor, height: int, width: int, align_corners: bool) -> Tensor:
+    """Multiply every output pixel (x, y, 1) by a matrix: (B, R, 3) -> (B, R, height, width)."""
+    along_x, along_y, shift = theta.unsqueeze(2).unbind(-1)  # (B, R, 1) each: the three columns of theta
+    rows = centres(height, theta, align_corners) * along_y + shift  # (B, R, h)
+    columns = centres(width, theta, align_corners) * along_x  # (B, R, w)
+    return rows.unsqueeze(3) + columns.unsqueeze(2)
+
+
+def affine_grid(theta: Tensor, height: int, width: int, *, align_corners: bool = False) -> Tensor:
+    """Return the input coordinates (x, y) of every output pixel: (B, 2, 3) -> (B, height, width, 2)."""
+    # not copied: sampling reads whole planes of x and y faster than pairs
+    return linear_grid(theta, height, width, align_corners).permute(0, 2, 3, 1)
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """A matrix product without autocast, which would round coordinates to whole pixels."""
+    device_type = a.device.type
+    if device_type == "meta" or not torch.is_autocast_enabled(device_type):  # the device "meta" has no autocast
+        return a @ b
+    with torch.autocast(device_type, enabled=False):
+        return a @ b
+
+
+def bounded(value: Tensor, bound: float | None) -> Tensor:
+    """Keep a value under a bound, smoothly."""
+    return value if bound is None else bound * torch.tanh(value / bound)
+
+
+def similarity_matrix(angle: Tensor, log_scale: Tensor, shift_x: Tensor, shift_y: Tensor, aspect: float) -> Tensor:
+    """Turn, scale and shift: four of (B,) -> (B, 2, 3)."""
+    scale = log_scale.exp()
+    cos, sin = scale * angle.cos(), scale * angle.sin()
+    return torch.stack([cos, -sin / aspect, shift_x, sin * aspect, cos, shift_y], 1).unflatten(1, (2, 3))
+
+
+@dataclass(frozen=True)
+class Transform:
+    """A family of transforms; a value without state, whose attributes are its options.
+
+    Attributes:
+        num_params: P.
+        identity: The parameters of the identity.
+    """
+
+    @property
+    def num_params(self) -> int:
+        """The number of parameters."""
+        return len(self.identity)
+
+    @property
+    def identity(self) -> tuple[float, ...]:
+        """The parameters of the identity."""
+        raise NotImplementedError
+
+    def theta(self, params: Tensor, aspect: float = 1.0) -> Tensor:
+        """Return theta of parameters (B, P), for images of an aspect (width / height)."""
+        raise NotImplementedError
+
+    def grid(self, theta: Tensor, height: int, width: int, *, align_corners: bool = False) -> Tensor:
+        """Return the input coordinates (x, y) of every output pixel: (B, height, width, 2)."""
+        raise NotImplementedError
+
+    def compose(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return theta of warping with ``first``, and the result with ``second``: p -> first(second(p))."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class MatrixTransform(Transform):
+    """Transforms whose theta is a matrix (B, 2, 3)."""
+
+    def grid(self, theta: Tensor, height: int, width: int, *, align_corners: bool = False) -> Tensor:
+        """Multiply every output pixel (x, y, 1) by theta."""
+        return affine_grid(theta, height, width, align_corners=align_corners)
+
+    def compose(self, first: Tensor, second: Tensor) -> Tensor:
+        """Multiply the matrices."""
+        turn, shift = product(first[:, :, :2], second), first[:, :, 2:]
+        return torch.cat([turn[:, :, :2], turn[:, :, 2:] + shift], 2)
+
+    def inverse(self, theta: Tensor) -> Tensor:
+        """Return theta of the way back; infinite where theta flattens the image."""
+        (a, b, x), (c, d, y) = (row.unbind(1) for row in theta.unbind(1))
+        rows = [d, -b, b * y - d * x, -c, a, c * x - a * y]
+        return (torch.stack(rows, 1) / (a * d - b * c).unsqueeze(1)).unflatten(1, (2, 3))
+
+
+@dataclass(frozen=True)
+class Translation(MatrixTransform):
+    """A shift: parameters (x, y) in half widths and half heights; theta (B, 2, 3).
+
+    Args:
+        max_shift: Bound on either; None for none.
+    """
+
+    max_shift: float | None = None
+    identity = (0.0, 0.0)
+
+    def theta(self, params: Tensor, aspect: float = 1.0) -> Tensor:
+        """Return the matrix of a shift."""
+        x, y = bounded(params, self.max_shift).unbind(1)
+        zero = torch.zeros_like(x)
+        return similarity_matrix(zero, zero, x, y, aspect)
+
+
+@dataclass(frozen=True)
+class Rotation(MatrixTransform):
+    """A turn around the centre: one parameter, the angle in radians; theta (B, 2, 3).
+
+    Args:
+        max_angle: Bound in degrees; None for none.
+    """
+
+    max_angle: float | None = None
+    identity = (0.0,)
+
+    def theta(self, params: Tensor, aspect: float = 1.0) -> Tensor:
+        """Return the matrix of a turn."""
+        angle = bounded(params[:, 0], None if self.max_angle is None else math.radians(self.max_angle))
+        zero = torch.zeros_like(angle)
+        return similarity_matrix(angle, zero, zero, zero, aspect)
+
+
+@dataclass(frozen=True)
+class Similarity(MatrixTransform):
+    """Turn, scale and shift: parameters (angle in radians, log of the scale, x, y); theta (B, 2, 3).
+
+    Args:
+        max_angle: Bound in degrees; None for none.
+        max_scale: Bound on the scale and on its inverse; None for none.
+        max_shift: Bound in half widths and half heights; None for none.
+    """
+
+    max_angle: float | None = None
+    max_scale: float | None = None
+    max_shift: float | None = None
+    identity = (0.0, 0.0, 0.0, 0.0)
+
+    def theta(self, params: Tensor, aspect: float = 1.0) -> Tensor:
+        """Return the matrix of a similarity."""
+        angle, log_scale, x, y = params.unbind(1)
+        return similarity_matrix(
+            bounded(angle, None if self.max_angle is None else math.radians(self.max_angle)),
+            bounded(log_scale, None if self.max_scale is None else math.log(self.max_scale)),
+            bounded(x, self.max_shift),
+            bounded(y, self.max_shift),
+            aspect,
+        )
+
+
+@dataclass(frozen=True)
+class Affine(MatrixTransform):
+    """Any matrix: its six numbers, row by row, are the parameters; theta (B, 2, 3). Unbounded."""
+
+    identity = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+    def theta(self, params: Tensor, aspect: float = 1.0) -> Tensor:
+        """Return the parameters as a matrix."""
+        return params.unflatten(1, (2, 3))
+
+
+@dataclass(frozen=True)
+class Projective(Transform):
+    """A homography: parameters are offsets to the first eight numbers of the identity, row by row; theta (B, 3, 3).
+
+    A point goes to (x / w, y / w), as in OpenCV; where w is zero, to the centre. Unbounded.
+    """
+
+    identity = (0.0,) * 8
+
+    def theta(self, params: Tensor, aspect: float = 1.0) -> Tensor:
+        """Return the homography, whose last number is one."""
+        eye = torch.eye(3, device=params.device, dtype=params.dtype)
+        return eye + torch.cat([params, torch.zeros_like(params[:, :1])], 1).unflatten(1, (3, 3))
+
+    def grid(self, theta: Tensor, height: int, width: int, *, align_corners: bool = False) -> Tensor:
+        """Multiply every output pixel (x, y, 1) by theta, and divide by the third coordinate."""
+        points = linear_grid(theta, height, width, align_corners)  # (B, 3, h, w)
+        xy, w = points[:, :2], points[:, 2:]
+        nowhere = w == 0
+        return (xy / w.masked_fill(nowhere, 1)).masked_fill(nowhere, 0).permute(0, 2, 3, 1)
+
+    def compose(self, first: Tensor, second: Tensor) -> Tensor:
+        """Multiply the homographies."""
+        return product(first, second)
+
+    def inverse(self, theta: Tensor) -> Tensor:
+        """Return the homography of the way back, up to a factor: the adjugate."""
+        rows = theta.unbind(1)
+        columns = [torch.linalg.cross(rows[(i + 1) % 3], rows[(i + 2) % 3]) for i in range(3)]
+        return torch.stack(columns, 2)
+
+
+@dataclass(frozen=True)
+class ThinPlateSpline(Transform):
+    """The smoothest map that takes a grid of control points where theta says.
+
+    Parameters are the offsets (x, y) of the control points in half widths and half heights, row by row; theta
+    (B, K, 2) has their places in the input. Unbounded, and without an inverse: the map may fold.
+
+    Args:
+        points: Control points along either axis, evenly spaced from -1 to 1; at least 2.
+
+    Raises:
+        ValueError: If there are fewer.
+    """
+
+    points: int = 4
+
+    def __post_init__(self) -> None:
+        if self.points < 2:
+            raise ValueError(f"ThinPlateSpline: points ({self.points}) must be at least 2")
+        control = self._control(torch.zeros((), dtype=torch.float64))
+        count = len(control)
+        system = torch.zeros(count + 3, count + 3, dtype=torch.float64)
+        system[:count], system[count:, :count] = _basis(control, control), _basis(control, control)[:, count:].T
+        # numbers of Python: they follow the theta to any type and device, and into any exported graph
+        object.__setattr__(self, "_inverse", system.inverse()[:, :count].tolist())
+
+    @property
+    def identity(self) -> tuple[float, ...]:
+        """Offsets of zero."""
+        return (0.0,) * (2 * self.points**2)
+
+    def theta(self, params: Tensor, aspect: float = 1.0) -> Tensor:
+        """Return the places of the control points."""
+        return self._control(params) + params.unflatten(1, (-1, 2))
+
+    def grid(self, theta: Tensor, height: int, width: int, *, align_corners: bool = False) -> Tensor:
+        """Evaluate the spline at every output pixel; its weights there are those of all images."""
+        y = centres(height, theta, align_corners)[:, None].expand(height, width)
+        x = centres(width, theta, align_corners).expand(height, width)
+        weights = self._weights(torch.stack([x.flatten(), y.flatten()], 1))  # (h w, K)
+        return product(theta.mT, weights.T).unflatten(2, (height, width)).permute(0, 2, 3, 1)  # (B, h, w, 2)
+
+    def compose(self, first: Tensor, second: Tensor) -> Tensor:
+        """Move the control points twice: exact there, and between them the smoothest map."""
+        return product(self._weights(second), first)
+
+    def _control(self, like: Tensor) -> Tensor:
+        """The control points (K, 2), row by row."""
+        along = torch.arange(1 - self.points, self.points, 2, device=like.device, dtype=like.dtype) / (self.points - 1)
+        return torch.stack([along.repeat(self.points), along.repeat_interleave(self.points)], 1)
+
+    def _weights(self, places: Tensor) -> Tensor:
+        """The share of every control point in the map at each of some places: (..., n, 2) -> (..., n, K)."""
+        inverse = torch.tensor(self._inverse, device=places.device, dtype=places.dtype)  # type: ignore[attr-defined]
+        return product(_basis(places, self._control(places)), inverse)
+
+
+def _basis(places: Tensor, control: Tensor) -> Tensor:
+    """The functions that a spline is a sum of, r^2 log r^2 for every control point, 1, x and y: (..., n, K + 3)."""
+    squares = (places.unsqueeze(-2) - control).square().sum(-1)
+    bumps = squares * squares.clamp(min=1e-30).log()  # clamped: at a control point the logarithm has no gradient
+    return torch.cat([bumps, torch.ones_like(places[..., :1]), places], -1)
