@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from .transforms import Affine, Transform
 
+AFFINE = Affine()
 PADDING_MODES = ("zeros", "border", "reflection", "mean")
 
 
@@ -80,7 +81,12 @@ def warp(
     return warped.to(x.dtype)
 
 
-for _name in ("check_images", "composed", "theta_of", "warp"):  # torch.fx, which follows no branch, calls them as they are
+for _name in (
+    "check_images",
+    "composed",
+    "theta_of",
+    "warp",
+):  # torch.fx, which follows no branch, calls them as they are
     torch.fx.wrap(_name)
 
 
@@ -116,7 +122,7 @@ class SpatialTransformer(nn.Module):
         self,
         localization: nn.Module,
         *,
-        transform: Transform = Affine(),
+        transform: Transform = AFFINE,
         steps: int = 1,
         output_size: int | tuple[int, int] | None = None,
         padding_mode: str = "zeros",

@@ -60,7 +60,7 @@ def similarity_matrix(angle: Tensor, log_scale: Tensor, shift_x: Tensor, shift_y
     """Turn, scale and shift: four of (B,) -> (B, 2, 3)."""
     scale = log_scale.exp()
     cos, sin = scale * angle.cos(), scale * angle.sin()
-    return torch.stack([cos, -sin / aspect, shift_x, sin * aspect, cos, shift_y], 1).unflatten(1, (2, 3))
+    return torch.stack([cos, -sin / aspect, shift_x, sin * aspect, cos, shift_y], 1).reshape(-1, 2, 3)
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class MatrixTransform(Transform):
         """Return theta of the way back; infinite where theta flattens the image."""
         (a, b, x), (c, d, y) = (row.unbind(1) for row in theta.unbind(1))
         rows = [d, -b, b * y - d * x, -c, a, c * x - a * y]
-        return (torch.stack(rows, 1) / (a * d - b * c).unsqueeze(1)).unflatten(1, (2, 3))
+        return (torch.stack(rows, 1) / (a * d - b * c).unsqueeze(1)).reshape(-1, 2, 3)
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ class Affine(MatrixTransform):
 
     def theta(self, params: Tensor, aspect: float = 1.0) -> Tensor:
         """Return the parameters as a matrix."""
-        return params.unflatten(1, (2, 3))
+        return params.reshape(-1, 2, 3)
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ class Projective(Transform):
     def theta(self, params: Tensor, aspect: float = 1.0) -> Tensor:
         """Return the homography, whose last number is one."""
         eye = torch.eye(3, device=params.device, dtype=params.dtype)
-        return eye + torch.cat([params, torch.zeros_like(params[:, :1])], 1).unflatten(1, (3, 3))
+        return eye + torch.cat([params, torch.zeros_like(params[:, :1])], 1).reshape(-1, 3, 3)
 
     def grid(self, theta: Tensor, height: int, width: int, *, align_corners: bool = False) -> Tensor:
         """Multiply every output pixel (x, y, 1) by theta, and divide by the third coordinate."""
@@ -254,14 +254,14 @@ class ThinPlateSpline(Transform):
 
     def theta(self, params: Tensor, aspect: float = 1.0) -> Tensor:
         """Return the places of the control points."""
-        return self._control(params) + params.unflatten(1, (-1, 2))
+        return self._control(params) + params.reshape(-1, self.points**2, 2)
 
     def grid(self, theta: Tensor, height: int, width: int, *, align_corners: bool = False) -> Tensor:
         """Evaluate the spline at every output pixel; its weights there are those of all images."""
         y = centres(height, theta, align_corners)[:, None].expand(height, width)
         x = centres(width, theta, align_corners).expand(height, width)
         weights = self._weights(torch.stack([x.flatten(), y.flatten()], 1))  # (h w, K)
-        return product(theta.mT, weights.T).unflatten(2, (height, width)).permute(0, 2, 3, 1)  # (B, h, w, 2)
+        return product(theta.mT, weights.T).reshape(-1, 2, height, width).permute(0, 2, 3, 1)  # (B, h, w, 2)
 
     def compose(self, first: Tensor, second: Tensor) -> Tensor:
         """Move the control points twice: exact there, and between them the smoothest map."""

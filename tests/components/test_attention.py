@@ -499,7 +499,9 @@ def test_the_type_of_the_queries_decides_and_an_exported_graph_has_the_kernel(
     called = []
     monkeypatch.setattr("components.attention.cpu_instructions", lambda: frozenset(("avx2", "avx512_f", "avx512_bf16")))
     monkeypatch.setattr(torch.compiler, "is_exporting", lambda: exporting)
-    monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", lambda q, *others, **options: called.append(q) or q)
+    monkeypatch.setattr(
+        "torch.nn.functional.scaled_dot_product_attention", lambda q, *others, **options: called.append(q) or q
+    )
     Attention(6, 3, dtype=dtype)(torch.zeros(1, 5, 6, dtype=dtype))
     assert called == [] if plain else len(called) == 1
 

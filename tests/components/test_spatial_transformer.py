@@ -135,7 +135,9 @@ def test_padding_mode_decides_what_lies_outside_the_image(seed: int, padding_mod
     theta = identity(1)
     theta[0, 0, 2] = 2.0  # one image width to the right: every sample lies outside
     mean = x.mean((2, 3), keepdim=True).expand_as(x)
-    expected = {"zeros": 0 * x, "border": x[..., -1:].expand_as(x), "reflection": x.flip(-1), "mean": mean}[padding_mode]
+    expected = {"zeros": 0 * x, "border": x[..., -1:].expand_as(x), "reflection": x.flip(-1), "mean": mean}[
+        padding_mode
+    ]
     torch.testing.assert_close(warp(x, theta, padding_mode=padding_mode), expected)
 
 

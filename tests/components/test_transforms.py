@@ -86,8 +86,14 @@ def test_composed_theta_takes_points_through_both(transform: Transform, seed: in
 def test_composed_splines_take_the_control_points_through_both(seed: int, batch: int, points: int) -> None:
     spline = ThinPlateSpline(points)
     first, second = random_theta(spline, seed, batch), random_theta(spline, seed + 1, batch)
-    landed = torch.stack([torch.tensor([through(spline, (one - control(points)).flatten().tolist(), 1, 1)(*p)
-                                        for p in places.tolist()]) for one, places in zip(first, second, strict=True)])
+    landed = torch.stack(
+        [
+            torch.tensor(
+                [through(spline, (one - control(points)).flatten().tolist(), 1, 1)(*p) for p in places.tolist()]
+            )
+            for one, places in zip(first, second, strict=True)
+        ]
+    )
     torch.testing.assert_close(spline.compose(first, second).float(), landed, atol=1e-5, rtol=1e-5)
 
 
@@ -100,7 +106,10 @@ def control(points: int) -> Tensor:
 @given(seeds, batch_sizes, st.floats(0.3, 3))
 def test_the_inverse_undoes(transform: Transform, seed: int, batch: int, aspect: float) -> None:
     theta = random_theta(transform, seed, batch, aspect)
-    for back in (transform.compose(theta, transform.inverse(theta)), transform.compose(transform.inverse(theta), theta)):
+    for back in (
+        transform.compose(theta, transform.inverse(theta)),
+        transform.compose(transform.inverse(theta), theta),
+    ):
         grid = transform.grid(back, 5, 7)
         torch.testing.assert_close(grid, upright(5, 7, False).expand(batch, -1, -1, -1), atol=1e-8, rtol=0)
 
@@ -132,7 +141,9 @@ def test_quarter_turns_are_rot90(align_corners: bool, seed: int, side: int, turn
 
 @pytest.mark.parametrize("transform", [Rotation(), Similarity(), Affine(), Projective()], ids=str)
 @given(seeds)
-def test_a_localization_that_follows_the_pose_makes_the_output_independent_of_it(transform: Transform, seed: int) -> None:
+def test_a_localization_that_follows_the_pose_makes_the_output_independent_of_it(
+    transform: Transform, seed: int
+) -> None:
     """Equivariance: of image(g^-1 p) with theta composed with g before, the same points are sampled."""
     g, theta = random_theta(transform, seed, 1), random_theta(transform, seed + 1, 1)
     moved = transform.compose(transform.inverse(g), transform.compose(g, theta))
@@ -169,7 +180,9 @@ def test_a_spline_is_that_of_scipy(seed: int, points: int) -> None:
 def test_a_spline_of_moved_corners_contains_every_affine_map(seed: int, batch: int) -> None:
     theta = random_theta(Affine(), seed, batch)
     spline = ThinPlateSpline(3)
-    places = (control(3).expand(batch, -1, -1).unsqueeze(1) @ theta[:, None, :, :2].mT).squeeze(1) + theta[:, None, :, 2]
+    places = (control(3).expand(batch, -1, -1).unsqueeze(1) @ theta[:, None, :, :2].mT).squeeze(1) + theta[
+        :, None, :, 2
+    ]
     torch.testing.assert_close(spline.grid(places, 4, 5), Affine().grid(theta, 4, 5), atol=1e-10, rtol=0)
 
 

@@ -4,8 +4,9 @@ import torch
 from torch.nn import functional as F
 
 from components import SpatialTransformer
-from components.transforms import affine_grid
+from components.transforms import Affine, Similarity, affine_grid
 from tests.components import test_spatial_transformer as laws
+from tests.components import test_transforms as transform_laws
 from tests.contract import test_contract as contract
 from tests.museum.exhibits import exhibit
 
@@ -24,44 +25,11 @@ def without_mistake(self, x):
     return warp(self, x)
 
 
-@exhibit(affine_grid, laws.test_identity_returns_the_input, align_corners=True)
-def corners_of_the_sampling(theta, height, width, align_corners=False):
-    """``align_corners`` reaches the sampling but not the grid (kornia/kornia#1651)."""
-    return affine_grid(theta, height, width)
-
-
-@exhibit(affine_grid, laws.test_identity_returns_the_input, align_corners=False)
-def centres_for_edges(theta, height, width, align_corners=False):
-    """Coordinates of pixel centres are read as those of edges: the last row and column are lost."""
-    # tensorflow/models#2016, tensorflow/models#7564, kornia/kornia#747, kornia/kornia#3904, kornia/kornia#4411
-    return affine_grid(theta, height, width, align_corners=True)
-
-
 @exhibit(SpatialTransformer.__init__, laws.test_identity_at_another_size_is_bilinear_resizing, align_corners=False)
 def corners_always_aligned(self, localization, **options):
     """Corners are always aligned: the identity is right as long as no size changes (kornia/kornia#3945)."""
     init(self, localization, **options)
     self.align_corners = True
-
-
-@exhibit(affine_grid, laws.test_a_shift_by_whole_pixels_is_exact, align_corners=False)
-def theta_inverted(theta, height, width, align_corners=False):
-    """Theta maps input to output coordinates, so a shift goes the other way (pytorch/pytorch#35775)."""
-    inverse = theta[:, :, :2].inverse()
-    theta = torch.cat([inverse, -inverse @ theta[:, :, 2:]], 2)
-    return affine_grid(theta, height, width, align_corners=align_corners)
-
-
-@exhibit(affine_grid, laws.test_the_grid_is_that_of_torch, align_corners=False)
-def y_before_x(theta, height, width, align_corners=False):
-    """The grid has y before x (voxelmorph/voxelmorph#652)."""
-    return affine_grid(theta, height, width, align_corners=align_corners).flip(-1)
-
-
-@exhibit(affine_grid, laws.test_x_and_y_lie_in_separate_planes_of_the_grid)
-def pairs(theta, height, width, align_corners=False):
-    """The grid has x and y in pairs, which are sampled more slowly."""
-    return affine_grid(theta, height, width, align_corners=align_corners).contiguous()
 
 
 @exhibit(SpatialTransformer.forward, laws.test_theta_is_returned_on_request_from_either_shape)
@@ -121,3 +89,30 @@ def zeros_outside(self, localization, **options):
 def fixed_batch(self, x):
     """``len()`` fixes the batch size in an exported graph."""
     return warp(self, x, lambda theta: theta.reshape(len(x), 2, 3))
+
+
+@exhibit(SpatialTransformer.forward, transform_laws.test_every_step_sees_the_image_so_far_and_the_input_is_sampled_once,
+         transform=Affine())  # fmt: skip
+def sampled_in_every_step(self, x, return_theta=False):
+    """Every step warps what the step before it warped, and each blurs the image once more."""
+    theta = self.theta(self.localization(x), x)
+    for _ in range(self.steps - 1):
+        x = self.warp(x, theta)
+        theta = self.theta(self.localization(x), x)
+    return self.warp(x, theta), theta
+
+
+@exhibit(SpatialTransformer.forward, transform_laws.test_every_step_sees_the_image_so_far_and_the_input_is_sampled_once,
+         transform=Similarity())  # fmt: skip
+def input_seen_in_every_step(self, x, return_theta=False):
+    """Every step predicts from the input, so that the second one repeats the first."""
+    theta = self.theta(self.localization(x), x)
+    for _ in range(self.steps - 1):
+        theta = self.transform.compose(theta, self.theta(self.localization(x), x))
+    return self.warp(x, theta), theta
+
+
+@exhibit(SpatialTransformer.__init__, laws.test_a_pixel_is_the_mean_of_its_samples, align_corners=False)
+def one_sample(self, localization, samples=1, **options):
+    """A pixel is a single sample, however far the image is shrunk."""
+    init(self, localization, **options)

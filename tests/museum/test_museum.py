@@ -16,6 +16,7 @@ from tests.contract.items import snake_case
 from tests.museum.exhibits import EXHIBITS, Exhibit
 
 ROOMS = {name: import_module(f"tests.museum.{snake_case(name)}") for name in components.__all__}
+import_module("tests.museum.transforms")
 HUNG = {f"{one.room}: {one.mistake.__name__} - {one.rejected_by}": one for one in EXHIBITS}
 LAWS = {f"{one.room}: {one.rejected_by}": one for one in EXHIBITS}
 

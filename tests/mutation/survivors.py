@@ -58,7 +58,8 @@ EQUIVALENT = (
     Survivor("components/patch_embeddings.py", ("x.shape[0], -1, -1", "x.shape[0], +1, -1"),
              "there is one class token, which both -1 and 1 keep"),
     Survivor("components/spatial_transformer.py", ('mode="bilinear",', ""), "torch's default, written out"),
-    Survivor("components/spatial_transformer.py", ("warped + (0 * theta)", "warped - (0 * theta)"), "the addend is zero or NaN"),
+    Survivor("components/spatial_transformer.py", ("warped + (0 * theta)", "warped - (0 * theta)"),
+             "the addend is zero or NaN"),
 )  # fmt: skip
 
 
