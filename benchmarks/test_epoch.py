@@ -65,7 +65,7 @@ def test_an_epoch_costs_little_more_than_the_bare_steps(
 
     def bare() -> float:
         start = clock(device)
-        for x, y in batches:
+        for x, y, _ in batches:
             for optimizer in trainer.optimizers:
                 optimizer.zero_grad()
             F.cross_entropy(trainer.model(x), y).backward()

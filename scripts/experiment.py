@@ -12,6 +12,7 @@ import torch
 
 from scripts.data.batches import channel_statistics, resized
 from scripts.data.datasets import Dataset, Split, load
+from scripts.data.poses import POSES, posed_split
 from scripts.recipes.options import RunOptions
 from scripts.run.findings import classification_findings, evenly_spaced
 from scripts.run.folder import ReadOnlyFolder, RunFolder, environment, read_config
@@ -51,6 +52,8 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
         if options.validation:
             images, held_out = dataset.train.divided(options.validation)
         plan = planned(recipes[options.recipe], options, dataset, images, this_machine(device))
+        test = posed_split(dataset.test, plan.poses)
+        held_out = posed_split(held_out, plan.poses) if options.validation else test
         torch.manual_seed(plan.seed)
         subject = build(options, plan, device)
         record = plan.record() | subject.settings
@@ -74,6 +77,7 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
         trainer = Trainer(
             plan=plan,
             model=subject.network,
+            objective=subject.objective,
             predict=subject.predict,
             describe=subject.describe,
             optimizers=subject.optimizers,
@@ -91,15 +95,15 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
             if processes.first:
                 raise
             return  # the first process reports it
-        last = shown = trainer.evaluate(dataset.test)
+        last = shown = trainer.evaluate(test)
         best = max(row.get("test_accuracy", 0.0) for row in rows)
         if options.validation:  # no row has a test accuracy: the best checkpoint is tested here
             subject.network.load_state_dict(read_torch(folder.path / "best.pt")["model"])
-            shown = trainer.evaluate(dataset.test)
+            shown = trainer.evaluate(test)
             best = shown.accuracy
     if processes.first:
-        chosen = dataset.test.images[evenly_spaced(len(dataset.test)).to(device)]
-        found = classification_findings(dataset.test.images, shown.logits, shown.labels, dataset.classes)
+        chosen = test.images[evenly_spaced(len(test)).to(device)]
+        found = classification_findings(test.images, shown.logits, shown.labels, dataset.classes)
         found |= subject.findings(resized(chosen, plan.image_size), plan.normalise)
         finish(folder, found, {"dataset": dataset.name, **summary(trainer, rows, last.accuracy, best)}, dataset.notice)
 
@@ -161,6 +165,7 @@ def planned(recipe: Recipe, options: RunOptions, dataset: Dataset, images: Split
         "epochs": -(-steps // steps_an_epoch),
         "normalise": recipe.normalise or channel_statistics(images.images),
         "augment": dataclasses.replace(recipe.augment, mirror=recipe.augment.mirror and dataset.mirrors_keep_class),
+        "poses": POSES[recipe.pose],
         "image_size": recipe.image_size or (height, width),
         "precision": machine.precision(recipe.precision),
         "compiled": machine.compiled(options.compile, recipe.compiled, steps),

@@ -1,6 +1,6 @@
 """Batches made on the model's device, where the whole split is kept as uint8, indexed, augmented and normalised.
 
-uint8 (N, 3, H, W) -> shuffled -> uint8 (B, 3, H, W) -> mirrored, shifted, cropped -> float32 (B, 3, h, w)
+uint8 (N, 3, H, W) -> shuffled -> uint8 (B, 3, H, W) -> mirrored, shifted, cropped -> posed -> float32 (B, 3, h, w)
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from scripts.data.datasets import Split
+from scripts.data.poses import UPRIGHT, Poses
 from scripts.data.resampling import resampled
 from scripts.data.transforms import ALL, Augment, Normalise, sent
 
@@ -49,20 +50,24 @@ def training_batches(
     augment: Augment,
     generator: torch.Generator,
     share: Callable[[int], slice] = lambda count: ALL,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield images and labels of each batch, augmented when it is requested, so that draws follow the order.
+    poses: Poses = UPRIGHT,
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield images, labels and poses of each batch, drawn when it is requested, so that draws follow the order.
 
     Args:
         split: The images and labels.
         batches: Indices into the split.
         prepare: From uint8 images to the input of the model.
         augment: Augmentation, drawn for whole batches.
-        generator: The random generator of the augmentation.
+        generator: The random generator of augmentation and poses.
         share: From the size of a batch to the part of it that this process trains on.
+        poses: Of the augmented images, drawn for whole batches.
     """
     for chosen in batches:
         part = share(len(chosen))
-        yield prepare(augment(split.images[chosen], generator, part)), split.labels[chosen[part]]
+        augmented = augment(split.images[chosen], generator, part)
+        images, drawn = poses(augmented, len(chosen), generator, part)
+        yield prepare(images), split.labels[chosen[part]], drawn
 
 
 def evaluation_batches(split: Split, prepare: Prepare, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from scripts.data.transforms import Normalise
+from scripts.training.step import Objective, cross_entropy
 from scripts.training.trainer import Predict
 
 
@@ -20,6 +21,7 @@ class Subject:
         optimizers: Over its parameters.
         settings: Facts about the network for config.json and checkpoints, as plain values.
         remarks: Lines for the log before training starts.
+        objective: As in ``Trainer``.
         predict: As in ``Trainer``.
         describe: As in ``Trainer``.
         findings: From uint8 test images, resized, and the normalisation to what the report shows of the network.
@@ -29,6 +31,7 @@ class Subject:
     optimizers: Sequence[torch.optim.Optimizer]
     settings: dict[str, Any] = field(default_factory=dict)
     remarks: Sequence[str] = ()
+    objective: Objective = cross_entropy
     predict: Predict | None = None
     describe: Callable[[Tensor], tuple[dict[str, float], str]] | None = None
     findings: Callable[[Tensor, Normalise], dict[str, Any]]

@@ -1,6 +1,7 @@
 """Compile a network with ``torch.compile``, for training or for inference."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +22,9 @@ class Compiled(nn.Module):
         self.batch = batch
         self.graph = torch.compile(network, dynamic=False)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the output of the network."""
-        output: Tensor = self.graph(images) if 0 < len(images) == self.batch else self.network(images)
-        return output
+    def forward(self, images: Tensor, **options: Any) -> Any:
+        """Return the output of the network, which gets the options as they are."""
+        return (self.graph if 0 < len(images) == self.batch else self.network)(images, **options)
 
 
 def for_inference(network: nn.Module, dtype: torch.dtype | None = None) -> Callable[[Tensor], Tensor]:

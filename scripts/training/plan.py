@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from scripts.data.poses import POSES, Poses
 from scripts.data.transforms import Augment, Normalise
 from scripts.system.command_line import positive, setting, whole
 from scripts.training.schedule import Schedule
@@ -39,6 +40,11 @@ class Recipe:
         "of the forward pass; auto is bfloat16 if the device is fast at it, else float32",
         choices=("auto", "float32", "bfloat16", "float16"), default="auto",
     )  # fmt: skip
+    pose: str = setting(
+        "what is done to training and test images: c8 turns each by a multiple of 45 degrees; rts turns it by up to 45 "
+        "degrees, scales it by 0.7 to 1.2 and shifts it by up to a fifth of its sides",
+        choices=tuple(POSES), default="none",
+    )  # fmt: skip
     optimizer: str = ""
     schedule: Schedule
     clip: float | None = None
@@ -56,13 +62,15 @@ class Plan(Recipe):
 
     Args:
         recipe: Name of the recipe.
-        seed: For weights, order and augmentation.
+        poses: The poses of that name.
+        seed: For weights, order, augmentation and poses of training images.
         train_images: Number of training images.
         test_images: Number of test images.
         classes: Names of the classes.
     """
 
     recipe: str
+    poses: Poses
     seed: int
     steps: int
     normalise: Normalise

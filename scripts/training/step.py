@@ -1,6 +1,7 @@
 """One training step: forward and backward passes, and the optimizers."""
 
 import math
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -12,6 +13,9 @@ from scripts.system.processes import Processes
 from scripts.system.signals import Asked
 from scripts.training.plan import Plan
 from scripts.training.state import State
+
+# from network, images, labels and poses to the loss, summed over the images, and the logits
+Objective = Callable[[nn.Module, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Outcome(NamedTuple):
@@ -35,12 +39,19 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=getattr(torch, precision), enabled=precision != "float32")
 
 
+def cross_entropy(network: nn.Module, images: Tensor, labels: Tensor, poses: Tensor) -> tuple[Tensor, Tensor]:
+    """The usual objective, which asks for no poses."""
+    logits: Tensor = network(images)
+    return F.cross_entropy(logits.float(), labels, reduction="sum"), logits
+
+
 def train_step(
     state: State,
     network: nn.Module,
+    objective: Objective,
     plan: Plan,
     processes: Processes,
-    batch: tuple[Tensor, Tensor],
+    batch: tuple[Tensor, Tensor, Tensor],
     count: int,
     asked: Asked,
 ) -> Outcome:
@@ -49,25 +60,24 @@ def train_step(
     Args:
         state: The state of the run, which is updated.
         network: Its model as called in training: compiled, or wrapped for several processes.
+        objective: What the network is trained for; it is called under autocast.
         plan: The plan of the run.
         processes: The processes that share the batch.
-        batch: Images and labels of this process's share, which may be empty.
+        batch: Images, labels and poses of this process's share, which may be empty.
         count: Images in the whole batch.
         asked: Whether this process has to stop after the step.
     """
-    images, labels = batch
     for optimizer in state.optimizers:
         optimizer.zero_grad()
-    totals = torch.zeros(3, device=labels.device)
-    parts = list(zip(images.split(plan.at_once), labels.split(plan.at_once), strict=True))
-    for number, (part, truth) in enumerate(parts, start=1):
+    totals = torch.zeros(3, device=state.device)
+    parts = list(zip(*(each.split(plan.at_once) for each in batch), strict=True))
+    for number, (images, labels, poses) in enumerate(parts, start=1):
         with processes.accumulating(network) if number < len(parts) else nullcontext():
-            with autocast(labels.device, plan.precision):
-                logits = network(part)
-            loss = F.cross_entropy(logits.float(), truth, reduction="sum")
+            with autocast(state.device, plan.precision):
+                loss, logits = objective(network, images, labels, poses)
             # DDP averages over the processes; the average of these sums is the mean over the batch
             state.scaler.scale(loss * (processes.count / count)).backward()
-        hits = (logits.detach().argmax(1) == truth).sum()
+        hits = (logits.detach().argmax(1) == labels).sum()
         totals[:2] += torch.stack([loss.detach(), hits])
     for optimizer in state.optimizers:
         state.scaler.unscale_(optimizer)

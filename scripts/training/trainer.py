@@ -23,7 +23,7 @@ from scripts.training.compiled import Compiled
 from scripts.training.evaluation import Evaluation
 from scripts.training.plan import Plan
 from scripts.training.state import Progress, State
-from scripts.training.step import autocast, train_step
+from scripts.training.step import Objective, autocast, cross_entropy, train_step
 
 VERSION = 4  # of the content of checkpoints
 MOST_SKIPPED = 10  # steps in a row; float16 skips a few at first, until its gradient scale fits
@@ -44,6 +44,7 @@ class Trainer:
     Args:
         plan: How to train.
         model: On the device.
+        objective: From the model as training calls it, images, labels and poses to the loss of a batch and the logits.
         predict: Forward pass for evaluation: images -> logits and a second output for each image; None if the model
             returns logits alone.
         describe: From all second outputs of ``predict`` to columns of metrics.csv and a line for the log.
@@ -59,6 +60,7 @@ class Trainer:
 
     plan: Plan
     model: nn.Module
+    objective: Objective = cross_entropy
     predict: Predict | None = None
     describe: Callable[[Tensor], tuple[dict[str, float], str]] | None = None
     optimizers: Sequence[torch.optim.Optimizer]
@@ -127,7 +129,9 @@ class Trainer:
             self.folder.log(f"Epoch {epoch}/{plan.epochs}, learning rate {progress.lr:.6g}")
         steps = min(plan.steps_an_epoch, plan.steps - (epoch - 1) * plan.steps_an_epoch)
         order = self._order(state)[progress.step : steps]
-        batches = training_batches(self.train, order, self.prepare, plan.augment, state.generator, self.processes.share)
+        batches = training_batches(
+            self.train, order, self.prepare, plan.augment, state.generator, self.processes.share, plan.poses
+        )
         started = clock(self.device) - progress.seconds
         saved, name = time.monotonic(), f"{epoch}/{plan.epochs}"
         quiet = None if self.processes.first else True  # None shows the bar only in a terminal
@@ -157,7 +161,7 @@ class Trainer:
             "images_per_second": progress.seen / seconds,
         }
 
-    def _step(self, state: State, batch: tuple[Tensor, Tensor], count: int, asked: Asked) -> bool:
+    def _step(self, state: State, batch: tuple[Tensor, Tensor, Tensor], count: int, asked: Asked) -> bool:
         """Make a step and count it, or log why it is skipped; return whether to stop after it.
 
         Raises:
@@ -165,7 +169,7 @@ class Trainer:
         """
         progress = state.progress
         progress.step += 1
-        outcome = train_step(state, self._network, self.plan, self.processes, batch, count, asked)
+        outcome = train_step(state, self._network, self.objective, self.plan, self.processes, batch, count, asked)
         if not outcome.broken:
             progress.loss += outcome.loss
             progress.hits += outcome.hits

@@ -15,10 +15,12 @@ import torch
 
 from scripts.data import datasets as data
 from scripts.data.datasets import load
+from scripts.data.poses import POSES, posed_split
 from scripts.data.transforms import Normalise
 from scripts.models.stn import STNClassifier
 from scripts.run import folder as run_folder
 from scripts.run import page
+from scripts.run.findings import evenly_spaced
 from scripts.run.folder import RunFolder, read_metrics
 from scripts.run.page import NEEDED as NEEDED_BY_THE_REPORT
 from scripts.system import command_line
@@ -27,6 +29,7 @@ from scripts.system.errors import InputError
 from scripts.system.files import write_whole
 from scripts.train_stn import RECIPES, Options, main
 from scripts.training.plan import Recipe
+from scripts.training.trainer import Trainer
 from tests.support.runs import flags
 from tests.support.servers import refused
 from tests.support.sources import ROOT
@@ -36,6 +39,7 @@ pytestmark = pytest.mark.numerics
 NEEDED = {"dataset", "recipe", "epochs", "seed", "train_accuracy", "test_accuracy", "best_test_accuracy", "parameters",
           "seconds", "images_per_second", "run_folder"}  # fmt: skip
 options = partial(flags, Options)
+fit = Trainer.fit
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -95,6 +99,30 @@ def test_with_validation_the_test_set_is_used_once(tree: Path, tmp_path: Path) -
     assert config["resolved"]["train_images"] == 18
 
 
+@pytest.mark.parametrize("validation", [None, 0.25])
+def test_training_validation_and_test_images_are_posed_and_test_images_always_alike(
+    tree: Path, tmp_path: Path, validation: float | None
+) -> None:
+    """The figures show the images that were tested."""
+    dataset, poses = load(str(tree)), POSES["rts"]
+    seen: list[Trainer] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "fit", lambda self, _: seen.append(self) or fit(self))
+        for seed in (1, 2):
+            main(options(data=str(tree), epochs=1, seed=seed, pose="rts", validation=validation, out=f"run{seed}"))
+    kept = dataset.train.divided(validation) if validation else (dataset.train, dataset.test)
+    for trainer in seen:
+        assert trainer.plan.poses == poses
+        assert torch.equal(trainer.train.images, kept[0].images), "upright: they are posed in every batch"
+        assert torch.equal(trainer.held_out.images, posed_split(kept[1], poses).images)
+    tested = posed_split(dataset.test, poses).images
+    for seed in (1, 2):
+        found = torch.load(tmp_path / f"run{seed}" / "findings.pt", weights_only=True)
+        assert torch.equal(found["transformer_inputs"], tested[evenly_spaced(len(tested))])
+        wrong = found["wrong_images"]
+        assert ((wrong[:, None] == tested).flatten(2).all(2)).any(1).all()
+
+
 def test_without_the_transformer_there_is_no_theta(tree: Path, tmp_path: Path) -> None:
     main(options(data=str(tree), epochs=1, no_transformer=True, out="run"))
     assert not any(name.startswith("theta") for name in read_metrics(tmp_path / "run")[0])
@@ -107,7 +135,7 @@ def test_every_flag_reaches_the_configuration(tree: Path, tmp_path: Path) -> Non
     given = ["--recipe", "tutorial", "--data", str(tree), "--steps", "1", "--seed", "9", "--batch-size", "5",
              "--at-once", "3", "--save-minutes", "5", "--lr", "0.003", "--device", "cpu", "--precision", "float32",
              "--limit-train", "10", "--limit-test", "4", "--validation", "0.2", "--compile", "no", "--no-transformer",
-             "--out", "run"]  # fmt: skip
+             "--pose", "c8", "--out", "run"]  # fmt: skip
     parsed = parse(Options, "train_stn", given)
     defaults = parse(Options, "train_stn", [])
     assert all(value != getattr(defaults, name) for name, value in vars(parsed).items() if name != "resume")
@@ -116,6 +144,7 @@ def test_every_flag_reaches_the_configuration(tree: Path, tmp_path: Path) -> Non
     main(parsed)
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["asked"] == flag_values(parsed)
+    assert config["resolved"]["poses"] == {"turns": 8, "angle": 0.0, "scale": [1.0, 1.0], "shift": 0.0}
     assert (config["resolved"]["lr"], config["resolved"]["batch_size"]) == (0.003, 5)
     assert (config["resolved"]["steps"], config["resolved"]["at_once"]) == (1, 3)
     assert (config["resolved"]["train_images"], config["resolved"]["test_images"]) == (

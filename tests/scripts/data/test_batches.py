@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scripts import train_stn, train_vit
 from scripts.data.batches import channel_statistics, evaluation_batches, resized, shuffled, training_batches
 from scripts.data.datasets import Split
+from scripts.data.poses import POSES, posed
 from scripts.data.transforms import Augment, Normalise, random_boxes
 from scripts.models.stn import STNClassifier
 from tests.support import fake_cuda
@@ -34,8 +35,9 @@ def test_an_epoch_has_every_image_once_with_its_label(seed: int, count: int, bat
     split = Split(numbered, torch.arange(count))
     order, unscaled = shuffled(split, batch_size, generator(seed)), Normalise((0,) * 3, (1 / 255,) * 3)
     batches = list(training_batches(split, order, unscaled, Augment(), generator(seed)))
-    assert [len(labels) for _, labels in batches[:-1]] == [batch_size] * (len(batches) - 1)
-    pixels, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    assert [len(labels) for _, labels, _ in batches[:-1]] == [batch_size] * (len(batches) - 1)
+    pixels, labels, poses = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    assert torch.equal(poses, torch.zeros(count, 4)), "nothing is posed"
     assert labels.sort().values.tolist() == list(range(count))
     torch.testing.assert_close(pixels[:, 0, 0, 0], labels.float())
 
@@ -167,6 +169,20 @@ def test_evaluation_keeps_the_order(count: int, batch_size: int) -> None:
     torch.testing.assert_close(torch.cat([pixels for pixels, _ in parts]), NORMALISE(x))
 
 
+@given(seeds)
+def test_images_are_posed_after_they_are_augmented(seed: int) -> None:
+    split, augment, poses = Split(images(seed, 7), torch.arange(7)), Augment(mirror=True, shift=1), POSES["rts"]
+    draw, again = generator(seed), generator(seed)
+    order = torch.arange(7).split(4)
+    for chosen, (x, labels, drawn) in zip(
+        order, training_batches(split, order, lambda images: images, augment, draw, poses=poses), strict=True
+    ):
+        augmented = augment(split.images[chosen], again)
+        assert torch.equal(drawn, poses.draws(len(chosen), again))
+        assert torch.equal(x, posed(augmented, drawn))
+        assert torch.equal(labels, chosen)
+
+
 def split_on_gpu(count: int) -> Split:
     with CUDA:
         images, labels = torch.zeros(count, 3, 32, 32, dtype=torch.uint8), torch.zeros(count, dtype=torch.long)
@@ -192,7 +208,7 @@ def test_a_batch_on_a_gpu_copies_its_draws_once_and_never_waits(name: str, copie
         batches = training_batches(split, order, prepare, recipe.augment, draw)
         next(batches)
         before = traffic.copies
-        for images, _ in batches:
+        for images, _, _ in batches:
             assert images.device == CUDA
             assert images.shape == (8, 3, *size)
         assert traffic.copies - before == copies * 7
@@ -236,8 +252,8 @@ def test_batches_have_the_bits_of_recorded_runs(name: str, images: str | None, a
     split = Split(pixels, torch.arange(100))
     order = shuffled(split, 32, draw)
     batches = [*training_batches(split, order, lambda images: images, RECIPES[name].augment, draw)]
-    assert fingerprint(torch.cat([labels for _, labels in batches])) == "cfb7287c07bca2fc"
-    assert images is None or fingerprint(torch.cat([x for x, _ in batches])) == images
+    assert fingerprint(torch.cat([labels for _, labels, _ in batches])) == "cfb7287c07bca2fc"
+    assert images is None or fingerprint(torch.cat([x for x, _, _ in batches])) == images
     assert fingerprint(draw.get_state()) == after
 
 
@@ -268,7 +284,7 @@ def test_batches_of_images_on_a_gpu_are_made_there() -> None:
             training_batches(split, shuffled(split, 16, generator(0)), normalise, Augment(True, 2), generator(0)),
             evaluation_batches(split, normalise, 32),
         ):
-            for x, labels in batches:
-                tensors = (x, labels, *network(x, return_theta=True))
+            for x, *others in batches:
+                tensors = (x, *others, *network(x, return_theta=True))
                 assert {str(tensor.device) for tensor in tensors} == {"cuda:0"}
         assert str(split.sample(40).images.device) == "cuda:0"

@@ -63,7 +63,7 @@ def test_unposed_images_are_not_even_copied_and_draw_nothing() -> None:
 
 @given(seeds, st.integers(0, 3))
 def test_quarter_turns_of_squares_are_exact_and_clockwise(seed: int, turns: int) -> None:
-    """y points down, so that a positive angle turns what is seen clockwise."""
+    """Y points down, so that a positive angle turns what is seen clockwise."""
     x = images(seed, 2, 6, 6)
     assert torch.equal(posed(x, pose(90 * turns).expand(2, 4)), x.rot90(-turns, (2, 3)))
 
@@ -95,7 +95,7 @@ def test_what_comes_from_outside_the_frame_is_reflected() -> None:
 
 @pytest.mark.parametrize("size", [(32, 32), (24, 40)])
 @given(seeds)
-def test_sampling_with_theta_equal_to_the_matrix_shows_the_image_upright_again(size: tuple[int, int], seed: int) -> None:
+def test_sampling_with_theta_equal_to_a_shows_the_image_upright_again(size: tuple[int, int], seed: int) -> None:
     x, poses = smooth(*size).expand(8, -1, -1, -1), RTS.draws(8, generator(seed))
     turned = posed(x, poses).float()
     grid = affine_grid(matrices(poses, *size), *size)

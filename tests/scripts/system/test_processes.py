@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from scripts.data.datasets import Split
+from scripts.data.poses import POSES, UPRIGHT
 from scripts.data.transforms import Augment
 from scripts.models.stn import STNClassifier
 from scripts.run.folder import ReadOnlyFolder, RunFolder, read_metrics
@@ -36,7 +37,7 @@ from scripts.training.optimizers import Muon
 from scripts.training.schedule import Schedule
 from scripts.training.step import Outcome, train_step
 from scripts.training.trainer import Trainer
-from tests.support.runs import dots, trainer, without_times
+from tests.support.runs import dots, told_poses, trainer, without_times
 from tests.support.sources import ROOT
 from tests.support.strategies import generator
 
@@ -65,7 +66,7 @@ def run(folder: Path, processes: Processes, **changes: object) -> Trainer:
         "model": model, "predict": lambda x: (model(x), x[:, 0, 0]), "describe": None, "optimizers": optimizers,
         "schedule": Schedule("linear", warm_up=0.3), "train": dots(25, seed=1), "held_out": dots(14, seed=2),
         "clip": 0.5, "steps": 12, "augment": Augment(mirror=True, shift=1), "at_once": 3, "processes": processes,
-        "folder": opened,
+        "folder": opened, "poses": POSES["rts"], "objective": told_poses,
     }  # fmt: skip
     return trainer(**(settings | changes))
 
@@ -132,7 +133,7 @@ def all_laws(processes: Processes, root: Path) -> dict[str, Any]:
 
     found["stn rows"], found["stn weights"] = fitted_stn(root / "stn", processes)
 
-    plain = run(root / "plain", processes, augment=Augment(), steps=4)
+    plain = run(root / "plain", processes, augment=Augment(), poses=UPRIGHT, steps=4)
     found["seen"] = seen_images(plain)
     plain.fit()
 
@@ -239,7 +240,7 @@ def test_curve_and_weights_are_those_of_one_process_and_weights_have_the_same_bi
 
 def test_each_image_is_seen_once_an_epoch_and_evaluated_once(several: tuple[Path, list[Any]]) -> None:
     root, all_found = several
-    plain = run(root.with_name(f"{root.name}-compare"), Processes(), augment=Augment())
+    plain = run(root.with_name(f"{root.name}-compare"), Processes(), augment=Augment(), poses=UPRIGHT)
     for name, split in (("train", plain.train), ("test", plain.held_out)):
         everything = [value for found in all_found for value in found["seen"][name]]
         expected = plain.prepare(split.images).flatten(1).sum(1).tolist()

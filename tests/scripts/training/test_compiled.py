@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from scripts.models.stn import STNClassifier
 from scripts.models.vit import VisionTransformer
 from scripts.system.machine import Machine
 from scripts.training.compiled import Compiled, for_inference
@@ -58,3 +59,11 @@ def test_training_compiles_full_batches_only(monkeypatch: pytest.MonkeyPatch) ->
     assert seen == [4, 4]
     Compiled(nn.Conv2d(3, 2, 4), 0)(torch.randn(0, 3, 8, 8)).sum().backward()
     assert seen == [4, 4], "with more processes than images even a full batch may have an empty share"
+
+
+def test_options_of_the_network_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda network, dynamic: network)
+    compiled = Compiled(STNClassifier(), 2)
+    for count in (2, 1):
+        logits, theta = compiled(torch.randn(count, 3, 32, 32), return_theta=True)
+        assert (logits.shape, theta.shape) == ((count, 10), (count, 2, 3))

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from scripts import train_stn, train_vit
+from scripts.data.batches import shuffled
 from scripts.data.datasets import Split
+from scripts.data.poses import POSES, posed
 from scripts.models.stn import STNClassifier
 from scripts.models.vit import VisionTransformer
 from scripts.run.folder import read_metrics
@@ -24,10 +26,11 @@ from scripts.system.errors import Stopped
 from scripts.system.signals import Asked
 from scripts.training import trainer as training
 from scripts.training.schedule import Schedule
+from scripts.training.step import Objective, cross_entropy
 from scripts.training.trainer import Trainer
 from tests.support import fake_cuda
 from tests.support.marks import pretends_cuda
-from tests.support.runs import dots, trainer
+from tests.support.runs import dots, told_poses, trainer
 
 pytestmark = pytest.mark.numerics
 
@@ -108,6 +111,31 @@ def test_training_loss_and_accuracy_are_means_over_the_images_not_the_batches(tm
     expected = frozen.evaluate(frozen.train)
     assert row["train_loss"] == pytest.approx(expected.loss, rel=1e-5)
     assert row["train_accuracy"] == pytest.approx(expected.accuracy)
+
+
+def test_the_objective_gets_each_batch_with_its_poses_in_the_planned_precision_and_makes_the_loss(
+    tmp_path: Path,
+) -> None:
+    seen = []
+
+    def objective(network: nn.Module, images: Tensor, labels: Tensor, poses: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append((images, labels, poses, torch.is_autocast_enabled("cpu")))
+        return network(images).float().square().sum(), 100.0 * nn.functional.one_hot(labels, 2)
+
+    run = trainer(tmp_path / "run", steps=4, objective=objective, poses=POSES["rts"], precision="bfloat16")
+    before = run.model[1].weight.clone()
+    (row,) = run.fit()
+    upright = trainer(tmp_path / "upright").train
+    draw = run.begin().generator
+    order = torch.cat(shuffled(upright, 8, draw))
+    poses = [POSES["rts"].draws(count, draw) for count in (8, 8, 8, 6)]
+    assert [torch.equal(given[2], pose) for given, pose in zip(seen, poses, strict=True)] == [True] * 4
+    assert torch.equal(torch.cat([labels for _, labels, _, _ in seen]), upright.labels[order])
+    expected = run.prepare(posed(upright.images[order], torch.cat(poses)))
+    assert torch.equal(torch.cat([images for images, _, _, _ in seen]), expected)
+    assert all(autocast for _, _, _, autocast in seen)
+    assert row["train_accuracy"] == 100
+    assert run.model[1].weight.norm() < before.norm(), "small logits are what this loss wants"
 
 
 class Lazy:
@@ -224,11 +252,12 @@ def test_the_learning_rate_follows_the_schedule_over_all_steps(tmp_path: Path) -
     assert used[-1] < 0.1
 
 
+@pytest.mark.parametrize("objective", (cross_entropy, told_poses))
 @pytest.mark.parametrize("at_once", (1, 3, 7))
-def test_a_batch_in_parts_makes_the_same_step(at_once: int, tmp_path: Path) -> None:
+def test_a_batch_in_parts_makes_the_same_step(at_once: int, objective: Objective, tmp_path: Path) -> None:
     """The last batch has 6 of 30 images, and its last part may be smaller than the others."""
-    whole = trainer(tmp_path / "whole", steps=5)
-    parts = trainer(tmp_path / "parts", steps=5, at_once=at_once)
+    whole = trainer(tmp_path / "whole", steps=5, objective=objective, poses=POSES["c8"])
+    parts = trainer(tmp_path / "parts", steps=5, objective=objective, poses=POSES["c8"], at_once=at_once)
     seen: list[int] = []
     parts.model.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
     rows = whole.fit(), parts.fit()
