@@ -102,10 +102,12 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
             shown = trainer.evaluate(test)
             best = shown.accuracy
     if processes.first:
-        chosen = test.images[evenly_spaced(len(test)).to(device)]
+        chosen = evenly_spaced(len(test)).to(device)
+        images, upright = (resized(split.images[chosen], plan.image_size) for split in (test, dataset.test))
         found = classification_findings(test.images, shown.logits, shown.labels, dataset.classes)
-        found |= subject.findings(resized(chosen, plan.image_size), plan.normalise)
-        finish(folder, found, {"dataset": dataset.name, **summary(trainer, rows, last.accuracy, best)}, dataset.notice)
+        found |= subject.findings(images, upright, shown)
+        numbers = summary(trainer, rows, last.accuracy, best) | found.get("numbers", {})
+        finish(folder, found, {"dataset": dataset.name, **numbers}, dataset.notice)
 
 
 def summary(trainer: Trainer, rows: Sequence[dict[str, float]], last: float, best: float) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from scripts.pages.drawing import (
     show,
 )  # fmt: skip
 from scripts.run.figures import FRAME_COLOUR
-from scripts.run.theta import sampled_corners, theta_remark, theta_statistics
+from scripts.run.theta import collapse_warning, sampled_corners, theta_statistics
 
 
 class Given(nn.Module):
@@ -152,13 +152,13 @@ def collapse() -> Figure:
             _show_sampled(sheet.square(centre, 180, 235, reach=1.46), images[i : i + 1], theta[i : i + 1])
             sheet.image(centre, 395, 161, outputs[i : i + 1])
         statistics = theta_statistics(theta, SIDE, SIDE)
-        _, _, warning = theta_remark(statistics).partition("\n")
+        warning = collapse_warning(statistics)
         sheet.label(left + 240, 26, title, fontsize=HEADING, weight="bold")
         numbers = f"scale {statistics['theta_scale_mean']:.2f},  outside {statistics['theta_outside']:.0%}"
         sheet.label(left + 240, 508, numbers, fontsize=HEADING)
         if warning:
             sheet.rectangle(left - 26, 545, 526, 140, facecolor=DATA_COLOUR)
-            lines = textwrap.fill(warning, 44)
+            lines = textwrap.fill(f"Warning: {warning}", 44)
             sheet.label(left - 14, 615, lines, fontsize=16, ha="left", linespacing=1.25)
         else:
             sheet.label(left + 240, 566, "no warning", FADED)

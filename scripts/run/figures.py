@@ -69,18 +69,18 @@ def curves(rows: Rows, held_out: str, file: File) -> None:
     figure.savefig(file)
 
 
-def theta_curves(rows: Rows, file: File) -> None:
+def theta_curves(rows: Rows, least_spread: float, file: File) -> None:
     """Plot mean and spread of theta's statistics against the epoch."""
-    figure = _new(11, 3.0)
+    figure = _new(13, 3.0)
     epochs = [row["epoch"] for row in rows]
     panels = (
         ("scale (above 1: shrunk)", {"theta_scale": ("", "black")}),
         ("angle (degrees)", {"theta_angle": ("", "black")}),
         ("shift (half widths)", {"theta_shift_x": ("x", TRAIN_COLOUR), "theta_shift_y": ("y", HELD_OUT_COLOUR)}),
     )
-    *spread, outside = figure.subplots(1, 4)
+    *bands, outside, spread = figure.subplots(1, 5)
     marker = "o" if len(rows) == 1 else None
-    for axes, (title, series) in zip(spread, panels, strict=True):
+    for axes, (title, series) in zip(bands, panels, strict=True):
         for name, (label, colour) in series.items():
             mean = np.array([row[f"{name}_mean"] for row in rows])
             std = np.array([row[f"{name}_std"] for row in rows])
@@ -90,10 +90,15 @@ def theta_curves(rows: Rows, file: File) -> None:
             axes.legend(frameon=False)
         _tidy(axes, title)
     for limit in (LEAST_SCALE, GREATEST_SCALE):
-        spread[0].axhline(limit, color=FRAME_COLOUR, linestyle=":", linewidth=1)
+        bands[0].axhline(limit, color=FRAME_COLOUR, linestyle=":", linewidth=1)
     outside.plot(epochs, [100 * row["theta_outside"] for row in rows], color="black", marker=marker)
-    outside.set_ylim(bottom=0)
     _tidy(outside, "sampled outside the frame (%)")
+    # earlier versions did not measure it
+    spread.plot(epochs, [row.get("theta_spread", np.nan) for row in rows], color="black", marker=marker)
+    spread.axhline(least_spread, color=FRAME_COLOUR, linestyle=":", linewidth=1)
+    _tidy(spread, "between images (pixels)")
+    for axes in (outside, spread):
+        axes.set_ylim(bottom=0)
     figure.savefig(file)
 
 

@@ -14,7 +14,7 @@ import jinja2
 from scripts.models.vit import few_patches_warning
 from scripts.run import figures
 from scripts.run.folder import read_metrics
-from scripts.run.theta import collapse_warning
+from scripts.run.theta import LEAST_SPREAD, collapse_warning, idle_warning
 from scripts.system.errors import InputError
 from scripts.system.files import read_json, read_torch, write_whole
 
@@ -78,6 +78,7 @@ def write_report(folder: Path) -> Path:
 def _notices(config: dict[str, Any], environment: dict[str, Any], rows: figures.Rows) -> list[dict[str, str]]:
     resolved = config["resolved"]
     warnings = [collapse_warning(rows[-1])] if "theta_outside" in rows[-1] else []
+    warnings += [idle_warning(rows[-1], *resolved["image_size"])] if "theta_spread" in rows[-1] else []
     warnings += [few_patches_warning(resolved["patches"], resolved["image_size"])] if "patches" in resolved else []
     notices = [("Notice", environment["notice"]), *(("Warning", warning) for warning in warnings)]
     return [{"word": word, "text": text} for word, text in notices if text]
@@ -85,6 +86,7 @@ def _notices(config: dict[str, Any], environment: dict[str, Any], rows: figures.
 
 def _numbers(summary: dict[str, Any]) -> list[tuple[str, str]]:
     peak = summary.get("peak_memory_mib")  # earlier versions did not measure it; 0 on Windows
+    spread = {"spread of theta in pixels": f"{summary['theta_spread']:.2f}"} if "theta_spread" in summary else {}
     return [
         ("test accuracy, last epoch", f"{summary['test_accuracy']:.2f} %"),
         ("test accuracy, best checkpoint", f"{summary['best_test_accuracy']:.2f} %"),
@@ -94,6 +96,7 @@ def _numbers(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("seconds", f"{summary['seconds']:.0f}"),
         ("images a second in training", f"{summary['images_per_second']:,.0f}"),
         ("peak memory in MiB", f"{peak:,}" if peak else "not measured"),
+        *spread.items(),
     ]
 
 
@@ -123,9 +126,11 @@ def _figures(rows: figures.Rows, found: dict[str, Any]) -> list[ReportFigure]:
     if "theta" in found:
         caption = (
             "Mean (line) and standard deviation (band) over the held-out images. A collapse shows here first: the "
-            "scale crosses a dotted line, and the share outside the frame rises."
+            "scale crosses a dotted line, and the share outside the frame rises. Below the dotted line of the last "
+            "panel the transformer does the same to every image."
         )
-        add("theta", "What the spatial transformer does", caption, figures.theta_curves, rows)
+        least = LEAST_SPREAD * min(found["transformer_inputs"].shape[-2:])
+        add("theta", "What the spatial transformer does", caption, figures.theta_curves, rows, least)
         caption = (
             "Upper rows: test images with the sampled area outlined in red. Lower rows: the input of the classifier, "
             "which is zero, the mean colour, outside the frame."

@@ -1,4 +1,4 @@
-"""Statistics of an affine theta: scale, angle, shift, and the share sampled outside the frame.
+"""Statistics of an affine theta: scale, angle, shift, share outside the frame, and how much it differs between images.
 
 theta (B, 2, 3) maps output to input coordinates in [-1, 1]: a scale above 1 shrinks what is shown.
 """
@@ -10,6 +10,7 @@ from components.transforms import affine_grid
 
 LEAST_SCALE, GREATEST_SCALE = 0.8, 1.25
 GREATEST_SHARE_OUTSIDE = 0.25
+LEAST_SPREAD = 0.05  # of the shorter side; in the runs of tuned in results/ it is 0.007 to 0.024
 
 
 def theta_statistics(theta: Tensor, height: int, width: int) -> dict[str, float]:
@@ -20,6 +21,8 @@ def theta_statistics(theta: Tensor, height: int, width: int) -> dict[str, float]
         ``theta_angle``: rotation of the pixels in degrees, circular mean and spread.
         ``theta_shift_x`` and ``theta_shift_y``: in half widths and half heights of the image.
         ``theta_outside``: share of the sampled points that lie outside the frame.
+        ``theta_spread``: root mean square distance in pixels of the corners of the sampled area from where the mean
+            theta puts them.
     """
     theta = theta.detach().cpu().double()
     (a, b, x), (c, d, y) = (row.unbind(1) for row in theta.unbind(1))
@@ -34,6 +37,8 @@ def theta_statistics(theta: Tensor, height: int, width: int) -> dict[str, float]
     statistics["theta_angle_std"] = (2 * direction.abs().clamp(1e-12, 1).log().abs()).sqrt().rad2deg().item()
     outside = [(affine_grid(part, height, width).abs() > 1).any(-1).double().sum() for part in theta.split(1000)]
     statistics["theta_outside"] = (torch.stack(outside).sum() / (len(theta) * height * width)).item()
+    corners = sampled_corners(theta) * theta.new_tensor([width / 2, height / 2])
+    statistics["theta_spread"] = (corners - corners.mean(0)).square().sum(-1).mean().sqrt().item()
     return statistics
 
 
@@ -48,15 +53,27 @@ def collapse_warning(statistics: dict[str, float]) -> str:
     )
 
 
-def theta_remark(statistics: dict[str, float]) -> str:
-    """Return the statistics as one line for the log, with a possible warning on a second line."""
+def idle_warning(statistics: dict[str, float], height: int, width: int) -> str:
+    """Return a warning if the transformer does the same to images of this size, else an empty string."""
+    spread, least = statistics["theta_spread"], LEAST_SPREAD * min(height, width)
+    if spread >= least:
+        return ""
+    return (
+        f"the spatial transformer does the same to every image: the corners of what it samples move by {spread:.2f} "
+        f"pixels from image to image (root mean square), where at least {least:.2f} are wanted"
+    )
+
+
+def theta_remark(statistics: dict[str, float], height: int, width: int) -> str:
+    """Return the statistics of images of this size as one line for the log, with a further line for each warning."""
     parts = [
         f"{name.replace('_', ' ')} {statistics[f'theta_{name}_mean']:.3f} ± {statistics[f'theta_{name}_std']:.3f}{unit}"
         for name, unit in (("scale", ""), ("angle", "°"), ("shift_x", ""), ("shift_y", ""))
     ]
-    line = f"Theta: {', '.join(parts)}, {statistics['theta_outside']:.1%} outside the frame"
-    warning = collapse_warning(statistics)
-    return f"{line}\nWarning: {warning}" if warning else line
+    parts += [f"{statistics['theta_outside']:.1%} outside the frame"]
+    parts += [f"{statistics['theta_spread']:.2f} pixels between images"]
+    warnings = (collapse_warning(statistics), idle_warning(statistics, height, width))
+    return "\n".join([f"Theta: {', '.join(parts)}", *(f"Warning: {warning}" for warning in warnings if warning)])
 
 
 def sampled_corners(theta: Tensor) -> Tensor:

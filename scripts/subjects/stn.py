@@ -12,6 +12,7 @@ from scripts.run.theta import theta_remark, theta_statistics
 from scripts.subjects.subject import Subject
 from scripts.system.errors import InputError
 from scripts.system.machine import this_machine
+from scripts.training.evaluation import Evaluation
 from scripts.training.optimizers import Muon
 from scripts.training.plan import Plan
 from scripts.training.untraced import SGD, AdamW
@@ -52,14 +53,20 @@ def subject(options: Options, plan: Plan, device: torch.device) -> Subject:
 
     def describe(theta: Tensor) -> tuple[dict[str, float], str]:
         columns = theta_statistics(theta, height, width)
-        return columns, theta_remark(columns)
+        return columns, theta_remark(columns, height, width)
+
+    def findings(images: Tensor, upright: Tensor, result: Evaluation) -> dict[str, Any]:
+        if result.extra is None:
+            return {}
+        spread = theta_statistics(result.extra, height, width)["theta_spread"]
+        return {**warped(network, images, plan.normalise), "numbers": {"theta_spread": round(spread, 2)}}
 
     return Subject(
         network=network,
         optimizers=OPTIMIZERS[plan.optimizer](network, plan.lr),
         predict=(lambda images: network(images, return_theta=True)) if transform else None,
         describe=describe if transform else None,
-        findings=lambda images, normalise: warped(network, images, normalise) if transform else {},
+        findings=findings,
     )
 
 

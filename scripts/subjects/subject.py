@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scripts.data.transforms import Normalise
+from scripts.training.evaluation import Evaluation
 from scripts.training.step import Objective, cross_entropy
 from scripts.training.trainer import Predict
 
@@ -24,7 +24,8 @@ class Subject:
         objective: As in ``Trainer``.
         predict: As in ``Trainer``.
         describe: As in ``Trainer``.
-        findings: From uint8 test images, resized, and the normalisation to what the report shows of the network.
+        findings: From a few uint8 test images, resized, the same images before they were posed, and the evaluation of
+            the test set to what the report shows of the network; what is named ``numbers`` goes to summary.json too.
     """
 
     network: nn.Module
@@ -34,4 +35,4 @@ class Subject:
     objective: Objective = cross_entropy
     predict: Predict | None = None
     describe: Callable[[Tensor], tuple[dict[str, float], str]] | None = None
-    findings: Callable[[Tensor, Normalise], dict[str, Any]]
+    findings: Callable[[Tensor, Tensor, Evaluation], dict[str, Any]]

@@ -81,7 +81,7 @@ def subject(options: Options, plan: Plan, device: torch.device) -> Subject:
         optimizers=OPTIMIZERS[plan.optimizer](network, plan.lr),
         settings={"network": {**preset, **plan.network}, "patches": grid[0] * grid[1]},
         remarks=remarks,
-        findings=lambda images, normalise: attention_findings(network, images, normalise, grid),
+        findings=lambda images, *_: attention_findings(network, images, plan.normalise, grid),
     )
 
 

@@ -1,5 +1,6 @@
 """The report: drawn from the run folder alone, one page that works offline, and figures of the right data."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -56,6 +57,22 @@ def test_the_page_shows_the_last_ten_epochs_of_the_log_and_escapes_it(finished: 
     assert [int(epoch) for epoch in re.findall(r"Epoch (\d+)/", log)] == list(range(3, 13))
     assert log.count("&lt;script&gt;alert") == 10
     assert "<script>" not in text
+
+
+def test_the_page_warns_of_a_transformer_that_does_the_same_to_every_image(finished: Path, tmp_path: Path) -> None:
+    """As it is after two epochs from the identity; a run of an earlier version has not measured it."""
+    text = (finished / "report.html").read_text("utf-8")
+    (notice,) = re.findall(r'<p class="notice"><strong>Warning:</strong> (.*)</p>', text)
+    assert notice.startswith("the spatial transformer does the same to every image: ")
+    spread = json.loads((finished / "summary.json").read_text())["theta_spread"]
+    assert f"<b>{spread:.2f}</b>spread of theta in pixels" in text
+    copy = tmp_path / "earlier"
+    shutil.copytree(finished, copy)
+    for name in ("metrics.csv", "summary.json"):
+        (copy / name).write_text((copy / name).read_text().replace("theta_spread", "unknown"))
+    text = write_report(copy).read_text("utf-8")
+    assert "same to every image: " not in text.split("<pre>")[0]
+    assert "spread of theta" not in text
 
 
 @pytest.mark.parametrize("known", [None, False, True])
@@ -128,14 +145,21 @@ def test_examples_are_evenly_spaced() -> None:
     assert evenly_spaced(3, 24).tolist() == [0, 1, 2]
 
 
-@pytest.mark.parametrize("draw", [lambda rows, file: figures.curves(rows, "test", file), figures.theta_curves])
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda rows, file: figures.curves(rows, "test", file),
+        lambda rows, file: figures.theta_curves(rows, 1.6, file),
+    ],
+)
 @pytest.mark.parametrize("epochs", [1, 2, 3, 50])
 def test_axes_have_ticks_at_whole_epochs(draw, epochs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Figure] = []
     monkeypatch.setattr(Figure, "savefig", lambda self, _: drawn.append(self) or self.draw_without_rendering())
     names = [f"{split}_{kind}" for split in ("train", "test") for kind in ("loss", "accuracy")]
     names += [f"theta_{part}_{kind}" for part in ("scale", "angle", "shift_x", "shift_y") for kind in ("mean", "std")]
-    rows = [dict.fromkeys((*names, "lr", "theta_outside"), 0.5) | {"epoch": 1.0 + i} for i in range(epochs)]
+    names += ["lr", "theta_outside", "theta_spread"]
+    rows = [dict.fromkeys(names, 0.5) | {"epoch": 1.0 + i} for i in range(epochs)]
     draw(rows, tmp_path / "figure.png")
     for axes in drawn[0].axes:
         left, right = axes.get_xlim()

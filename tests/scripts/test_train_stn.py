@@ -54,7 +54,9 @@ def test_a_run_leaves_everything_and_ends_with_json(
     assert names >= {"config.json", "environment.json", "metrics.csv", "train.log", "last.pt", "best.pt", "report.html"}
     rows = read_metrics(tmp_path / "run")
     assert [row["epoch"] for row in rows] == [1, 2]
-    assert {"theta_scale_mean", "theta_angle_std", "theta_shift_x_mean", "theta_outside"} <= rows[0].keys()
+    columns = {"theta_scale_mean", "theta_angle_std", "theta_shift_x_mean", "theta_outside", "theta_spread"}
+    assert columns <= rows[0].keys()
+    assert summary["theta_spread"] == pytest.approx(rows[-1]["theta_spread"], abs=0.01)
     assert summary["test_accuracy"] == pytest.approx(rows[-1]["test_accuracy"], abs=0.01)
     assert summary["best_test_accuracy"] == pytest.approx(max(row["test_accuracy"] for row in rows), abs=0.01)
 

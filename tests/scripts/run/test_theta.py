@@ -1,15 +1,18 @@
-"""Theta's statistics against closed forms for scale, angle, shift and the share outside; and the collapse warning."""
+"""Theta's statistics against closed forms for scale, angle, shift, share outside and spread; and the two warnings."""
 
 import math
+from itertools import product
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts.run.theta import collapse_warning, sampled_corners, theta_remark, theta_statistics
+from scripts.run.folder import read_metrics
+from scripts.run.theta import collapse_warning, idle_warning, sampled_corners, theta_remark, theta_statistics
 from tests.support import fake_cuda
 from tests.support.marks import pretends_cuda
+from tests.support.sources import ROOT
 from tests.support.strategies import random_theta, seeds
 
 pytestmark = pytest.mark.numerics
@@ -76,14 +79,69 @@ def test_the_collapse_warning_gives_the_size_at_which_images_are_shown() -> None
 
 
 def test_the_log_line_has_every_statistic_and_a_warning_is_a_second_line() -> None:
-    normal = theta_remark(theta_statistics(similarity(1, 0, x=0.25), 32, 32))
-    assert normal == (
-        "Theta: scale 1.000 ± 0.000, angle 0.000 ± 0.000°, shift x 0.250 ± 0.000, shift y 0.000 ± 0.000, "
-        "12.5% outside the frame"
+    moved = torch.cat([similarity(1, 0, x=x) for x in (0.0, 0.25)])
+    assert theta_remark(theta_statistics(moved, 32, 32), 32, 32) == (
+        "Theta: scale 1.000 ± 0.000, angle 0.000 ± 0.000°, shift x 0.125 ± 0.125, shift y 0.000 ± 0.000, "
+        "6.2% outside the frame, 2.00 pixels between images"
     )
-    collapsed = theta_remark(theta_statistics(similarity(1.43, 0), 32, 32)).splitlines()
+    shrunk = torch.cat([similarity(1.43, 0, x=x) for x in (0.0, 0.25)])
+    collapsed = theta_remark(theta_statistics(shrunk, 32, 32), 32, 32).splitlines()
     assert len(collapsed) == 2
     assert collapsed[1].startswith("Warning: the spatial transformer shows the images at 70%")
+
+
+@given(seeds, st.integers(1, 99), st.integers(1, 99))
+def test_spread_is_how_far_in_pixels_the_corners_are_from_those_of_the_mean_theta(
+    seed: int, height: int, width: int
+) -> None:
+    theta = random_theta(seed, 5)
+    corners = torch.tensor([[x, y, 1] for x in (-1, 1) for y in (-1, 1)]).double()
+    pixels = torch.tensor([width / 2, height / 2]).double()
+    squares = [((pixels * ((one - theta.mean(0)) @ corner)) ** 2).sum().item() for one in theta for corner in corners]
+    assert theta_statistics(theta, height, width)["theta_spread"] == pytest.approx(math.sqrt(sum(squares) / 20))
+
+
+@given(scales, angles, shifts, shifts)
+def test_one_theta_for_all_images_has_no_spread(scale: float, degrees: float, x: float, y: float) -> None:
+    found = theta_statistics(similarity(scale, degrees, x, y).repeat(5, 1, 1), 8, 8)
+    assert found["theta_spread"] == pytest.approx(0, abs=1e-6)
+    assert "same to every image" in idle_warning(found, 8, 8)
+
+
+def spread_of(row: dict[str, float]) -> dict[str, float]:
+    """The statistics of sixteen thetas with the means and the spreads that a run has recorded."""
+    names = ("scale", "angle", "shift_x", "shift_y")
+    parts = [[row[f"theta_{name}_mean"] + sign * row[f"theta_{name}_std"] for sign in (-1, 1)] for name in names]
+    return theta_statistics(torch.cat([similarity(*each) for each in product(*parts)]), 32, 32)
+
+
+@pytest.mark.parametrize("seed", (1, 2, 3))
+@pytest.mark.parametrize("recipe", ("tuned", "tutorial"))
+def test_the_recorded_runs_end_with_the_idle_warning(recipe: str, seed: int) -> None:
+    """They were published as transformers that work; those of tutorial collapsed, which is another thing."""
+    found = spread_of(read_metrics(ROOT / "scripts" / "results" / f"{recipe}-seed{seed}")[-1])
+    assert "same to every image" in idle_warning(found, 32, 32)
+    assert bool(collapse_warning(found)) == (recipe == "tutorial")
+
+
+def test_the_idle_warning_says_how_far_images_differ_and_from_where_on_they_do_enough() -> None:
+    """A twentieth of the shorter side, whatever the size of the images."""
+    moved = torch.cat([similarity(1, 0, x=x) for x in (-0.05, 0.05)])
+    assert idle_warning(theta_statistics(moved, 32, 32), 32, 32) == (
+        "the spatial transformer does the same to every image: the corners of what it samples move by 0.80 pixels from "
+        "image to image (root mean square), where at least 1.60 are wanted"
+    )
+    assert idle_warning(theta_statistics(moved, 224, 224), 224, 224), "5.6 pixels of 224 are as little"
+    for size in ((32, 32), (224, 224), (30, 400)):
+        turned = torch.cat([similarity(1, degrees, 0, 0, *size) for degrees in (-5, 5)])
+        assert idle_warning(theta_statistics(turned, *size), *size) == ""
+
+
+def test_both_warnings_may_be_given_at_once() -> None:
+    lines = theta_remark(theta_statistics(similarity(1.43, 0).repeat(2, 1, 1), 32, 32), 32, 32).splitlines()
+    assert [line.split(":")[0] for line in lines] == ["Theta", "Warning", "Warning"]
+    assert "of their size" in lines[1]
+    assert "same to every image" in lines[2]
 
 
 @given(seeds)
