@@ -116,20 +116,10 @@ def posed(images: Tensor, poses: Tensor) -> Tensor:
     import torch
     from torch.nn import functional as F
 
-    from components.spatial_transformer import affine_grid
+    from components.transforms import Similarity
 
     height, width = images.shape[-2:]
-    inverse = _matrices(torch.cat([-poses[:, :2], torch.zeros_like(poses[:, 2:])], 1), height, width)
-    inverse[..., 2:] = -inverse[..., :2] @ poses[:, 2:, None]
-    grid = affine_grid(inverse, height, width)
+    pose = Similarity()
+    grid = pose.grid(pose.inverse(pose.theta(poses, width / height)), height, width)
     sampled = F.grid_sample(images.float(), grid, padding_mode="reflection", align_corners=False)
     return sampled.round_().byte().contiguous(memory_format=torch.channels_last)
-
-
-def _matrices(poses: Tensor, height: int, width: int) -> Tensor:
-    """Return A of each pose (B, 2, 3)."""
-    import torch
-
-    angle, scale, x, y = poses.unbind(1)
-    c, s = scale.exp() * angle.cos(), scale.exp() * angle.sin()
-    return torch.stack([c, -s * height / width, x, s * width / height, c, y], 1).view(-1, 2, 3)

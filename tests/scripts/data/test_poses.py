@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.spatial_transformer import affine_grid
+from components.transforms import affine_grid
 from scripts.data.datasets import Split
 from scripts.data.poses import POSES, Poses, posed, posed_split
 from scripts.system.processes import Processes
