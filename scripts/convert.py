@@ -16,7 +16,7 @@ class Options:
     """Convert Vision Transformer weights for another code base."""
 
     source: str = argument("a file of any family, recognised by its names")
-    target: str = argument("the new file: .npz, .safetensors, .pt, .pth or .bin")
+    target: str = argument("the new file: .npz, .safetensors, .pt, .pth, .bin, .ckpt or .tar")
     family: str = option("kit", "names and layout of the new file", choices=tuple(FAMILIES))
     num_heads: int | None = option(
         None, "attention heads, if neither the source nor a preset of its width determines them", type=whole(1)
@@ -40,34 +40,36 @@ def main(options: Options) -> None:
     check_suffix(target)
     if target.exists():
         raise InputError(f"target ({target}) must be a new file; it exists already")
-    state, family, num_heads, pre_logits, pooler = read_weights(source)
+    state, family, num_heads, pre_logits, notes = read_weights(source)
     if options.no_head:
         state = {name: array for name, array in state.items() if name not in HEAD}
     elif pre_logits:
         layer = ", ".join(pre_logits)
         raise InputError(f"{source} must have no layer between encoder and head; it has {layer}: use --no-head")
     shape = sizes(state)
-    heads, dim = None, shape["dim"]
-    if FAMILIES[options.family].flax:
-        heads = _num_heads(options, num_heads, dim, heads_of_width(dim))
-    write_weights(target, state, options.family, heads)
+    dim = shape["dim"]
+    heads = _num_heads(options, num_heads, dim)
+    flax = FAMILIES[options.family].flax  # it has an axis of heads
+    assumed = None if heads or not flax else heads_of_width(dim)
+    if flax and not (heads or assumed):
+        raise InputError(f"--num-heads must be given: {source} does not store it, no preset has width {dim}")
+    write_weights(target, state, options.family, heads or assumed)
     print(f"{source}: {family}, " + ", ".join(f"{name} {value}" for name, value in shape.items()))
-    for left_out in (*(pre_logits if options.no_head else ()), *pooler):
-        print(f"left out: {left_out}")
-    print(f"{target}: {options.family}" + (f", num_heads {heads}" if heads else ""))
+    for note in (*notes, *(f"left out: {name}" for name in pre_logits)):
+        print(note)
+    print(f"{target}: {options.family}" + (f", num_heads {heads or assumed}" if flax else ""))
+    if assumed:
+        print(f"{source}: num_heads {assumed} of the preset of width {dim} is assumed: the file does not tell")
 
 
-def _num_heads(options: Options, stored: int | None, dim: int, usual: int | None) -> int:
-    """The heads of the source, else of the command line, else of the preset of that width: Flax has an axis of them."""
+def _num_heads(options: Options, stored: int | None, dim: int) -> int | None:
+    """The heads of the source, else of the command line."""
     flag = options.num_heads
     if stored and flag not in (None, stored):
         raise InputError(f"--num-heads ({flag}) must be {stored}, as in {options.source}, or be left out")
-    heads = stored or flag or usual
-    if not heads:
-        raise InputError(f"--num-heads must be given: {options.source} does not store it, no preset has width {dim}")
-    if dim % heads:
-        raise InputError(f"--num-heads ({heads}) must divide {dim}, the width of {options.source}")
-    return heads
+    if flag and dim % flag:
+        raise InputError(f"--num-heads ({flag}) must divide {dim}, the width of {options.source}")
+    return stored or flag
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import os
 import pickle
 import warnings
 import zipfile
+from argparse import Namespace
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -68,7 +69,8 @@ def read_torch(path: Path) -> Any:
             refuse_bomb(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about kinds of tensors that the caller refuses anyway
-            return torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals([Namespace]):  # flags, which many checkpoints hold: plain values too
+                return torch.load(path, map_location="cpu", weights_only=True)
     except InputError:
         raise
     except Exception as error:  # on a damaged file torch raises almost any error

@@ -5,7 +5,7 @@ the same bits. The one exception is big_vision, which has no position for the cl
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -14,13 +14,12 @@ from torch import Tensor
 
 from scripts.models.vit import VisionTransformer
 from scripts.system.errors import InputError
-from scripts.weights.names import FAMILIES, OTHER_SPELLINGS, entries
+from scripts.weights.names import FAMILIES, STACK, entries
+from scripts.weights.search import some
 
 CLASS, POSITIONS = "embeddings.cls_token", "embeddings.pos_embed"
 PATCHES = "embeddings.proj.weight"
 HEAD = ("head.weight", "head.bias")
-BLOCKS = "params/Transformer/encoderblock/"  # prefix under which big_vision may stack all blocks in one array
-SHOWN = 3  # names listed in a message
 DEEPEST = 1000  # most blocks in one array
 
 
@@ -29,9 +28,9 @@ class Weights(NamedTuple):
 
     state: dict[str, Tensor]  # a state_dict of VisionTransformer, without the head if the file has none
     family: str
-    num_heads: int | None  # None if the family does not store it
+    num_heads: int | None  # None if the file does not tell
     pre_logits: tuple[str, ...]  # names of a layer that some old files have before the head
-    pooler: tuple[str, ...]  # names of a layer that Hugging Face's encoder has and no classifier uses
+    notes: tuple[str, ...] = ()  # on what else the file holds
 
 
 def to_family(state: Mapping[str, Tensor], family: str, num_heads: int | None) -> dict[str, Tensor]:
@@ -51,14 +50,10 @@ def to_family(state: Mapping[str, Tensor], family: str, num_heads: int | None) -
     return _stack_blocks(arrays) if family == "big-vision-stacked" else arrays
 
 
-def from_family(arrays: Mapping[str, Tensor], source: str) -> Weights:
-    """Invert ``to_family`` for the family that the names belong to; errors name ``source``."""
-    arrays = _common_spelling(arrays, source)
-    stacked = any(name.startswith(BLOCKS) for name in arrays)
-    arrays = _split_blocks(arrays) if stacked else arrays
-    family = _family(arrays, source)
-    pre_logits = _take(arrays, f"{FAMILIES[family].prefix}pre_logits")
-    pooler = _take(arrays, "vit.pooler.")
+def from_family(arrays: Mapping[str, Tensor], family: str, source: str) -> Weights:
+    """Invert ``to_family``; errors name ``source``."""
+    pre_logits = tuple(name for name in arrays if name.startswith(f"{FAMILIES[family].prefix}pre_logits"))
+    arrays = _split_blocks({name: array for name, array in arrays.items() if name not in pre_logits})
     _check_names(arrays, family, source)
     num_heads = _check_shapes(arrays, family, source)
     state = {}
@@ -68,7 +63,7 @@ def from_family(arrays: Mapping[str, Tensor], source: str) -> Weights:
     if FAMILIES[family].column == "big_vision":
         zero = torch.full_like(state[CLASS], -0.0)  # adding -0.0 keeps the bits of every number, 0.0 included
         state[POSITIONS] = torch.cat([zero, state[POSITIONS]], 1)
-    return Weights(state, f"{family}-stacked" if stacked else family, num_heads, pre_logits, pooler)
+    return Weights(state, family, num_heads, pre_logits)
 
 
 def sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
@@ -88,7 +83,7 @@ def _check_names(arrays: Mapping[str, Tensor], family: str, source: str) -> None
         if name not in arrays and (name not in head or any(other in arrays for other in head)):
             raise InputError(f"{source} must hold {name}, as {family} files do; it is missing")
     if unknown := [name for name in arrays if name not in wanted]:
-        raise InputError(f"{source} must hold only a Vision Transformer; unknown names: {_some(unknown)}")
+        raise InputError(f"{source} must hold only a Vision Transformer; unknown names: {some(unknown)}")
 
 
 def _check_shapes(arrays: Mapping[str, Tensor], family: str, source: str) -> int | None:
@@ -114,23 +109,10 @@ def _check_shapes(arrays: Mapping[str, Tensor], family: str, source: str) -> int
         )  # fmt: skip
     except ValueError as error:
         raise InputError(f"{source} must hold the shapes of a Vision Transformer; {error}") from None
-    for name, array in to_family(model.state_dict(), family, num_heads).items():
+    for name, array in _split_blocks(to_family(model.state_dict(), family, num_heads)).items():
         if name in arrays and arrays[name].shape != array.shape:
             raise InputError(f"{source}: {name} {tuple(arrays[name].shape)} must be {tuple(array.shape)}")
     return num_heads
-
-
-def _family(arrays: Mapping[str, Tensor], source: str) -> str:
-    """Return the family with the most names in common; other networks share less than half."""
-
-    def share(family: str) -> float:
-        names = [name for entry in entries(family, 1) for name in entry.names]
-        return sum(name in arrays for name in names) / len(names)
-
-    family = max(FAMILIES, key=share)
-    if share(family) < 0.5:
-        raise InputError(f"{source} must hold a Vision Transformer of a known family; it holds {_some(arrays)}")
-    return family
 
 
 def _depth(arrays: Mapping[str, Tensor], family: str) -> int:
@@ -139,34 +121,11 @@ def _depth(arrays: Mapping[str, Tensor], family: str) -> int:
     return len({kit.split(".")[2] for kit in found if kit.startswith("encoder.blocks.")})
 
 
-def _common_spelling(arrays: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Replace names of other versions of a family with those of the table."""
-    renamed: dict[str, Tensor] = {}
-    for given, array in arrays.items():
-        name = given
-        for pattern, usual in OTHER_SPELLINGS.items():
-            name = re.sub(pattern, usual, name)
-        if name in renamed:
-            raise InputError(f"{source} must hold {name} once; {given} is another name of it")
-        renamed[name] = array
-    if "embeddings.position_embeddings" in renamed:  # Hugging Face's encoder without a classifier
-        return _common_spelling({f"vit.{name}": array for name, array in renamed.items()}, source)
-    return renamed
-
-
-def _take(arrays: dict[str, Tensor], prefix: str) -> tuple[str, ...]:
-    """Remove the arrays whose names have the prefix, and return those names."""
-    taken = tuple(name for name in arrays if name.startswith(prefix))
-    for name in taken:
-        del arrays[name]
-    return taken
-
-
 def _split_blocks(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Split arrays of all blocks into one array a block."""
     split: dict[str, Tensor] = {}
     for name, array in arrays.items():
-        if name.startswith(BLOCKS) and array.ndim and len(array) <= DEEPEST:
+        if STACK in name and array.ndim and len(array) <= DEEPEST:
             split |= {name.replace("block/", f"block_{i}/", 1): block for i, block in enumerate(array)}
         else:
             split[name] = array
@@ -177,15 +136,9 @@ def _stack_blocks(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
     stacked: dict[str, list[Tensor]] = {}
     for name, array in arrays.items():
         stacked.setdefault(re.sub(r"block_\d+/", "block/", name), []).append(array)
-    return {name: torch.stack(blocks) if name.startswith(BLOCKS) else blocks[0] for name, blocks in stacked.items()}
+    return {name: torch.stack(blocks) if STACK in name else blocks[0] for name, blocks in stacked.items()}
 
 
 def _as_in_torch(array: Tensor, layout: str) -> Tensor:
     torch_layout, _, theirs = layout.partition(" -> ")
     return rearrange(array, f"{theirs} -> {torch_layout}") if layout else array
-
-
-def _some(names: Iterable[str]) -> str:
-    """List the first names, and the number of others."""
-    shown = list(names)
-    return ", ".join(shown[:SHOWN]) + (f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else "")

@@ -1,9 +1,10 @@
-"""Read and write files of named arrays: .npz, .safetensors, .pt, .pth and .bin. Reading never runs code."""
+"""Read and write files of named arrays, of NumPy, safetensors and torch. Reading never runs code."""
 
 import zipfile
+from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors.torch
@@ -13,8 +14,16 @@ from torch import Tensor
 from scripts.system.errors import InputError
 from scripts.system.files import read_torch, refuse_bomb, write_whole
 
-SUFFIXES = (".npz", ".safetensors", ".pt", ".pth", ".bin")
+SUFFIXES = (".npz", ".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")  # .tar is that of .pth.tar
 PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # supported by every kind of file
+LONGEST = 1000  # characters of the keys before a name: a small file could join a long key to a million names
+
+
+class Content(NamedTuple):
+    """What a file holds, by its names; those of nested parts are joined by slashes."""
+
+    arrays: dict[str, Tensor]
+    facts: dict[str, Any]  # plain values
 
 
 def check_suffix(path: Path) -> None:
@@ -23,26 +32,47 @@ def check_suffix(path: Path) -> None:
         raise InputError(f"{path} must end in one of {', '.join(SUFFIXES)}")
 
 
-def read_arrays(path: Path) -> dict[str, Tensor]:
-    """Return every array of a file by its name, on the CPU.
+def read_file(path: Path) -> Content:
+    """Return the content of a file, with its arrays on the CPU.
 
     Raises:
-        InputError: If the file is missing or damaged, or holds anything but arrays of finite numbers.
+        InputError: If the file is missing or damaged, or holds no array.
     """
     check_suffix(path)
     if not path.is_file():
         raise InputError(f"{path} must be a file of weights; it does not exist")
-    reader = {".npz": _read_npz, ".safetensors": _read_safetensors}.get(path.suffix, _read_torch)
-    arrays = reader(path)
+    reader = {".npz": _read_npz, ".safetensors": _read_safetensors}.get(path.suffix, read_torch)
+    content = flat(reader(path))
+    arrays = {name: value.detach() for name, value in content.items() if name and isinstance(value, Tensor)}
+    if not arrays:
+        raise InputError(f"{path} must hold arrays by name; it holds none")
+    return Content(arrays, {name: value for name, value in content.items() if name not in arrays})
+
+
+def flat(content: Any) -> dict[str, Any]:
+    """Return the values of nested dictionaries by their keys, joined by slashes; each dictionary is read once."""
+    values: dict[str, Any] = {}
+    parts, seen = [("", content)], set()
+    for prefix, part in parts:  # it grows
+        part = vars(part) if isinstance(part, Namespace) else part
+        if not isinstance(part, Mapping):
+            values[prefix[:-1]] = part
+        elif id(part) not in seen and len(prefix) <= LONGEST:
+            seen.add(id(part))
+            parts += [(f"{prefix}{key}/", value) for key, value in part.items()]
+    return values
+
+
+def check_arrays(arrays: Mapping[str, Tensor], source: str) -> None:
+    """Raise InputError, which names ``source``, for anything but finite numbers that the file holds completely."""
     for name, array in arrays.items():
-        described = f"{path}: {name} {tuple(array.shape)}"
+        described = f"{source}: {name} {tuple(array.shape)}"
         if array.dtype not in PRECISIONS or not array.numel():
             raise InputError(f"{described} must be floating-point numbers of 16 to 64 bits, not {array.dtype}")
         if not _is_whole(array):
             raise InputError(f"{described} must be stored completely in the file")
         if not array.isfinite().all():
             raise InputError(f"{described} must be finite; it contains nan or infinity")
-    return arrays
 
 
 def _is_whole(array: Tensor) -> bool:
@@ -51,8 +81,8 @@ def _is_whole(array: Tensor) -> bool:
     return plain and array.untyped_storage().nbytes() >= array.numel() * array.element_size()
 
 
-def write_arrays(path: Path, arrays: Mapping[str, Tensor]) -> None:
-    """Write a file atomically, of the kind that the suffix says."""
+def write_arrays(path: Path, arrays: Mapping[str, Tensor], **facts: object) -> None:
+    """Write a file atomically, of the kind that the suffix says; of these only .safetensors has a place for facts."""
     check_suffix(path)
     # copies, since torch would write all of a fused array for each third of it, and safetensors would refuse
     own = {
@@ -63,8 +93,9 @@ def write_arrays(path: Path, arrays: Mapping[str, Tensor]) -> None:
         numbers: dict[str, Any] = {name: _to_numpy(array) for name, array in own.items()}
         write_whole(path, lambda file: np.savez(file, **numbers))
     elif path.suffix == ".safetensors":
-        # transformers refuses files without this metadata
-        write_whole(path, lambda file: file.write(safetensors.torch.save(own, metadata={"format": "pt"})))
+        # transformers refuses files without this format
+        metadata = {"format": "pt"} | {name: str(value) for name, value in facts.items()}
+        write_whole(path, lambda file: file.write(safetensors.torch.save(own, metadata=metadata)))
     else:
         write_whole(path, lambda file: torch.save(own, file))
 
@@ -108,18 +139,10 @@ def _to_numpy(array: Tensor) -> np.ndarray:
     return array.numpy()
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _read_safetensors(path: Path) -> dict[str, Any]:
     try:
-        return safetensors.torch.load_file(path)
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        return {"metadata": metadata, **safetensors.torch.load_file(path)}
     except Exception as error:
         raise InputError(f"{path} must be a complete .safetensors file; it cannot be read") from error
-
-
-def _read_torch(path: Path) -> dict[str, Tensor]:
-    content = read_torch(path)
-    for key in ("model", "state_dict"):  # training checkpoints, such as best.pt, hold more than the weights
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise InputError(f"{path} must hold tensors by name, at the top or under 'model' or 'state_dict'")
-    return {str(name): array.detach() for name, array in content.items()}

@@ -152,9 +152,11 @@ FAMILIES = {
     "huggingface": Family("huggingface"),
 }
 
+STACK = "Transformer/encoderblock/"  # prefix under which big_vision may keep all blocks in one array
+
 # names in other versions of a family: pattern -> name in the table
 OTHER_SPELLINGS = {
-    r"^(?:module\.|_orig_mod\.)+": "",  # saved from DistributedDataParallel or torch.compile
+    r"(?<=\.)(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.": "",  # blocks wrapped by torch
     r"\.mlp\.linear_1\.": ".mlp.0.",  # torchvision's first files
     r"\.mlp\.linear_2\.": ".mlp.3.",
     r"^vit\.layers\.": "vit.encoder.layer.",  # in memory in transformers 5, whose files keep the old names

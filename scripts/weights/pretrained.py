@@ -1,8 +1,11 @@
 """Load and save Vision Transformer weights as files of any family."""
 
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from math import isqrt
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,8 +14,12 @@ from components import Attention
 from components.patch_embeddings import resize_pos_embed
 from scripts.models.vit import VisionTransformer
 from scripts.system.errors import InputError
+from scripts.system.files import read_json
 from scripts.weights.families import HEAD, POSITIONS, Weights, from_family, sizes, to_family
-from scripts.weights.files import read_arrays, write_arrays
+from scripts.weights.files import check_arrays, flat, read_file, write_arrays
+from scripts.weights.search import find, some
+
+NUM_HEADS = re.compile(r"(^|[./])num_(attention_)?heads$")  # names in checkpoints, metadata and config.json
 
 
 def read_weights(path: Path) -> Weights:
@@ -21,12 +28,36 @@ def read_weights(path: Path) -> Weights:
     Raises:
         InputError: If the file is damaged or holds no Vision Transformer: a name or shape is wrong, missing or unknown.
     """
-    return from_family(read_arrays(path), str(path))
+    arrays, facts = read_file(path)
+    family, names, prefix, rest = find([*arrays], str(path))
+    arrays = {name: arrays[given] for name, given in names.items()}
+    check_arrays(arrays, str(path))
+    weights = from_family(arrays, family, str(path))
+    heads, dim = weights.num_heads or _num_heads(facts) or _num_heads(_config(path)), sizes(weights.state)["dim"]
+    if heads and dim % heads:
+        raise InputError(f"{path} must have a number of heads that divides its width ({dim}); it has {heads}")
+    notes = [f"the prefix {prefix} of every name is removed"] if prefix else []
+    notes += [f"the rest of the file is ignored: {some(rest)}"] if rest else []
+    return weights._replace(num_heads=heads, notes=tuple(f"{path}: {note}" for note in notes))
+
+
+def _num_heads(facts: Mapping[str, Any]) -> int | None:
+    """Return the only number of attention heads among facts, None if there is none or they differ."""
+    found = {str(value) for name, value in facts.items() if NUM_HEADS.search(name)}
+    value = found.pop() if len(found) == 1 else ""
+    return int(value) if re.fullmatch("[1-9][0-9]{0,3}", value) else None
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """Return what a config.json beside the file says, as in folders of Hugging Face and runs of the kit."""
+    with suppress(InputError, OSError):
+        return flat(read_json(path.with_name("config.json")))
+    return {}
 
 
 def write_weights(path: Path, state: Mapping[str, Tensor], family: str, num_heads: int | None) -> None:
     """Write the ``state_dict`` of a VisionTransformer as a file of a family, of the kind that the suffix says."""
-    write_arrays(path, to_family(state, family, num_heads))
+    write_arrays(path, to_family(state, family, num_heads), **{"num_heads": num_heads} if num_heads else {})
 
 
 def load_weights(model: VisionTransformer, path: Path) -> list[str]:
@@ -38,15 +69,15 @@ def load_weights(model: VisionTransformer, path: Path) -> list[str]:
     Raises:
         InputError: If the file cannot be read or belongs to another network.
     """
-    state, family, num_heads, pre_logits, pooler = read_weights(path)
+    state, family, num_heads, pre_logits, found = read_weights(path)
     own, heads = model.state_dict(), next(part.num_heads for part in model.modules() if isinstance(part, Attention))
     theirs, ours = sizes(state) | {"num_heads": num_heads or heads}, sizes(own) | {"num_heads": heads}
     if other := [name for name in theirs if theirs[name] != ours[name]]:
         found, wanted = (", ".join(f"{name} {values[name]}" for name in other) for values in (theirs, ours))
         raise InputError(f"{path} must hold the weights of the model ({wanted}); it has {found}")
-    notes = [f"{path}: {family} weights, {len(state)} arrays"]
-    if pooler:
-        notes.append(f"{path}: ignored {', '.join(pooler)}, which a classifier does not use")
+    notes = [f"{path}: {family} weights, {len(state)} arrays", *found]
+    if not num_heads:
+        notes.append(f"{path}: num_heads {heads} of the model is assumed: the file does not tell")
     classes, held = own["head.bias"].numel(), state["head.bias"].numel() if "head.bias" in state else 0
     if held == classes and pre_logits:
         raise InputError(f"{path} must have no layer between encoder and head; it has {', '.join(pre_logits)}")

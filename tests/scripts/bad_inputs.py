@@ -102,9 +102,9 @@ FLAGS = [
     vit("--no-transformer", "unrecognized arguments: --no-transformer"),
     vit("--recipe b16-finetune", "--weights (None) must be a file of pretrained weights for recipe b16-finetune"),
     vit("--weights nowhere.npz", "nowhere.npz must be a file of weights; it does not exist"),
-    vit("--weights taken", "taken must end in one of .npz, .safetensors, .pt, .pth, .bin"),
+    vit("--weights taken", "taken must end in one of .npz, .safetensors, .pt, .pth, .bin, .ckpt, .tar"),
     vit("--weights ended/last.pt", "ended/last.pt must hold a Vision Transformer of a known family; it holds "
-        "transformer.localization.conv1.weight, ..."),
+        "..., model/transformer.localization.conv1.weight, ..."),
     vit("--weights vit.npz", "vit.npz must hold the weights of the model (patch_size 4, dim 24, mlp_dim 32, "
         "num_heads 2); it has patch_size 8, dim 12, mlp_dim 20, num_heads 3"),
     convert("vit.npz", "the following arguments are required: TARGET"),
@@ -112,7 +112,7 @@ FLAGS = [
     convert("vit.npz new.pt --num-heads 0", f"--num-heads (0) {ONE_UP}"),
     convert("vit.npz new.npz --family google --num-heads 4",
             "--num-heads (4) must be 3, as in vit.npz, or be left out"),
-    convert("vit.npz new.h5", "new.h5 must end in one of .npz, .safetensors, .pt, .pth, .bin"),
+    convert("vit.npz new.h5", "new.h5 must end in one of .npz, .safetensors, .pt, .pth, .bin, .ckpt, .tar"),
     convert("vit.npz vit.npz", "target (vit.npz) must be a new file; it exists already"),
     convert("vit.npz taken/last.pt/new.pt", "cannot write taken/last.pt/new.pt: ..."),
     convert("nowhere.npz new.pt", "nowhere.npz must be a file of weights; it does not exist"),

@@ -1,0 +1,106 @@
+"""Find the network among the names in a file: trainers wrap it, and keep averages and optimizers beside it."""
+
+import re
+from bisect import bisect
+from collections.abc import Iterable, Sequence
+from os.path import commonprefix
+from typing import NamedTuple
+
+from scripts.system.errors import InputError
+from scripts.weights.names import FAMILIES, OTHER_SPELLINGS, STACK, TABLE, entries
+
+CLASS_TOKENS = set(TABLE[0][:-2])
+OPTIMIZER = re.compile(r"opt(imizers?)?(_states?)?/(?!target/)")  # its moments have the names of the network
+AVERAGE = re.compile(r"(^|[./_])ema([./_]|$)")  # of the weights over the steps
+POOLER = "vit.pooler."  # a layer that Hugging Face's encoder has and no classifier uses
+SHOWN = 3  # names listed in a message
+
+
+class Found(NamedTuple):
+    """Where a file holds a network."""
+
+    family: str
+    names: dict[str, str]  # of the network: in the family -> in the file
+    prefix: str  # of the names in the file, which the family does not have
+    rest: tuple[str, ...]  # what else is in the file: prefixes of names
+
+
+def find(names: Sequence[str], source: str) -> Found:
+    """Find the only network; an average of its weights may stand beside it.
+
+    Raises:
+        InputError: If there is no network or more than one; the message names ``source``.
+    """
+    weights = [name for name in names if not OPTIMIZER.match(name)]
+    networks: dict[str, tuple[str, dict[str, str]]] = {}
+    for prefix in _prefixes(weights):
+        if not any(prefix.startswith(outer) for outer in networks):
+            inside = _usual(weights, prefix, source)
+            if family := _family(inside, prefix):
+                networks[prefix] = family, inside
+    if not networks:
+        raise InputError(f"{source} must hold a Vision Transformer of a known family; it holds {some(weights)}")
+    prefix, *others = [prefix for prefix in networks if not AVERAGE.search(prefix)] or networks
+    if others:
+        raise InputError(f"{source} must hold one Vision Transformer; it holds several: {some([prefix, *others])}")
+    family, inside = networks[prefix]
+    own = FAMILIES[family].prefix
+    inside = {own + name: given for name, given in inside.items() if not name.startswith(POOLER)}
+    return Found(family, inside, prefix.removesuffix(own), _rest(names, sorted(inside.values())))
+
+
+def some(names: Iterable[str]) -> str:
+    """List the first names, and the number of others."""
+    shown = list(names)
+    return ", ".join(shown[:SHOWN]) + (f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else "")
+
+
+def _prefixes(names: Iterable[str]) -> list[str]:
+    """Return what stands before a class token, and what families put before every name; the shortest first."""
+    before = [name.removesuffix(token) for name in names for token in CLASS_TOKENS if name.endswith(token)]
+    before += [family.prefix for family in FAMILIES.values()]
+    return sorted((prefix for prefix in dict.fromkeys(before) if prefix[-1:] in ("", ".", "/")), key=len)
+
+
+def _usual(names: Sequence[str], prefix: str, source: str) -> dict[str, str]:
+    """Map the names of the table to those in the file, which has the prefix and may be of another version."""
+    encoder = f"{prefix}embeddings.position_embeddings" in names  # Hugging Face's without a classifier
+    usual: dict[str, str] = {}
+    for given in (name for name in names if name.startswith(prefix)):
+        name = ("vit." if encoder else "") + given.removeprefix(prefix)
+        for pattern, replacement in OTHER_SPELLINGS.items():
+            name = re.sub(pattern, replacement, name)
+        if name in usual:
+            raise InputError(f"{source} must hold {name} once; {given} is another name of it")
+        usual[name] = given
+    return usual
+
+
+def _family(names: Iterable[str], prefix: str) -> str | None:
+    """Return the family with the most names in common, None if it is less than half, as in other networks."""
+    stacked = any(name.startswith(STACK) for name in names)
+    present = {name.replace(STACK, f"{STACK[:-1]}_0/") for name in names}
+
+    def share(family: str) -> float:
+        wanted = [name.removeprefix(FAMILIES[family].prefix) for entry in entries(family, 1) for name in entry.names]
+        return sum(name in present for name in wanted) / len(wanted)
+
+    def fit(family: str) -> tuple[bool, int]:
+        own = FAMILIES[family].prefix
+        return family.endswith("-stacked") == stacked, len(own) if prefix.endswith(own) else 0
+
+    likely = max(FAMILIES, key=share)
+    same = [family for family in FAMILIES if FAMILIES[family].column == FAMILIES[likely].column]
+    return max(same, key=fit) if share(likely) >= 0.5 else None
+
+
+def _rest(names: Sequence[str], network: Sequence[str]) -> tuple[str, ...]:
+    """Return the other names, each up to the dot or slash after what it shares with the network, which is sorted."""
+    rest: dict[str, None] = {}  # in their order
+    for name in names:
+        at = bisect(network, name)
+        near = network[max(at - 1, 0) : at + 1]
+        if name not in near:
+            shared = max(len(commonprefix([name, other])) for other in near)  # noqa: RUF071  # characters are meant
+            rest[name[:shared] + re.split("[./]", name[shared:])[0]] = None
+    return tuple(rest)
