@@ -13,6 +13,7 @@ from torch import Tensor
 
 from scripts.system.errors import InputError
 from scripts.system.files import read_torch, refuse_bomb, write_whole
+from scripts.weights.search import OPTIMIZER
 
 SUFFIXES = (".npz", ".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")  # .tar is that of .pth.tar
 PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # supported by every kind of file
@@ -112,6 +113,9 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
                 name = member.removesuffix(".npy")
                 if name in arrays:
                     raise InputError(f"{path} must hold {name} once; it holds it twice")
+                if OPTIMIZER.match(name):  # not read: it is often twice as large as the network
+                    arrays[name] = torch.empty(0)
+                    continue
                 with archive.open(member) as file:
                     arrays[name] = _from_numpy(np.lib.format.read_array(file, allow_pickle=False))
     except InputError:

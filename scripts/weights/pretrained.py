@@ -50,8 +50,9 @@ def _num_heads(facts: Mapping[str, Any]) -> int | None:
 
 def _config(path: Path) -> dict[str, Any]:
     """Return what a config.json beside the file says, as in folders of Hugging Face and runs of the kit."""
+    config = path.with_name("config.json")
     with suppress(InputError, OSError):
-        return flat(read_json(path.with_name("config.json")))
+        return flat(read_json(config)) if config.is_file() else {}
     return {}
 
 
@@ -69,13 +70,13 @@ def load_weights(model: VisionTransformer, path: Path) -> list[str]:
     Raises:
         InputError: If the file cannot be read or belongs to another network.
     """
-    state, family, num_heads, pre_logits, found = read_weights(path)
+    state, family, num_heads, pre_logits, remarks = read_weights(path)
     own, heads = model.state_dict(), next(part.num_heads for part in model.modules() if isinstance(part, Attention))
     theirs, ours = sizes(state) | {"num_heads": num_heads or heads}, sizes(own) | {"num_heads": heads}
     if other := [name for name in theirs if theirs[name] != ours[name]]:
         found, wanted = (", ".join(f"{name} {values[name]}" for name in other) for values in (theirs, ours))
         raise InputError(f"{path} must hold the weights of the model ({wanted}); it has {found}")
-    notes = [f"{path}: {family} weights, {len(state)} arrays", *found]
+    notes = [f"{path}: {family} weights, {len(state)} arrays", *remarks]
     if not num_heads:
         notes.append(f"{path}: num_heads {heads} of the model is assumed: the file does not tell")
     classes, held = own["head.bias"].numel(), state["head.bias"].numel() if "head.bias" in state else 0

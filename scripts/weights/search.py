@@ -39,7 +39,7 @@ def find(names: Sequence[str], source: str) -> Found:
             if family := _family(inside, prefix):
                 networks[prefix] = family, inside
     if not networks:
-        raise InputError(f"{source} must hold a Vision Transformer of a known family; it holds {some(weights)}")
+        raise InputError(f"{source} must hold a Vision Transformer of a known family; it holds {some(names)}")
     prefix, *others = [prefix for prefix in networks if not AVERAGE.search(prefix)] or networks
     if others:
         raise InputError(f"{source} must hold one Vision Transformer; it holds several: {some([prefix, *others])}")

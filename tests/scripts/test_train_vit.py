@@ -106,8 +106,9 @@ def test_fine_tuning_starts_from_the_weights_with_a_zero_head(
 def test_a_checkpoint_serves_as_pretrained_weights_with_its_head(tree: Path, tmp_path: Path) -> None:
     main(options(data=str(tree), recipe="b16", steps=2, out="first"))
     state = torch.load(tmp_path / "first" / "last.pt", weights_only=True)["model"]
-    kept = read_weights(tmp_path / "first" / "last.pt").state
-    assert all(torch.equal(kept[name], value) for name, value in state.items())
+    kept = read_weights(tmp_path / "first" / "last.pt")
+    assert all(torch.equal(kept.state[name], value) for name, value in state.items())
+    assert kept.num_heads == 2
     main(options(data=str(tree), recipe="b16", steps=1, lr=1e-12, weights="first/last.pt", out="second"))
     again = torch.load(tmp_path / "second" / "last.pt", weights_only=True)["model"]
     torch.testing.assert_close(again, state, atol=1e-6, rtol=0)

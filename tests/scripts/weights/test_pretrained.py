@@ -31,7 +31,6 @@ from tests.support.strategies import (
     seeds,
 )
 
-flax_families = [family for family in FAMILIES if FAMILIES[family].flax]
 precisions = st.sampled_from((torch.float32, torch.float64, torch.float16, torch.bfloat16))
 suffixes = st.sampled_from((".npz", ".safetensors", ".pth"))
 BLOCK = "Transformer/encoderblock_0/"
@@ -378,12 +377,6 @@ def test_another_architecture_is_named_with_the_models(tmp_path: Path, family: s
         tmp_path / "vit.npz", f"must hold the weights of the model ({option} {own}); it has {option} {value}", model
     )
     assert bits(model.state_dict()) == bits(network().state_dict()), "the model is unchanged"
-
-
-@pytest.mark.parametrize("family", flax_families)
-def test_another_number_of_heads_is_refused_if_the_file_stores_it(tmp_path: Path, family: str) -> None:
-    write_weights(tmp_path / "vit.npz", network().state_dict(), family, 4)
-    refused(tmp_path / "vit.npz", "must hold the weights of the model (num_heads 3); it has num_heads 4")
 
 
 def test_positions_of_a_grid_that_is_not_square_are_refused(tmp_path: Path) -> None:
