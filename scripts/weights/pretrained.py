@@ -20,6 +20,7 @@ from scripts.weights.files import check_arrays, flat, read_file, write_arrays
 from scripts.weights.search import find, some
 
 NUM_HEADS = re.compile(r"(^|[./])num_(attention_)?heads$")  # names in checkpoints, metadata and config.json
+COUNTS = {*range(1, 1000), *map(str, range(1, 1000))}  # metadata is text
 
 
 def read_weights(path: Path) -> Weights:
@@ -43,9 +44,9 @@ def read_weights(path: Path) -> Weights:
 
 def _num_heads(facts: Mapping[str, Any]) -> int | None:
     """Return the only number of attention heads among facts, None if there is none or they differ."""
-    found = {str(value) for name, value in facts.items() if NUM_HEADS.search(name)}
-    value = found.pop() if len(found) == 1 else ""
-    return int(value) if re.fullmatch("[1-9][0-9]{0,3}", value) else None
+    named = (value for name, value in facts.items() if NUM_HEADS.search(name))
+    found = {int(value) for value in named if type(value) in (int, str) and value in COUNTS}
+    return found.pop() if len(found) == 1 else None
 
 
 def _config(path: Path) -> dict[str, Any]:

@@ -20,9 +20,9 @@ class Found(NamedTuple):
     """Where a file holds a network."""
 
     family: str
-    names: dict[str, str]  # of the network: in the family -> in the file
-    prefix: str  # of the names in the file, which the family does not have
-    rest: tuple[str, ...]  # what else is in the file: prefixes of names
+    names: dict[str, str]  # name in the family -> name in the file
+    prefix: str  # of every name in the file, but not in the family
+    rest: tuple[str, ...]  # what else is in the file: where its names begin to differ
 
 
 def find(names: Sequence[str], source: str) -> Found:

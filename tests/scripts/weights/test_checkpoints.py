@@ -94,6 +94,7 @@ def test_heads_that_nothing_tells_are_assumed_with_a_note(tmp_path: Path, family
 
 @pytest.mark.parametrize("config", [
     "{", "[3]", "{}", '{"num_attention_heads": "many"}', '{"num_attention_heads": 0}', '{"num_heads": true}',
+    '{"num_heads": [6]}',
     '{"text_config": {"num_attention_heads": 8}, "vision_config": {"num_attention_heads": 12}}',
 ])  # fmt: skip
 def test_a_configuration_that_tells_no_number_of_heads_is_no_error(tmp_path: Path, config: str) -> None:
