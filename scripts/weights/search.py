@@ -3,6 +3,7 @@
 import re
 from bisect import bisect
 from collections.abc import Iterable, Sequence
+from functools import cache
 from os.path import commonprefix
 from typing import NamedTuple
 
@@ -82,8 +83,7 @@ def _family(names: Iterable[str], prefix: str) -> str | None:
     present = {name.replace(STACK, f"{STACK[:-1]}_0/") for name in names}
 
     def share(family: str) -> float:
-        wanted = [name.removeprefix(FAMILIES[family].prefix) for entry in entries(family, 1) for name in entry.names]
-        return sum(name in present for name in wanted) / len(wanted)
+        return len(present & _of_one_block(family)) / len(_of_one_block(family))
 
     def fit(family: str) -> tuple[bool, int]:
         own = FAMILIES[family].prefix
@@ -92,6 +92,12 @@ def _family(names: Iterable[str], prefix: str) -> str | None:
     likely = max(FAMILIES, key=share)
     same = [family for family in FAMILIES if FAMILIES[family].column == FAMILIES[likely].column]
     return max(same, key=fit) if share(likely) >= 0.5 else None
+
+
+@cache  # a hostile file has thousands of prefixes
+def _of_one_block(family: str) -> set[str]:
+    """Return the names of a network with one block, without the prefix of the family."""
+    return {name.removeprefix(FAMILIES[family].prefix) for entry in entries(family, 1) for name in entry.names}
 
 
 def _rest(names: Sequence[str], network: Sequence[str]) -> tuple[str, ...]:
