@@ -13,14 +13,34 @@ True means *attend*, as in ``F.scaled_dot_product_attention``; in ``nn.Multihead
 Weights start as in the original Flax code: q, k, v and proj are each a Xavier uniform square matrix, biases are zero.
 """
 
+import operator
 from collections.abc import Set
+from contextlib import suppress
 from functools import cache
-from typing import TYPE_CHECKING, Literal, overload
+from numbers import Real
+from typing import TYPE_CHECKING, Literal, SupportsIndex, overload
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+def whole(name: str, value: SupportsIndex) -> int:
+    """Return a size as an int: any integer type is taken, but neither True nor False."""
+    if not isinstance(value, bool):
+        with suppress(TypeError):
+            return operator.index(value)
+    raise TypeError(f"{name} ({value!r}) must be an integer")
+
+
+def rate(name: str, value: float) -> float:
+    """Return the probability of dropping something as a float."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} ({value!r}) must be a number")
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} ({value}) must be at least 0 and less than 1")
+    return float(value)
 
 
 def open_mask(mask: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -141,7 +161,7 @@ class Attention(nn.Module):
           rounding (and the draw of ``attn_dropout``), with a gradient for the weights and with second derivatives.
 
     Raises:
-        TypeError: If the mask is neither boolean nor floating point.
+        TypeError: If an option has a wrong type, or the mask is neither boolean nor floating point.
         ValueError: If a size or a probability is out of range, or input, context or mask have another shape.
     """
 
@@ -157,14 +177,17 @@ class Attention(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        dim, num_heads = whole("Attention: dim", dim), whole("Attention: num_heads", num_heads)
         for name, value in (("dim", dim), ("num_heads", num_heads)):
             if value < 1:
                 raise ValueError(f"Attention: {name} ({value}) must be at least 1")
         if dim % num_heads:
             raise ValueError(f"Attention: dim ({dim}) must be divisible by num_heads ({num_heads})")
-        for name, rate in (("dropout", dropout), ("attn_dropout", attn_dropout)):
-            if not 0 <= rate < 1:
-                raise ValueError(f"Attention: {name} ({rate}) must be at least 0 and less than 1")
+        dropout, attn_dropout = rate("Attention: dropout", dropout), rate("Attention: attn_dropout", attn_dropout)
+        if not isinstance(qkv_bias, bool):
+            raise TypeError(f"Attention: qkv_bias ({qkv_bias!r}) must be True or False")
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise TypeError(f"Attention: dtype ({dtype!r}) must be a floating-point torch.dtype")
         self.dim = dim
         self.num_heads = num_heads
         self.attn_dropout = attn_dropout

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .attention import Attention
+from .attention import Attention, rate
 from .mlp import MLP
 
 
@@ -54,7 +54,7 @@ class Block(nn.Module):
         - Output: (B, N, dim); with ``return_weights=True`` also the attention weights (B, num_heads, N, M).
 
     Raises:
-        TypeError: If the mask is neither boolean nor floating point.
+        TypeError: If an option has a wrong type, or the mask is neither boolean nor floating point.
         ValueError: If a size or a probability is out of range, or input, context or mask have another shape.
     """
 
@@ -72,15 +72,14 @@ class Block(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if not 0 <= stochastic_depth < 1:
-            raise ValueError(f"Block: stochastic_depth ({stochastic_depth}) must be at least 0 and less than 1")
-        self.dim = dim
-        self.stochastic_depth = stochastic_depth
+        self.stochastic_depth = rate("Block: stochastic_depth", stochastic_depth)
         # every child draws its parameters as it is built, so that reset_parameters has nothing to do here
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6, device=device, dtype=dtype)
-        self.attn = Attention(
+        attn = Attention(  # before the norms, whose errors name no option
             dim, num_heads, qkv_bias=qkv_bias, dropout=dropout, attn_dropout=attn_dropout, device=device, dtype=dtype
         )
+        self.dim = dim = attn.dim
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6, device=device, dtype=dtype)
+        self.attn = attn
         self.norm2 = nn.LayerNorm(dim, eps=1e-6, device=device, dtype=dtype)
         self.mlp = MLP(dim, mlp_dim, dropout=dropout, device=device, dtype=dtype)
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from .attention import rate, whole
 from .block import Block
 
 
@@ -62,7 +63,7 @@ class Encoder(nn.Module):
           weights are asked for: those are of every token.
 
     Raises:
-        TypeError: If the mask is neither boolean nor floating point.
+        TypeError: If an option has a wrong type, or the mask is neither boolean nor floating point.
         ValueError: If a size, a probability or ``first`` is out of range, or input or mask have another shape.
     """
 
@@ -82,21 +83,24 @@ class Encoder(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        depth = whole("Encoder: depth", depth)
         if depth < 1:
             raise ValueError(f"Encoder: depth ({depth}) must be at least 1")
-        if not 0 <= stochastic_depth < 1:
-            raise ValueError(f"Encoder: stochastic_depth ({stochastic_depth}) must be at least 0 and less than 1")
-        self.dim = dim
+        stochastic_depth = rate("Encoder: stochastic_depth", stochastic_depth)
+        if not isinstance(checkpointing, bool):
+            raise TypeError(f"Encoder: checkpointing ({checkpointing!r}) must be True or False")
         self.checkpointing = checkpointing
         # every child draws its parameters as it is built, so that reset_parameters has nothing to do here
-        self.blocks = nn.ModuleList(
+        blocks = [
             Block(
                 dim, num_heads, mlp_dim=mlp_dim, qkv_bias=qkv_bias, dropout=dropout, attn_dropout=attn_dropout,
                 stochastic_depth=stochastic_depth * (index + 1) / depth, device=device, dtype=dtype,
             )
             for index in range(depth)
-        )  # fmt: skip
-        self.norm = nn.LayerNorm(dim, eps=1e-6, device=device, dtype=dtype)
+        ]  # fmt: skip
+        self.dim = blocks[0].dim
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = nn.LayerNorm(self.dim, eps=1e-6, device=device, dtype=dtype)
 
     def reset_parameters(self) -> None:
         """Draw new weights in every block; the final norm returns to scale one and shift zero."""

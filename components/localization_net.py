@@ -14,7 +14,9 @@ Convention: the last layer starts with zero weights. With P = 6 its bias is the 
 row; with any other P it is zero, the identity of transforms that are parametrised as offsets.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+import operator
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +25,14 @@ from torch.nn import functional as F
 IDENTITY_AFFINE = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 POOLED = 4  # what 32 pixels leave after both convolutions and poolings
 SMALLEST = 18  # the side that leaves one cell there
+
+
+def whole(name: str, value: SupportsIndex) -> int:
+    """Return a size as an int: any integer type is taken, but neither True nor False."""
+    if not isinstance(value, bool):
+        with suppress(TypeError):
+            return operator.index(value)
+    raise TypeError(f"{name} ({value!r}) must be an integer")
 
 
 def check_images(x: Tensor, channels: int) -> None:
@@ -46,6 +56,7 @@ class LocalizationNet(nn.Module):
           shift to whole pixels on large images.
 
     Raises:
+        TypeError: If an option has a wrong type.
         ValueError: If a size is not positive, or the input is not (B, in_channels, H, W).
     """
 
@@ -58,9 +69,13 @@ class LocalizationNet(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        in_channels = whole("LocalizationNet: in_channels", in_channels)
+        num_params = whole("LocalizationNet: num_params", num_params)
         for name, value in (("in_channels", in_channels), ("num_params", num_params)):
             if value < 1:
                 raise ValueError(f"LocalizationNet: {name} ({value}) must be at least 1")
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise TypeError(f"LocalizationNet: dtype ({dtype!r}) must be a floating-point torch.dtype")
         self.in_channels = in_channels
         self.num_params = num_params
         self.conv1 = nn.Conv2d(in_channels, 8, kernel_size=7, device=device, dtype=dtype)

@@ -12,9 +12,31 @@ Convention: the exact GELU, as in every torch port; Flax uses the tanh form, whi
 both the GELU and the second layer. Weights start as in the original Flax code: Xavier uniform, biases normal(1e-6).
 """
 
+import operator
+from contextlib import suppress
+from numbers import Real
+from typing import SupportsIndex
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+def whole(name: str, value: SupportsIndex) -> int:
+    """Return a size as an int: any integer type is taken, but neither True nor False."""
+    if not isinstance(value, bool):
+        with suppress(TypeError):
+            return operator.index(value)
+    raise TypeError(f"{name} ({value!r}) must be an integer")
+
+
+def rate(name: str, value: float) -> float:
+    """Return the probability of dropping something as a float."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} ({value!r}) must be a number")
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} ({value}) must be at least 0 and less than 1")
+    return float(value)
 
 
 def check_tokens(x: Tensor, dim: int) -> None:
@@ -41,6 +63,7 @@ class MLP(nn.Module):
         - Output: (..., dim).
 
     Raises:
+        TypeError: If an option has a wrong type.
         ValueError: If a size or the probability is out of range, or the input has another width.
     """
 
@@ -54,11 +77,13 @@ class MLP(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        dim, mlp_dim = whole("MLP: dim", dim), whole("MLP: mlp_dim", mlp_dim)
         for name, value in (("dim", dim), ("mlp_dim", mlp_dim)):
             if value < 1:
                 raise ValueError(f"MLP: {name} ({value}) must be at least 1")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"MLP: dropout ({dropout}) must be at least 0 and less than 1")
+        dropout = rate("MLP: dropout", dropout)
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise TypeError(f"MLP: dtype ({dtype!r}) must be a floating-point torch.dtype")
         self.dim = dim
         self.fc1 = nn.Linear(dim, mlp_dim, device=device, dtype=dtype)
         self.fc2 = nn.Linear(mlp_dim, dim, device=device, dtype=dtype)

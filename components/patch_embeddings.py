@@ -13,7 +13,10 @@ LeCun normal (cut at two standard deviations), its bias and the class token zero
 """
 
 import math
-from typing import Any
+import operator
+from contextlib import suppress
+from numbers import Real
+from typing import Any, SupportsIndex
 
 import torch
 from einops import rearrange
@@ -27,6 +30,23 @@ INTERPOLATIONS: dict[str, dict[str, Any]] = {
     "bilinear": {"mode": "bilinear"},  # timm, for Google's files
     "bilinear-corners": {"mode": "bilinear", "align_corners": True},  # Google and jeonsworld: ndimage.zoom(order=1)
 }
+
+
+def whole(name: str, value: SupportsIndex) -> int:
+    """Return a size as an int: any integer type is taken, but neither True nor False."""
+    if not isinstance(value, bool):
+        with suppress(TypeError):
+            return operator.index(value)
+    raise TypeError(f"{name} ({value!r}) must be an integer")
+
+
+def rate(name: str, value: float) -> float:
+    """Return the probability of dropping something as a float."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} ({value!r}) must be a number")
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} ({value}) must be at least 0 and less than 1")
+    return float(value)
 
 
 def resize_pos_embed(
@@ -91,6 +111,7 @@ class PatchEmbeddings(nn.Module):
         - Output: (B, 1 + H/P W/P, dim), the class token first.
 
     Raises:
+        TypeError: If an option has a wrong type.
         ValueError: If an option is out of range, or the input has another shape.
     """
 
@@ -107,15 +128,19 @@ class PatchEmbeddings(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        patch_size, dim = whole("PatchEmbeddings: patch_size", patch_size), whole("PatchEmbeddings: dim", dim)
+        in_channels = whole("PatchEmbeddings: in_channels", in_channels)
         for name, value in (("patch_size", patch_size), ("dim", dim), ("in_channels", in_channels)):
             if value < 1:
                 raise ValueError(f"PatchEmbeddings: {name} ({value}) must be at least 1")
-        sides = (image_size, image_size) if isinstance(image_size, int) else image_size
+        given = image_size if isinstance(image_size, tuple | list) else (image_size, image_size)
+        sides = [whole("PatchEmbeddings: image_size", side) for side in given]
         if len(sides) != 2 or any(side < 1 or side % patch_size for side in sides):
             raise ValueError(f"PatchEmbeddings: image_size ({image_size}) must be one or two multiples of {patch_size}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"PatchEmbeddings: dropout ({dropout}) must be at least 0 and less than 1")
-        if interpolation not in INTERPOLATIONS:
+        dropout = rate("PatchEmbeddings: dropout", dropout)
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise TypeError(f"PatchEmbeddings: dtype ({dtype!r}) must be a floating-point torch.dtype")
+        if interpolation not in (*INTERPOLATIONS,):
             raise ValueError(f"PatchEmbeddings: interpolation ({interpolation!r}) must be one of {(*INTERPOLATIONS,)}")
         self.in_channels = in_channels
         self.patch_size = patch_size

@@ -91,6 +91,15 @@ def test_a_component_has_relative_imports_and_a_license(path: Path) -> None:
     assert "import components" not in source
 
 
+@pytest.mark.parametrize("name", ("whole", "rate"))
+def test_what_every_file_needs_to_stand_alone_is_the_same_in_each(name: str) -> None:
+    """So that a copied file has its checks with it, and they are changed together."""
+    functions = (node for path in modules("components") for node in ast.parse(path.read_text("utf-8")).body)
+    copies = [ast.unparse(node) for node in functions if isinstance(node, ast.FunctionDef) and node.name == name]
+    assert len(copies) > 2
+    assert len(set(copies)) == 1
+
+
 @pytest.mark.parametrize("path", modules("scripts"), ids=dotted)
 def test_scripts_have_absolute_imports(path: Path) -> None:
     assert not any(

@@ -4,7 +4,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from components import LocalizationNet, SpatialTransformer
-from components.localization_net import average_to
+from components.localization_net import average_to, whole
+from components.mlp import rate
 
 SMALLEST = 16  # side in pixels that leaves one cell after both convolutions and poolings of the classifier
 CELLS = 5  # cells a side that 32 pixels leave there
@@ -38,6 +39,11 @@ class STNClassifier(nn.Module):
         transform: bool = True,
     ) -> None:
         super().__init__()
+        num_classes = whole("STNClassifier: num_classes", num_classes)
+        in_channels = whole("STNClassifier: in_channels", in_channels)
+        dropout = rate("STNClassifier: dropout", dropout)
+        if not isinstance(transform, bool):
+            raise TypeError(f"STNClassifier: transform ({transform!r}) must be True or False")
         self.transformer = None
         if transform:
             self.transformer = SpatialTransformer(LocalizationNet(in_channels), padding_mode=padding_mode)

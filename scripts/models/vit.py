@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from components import Encoder, PatchEmbeddings
+from components.attention import rate, whole
 
 # The sizes in table 1 of the paper, and the dropout of its pretraining on ImageNet-21k; ``lite`` is ViT-Lite-7/4 of
 # "Escaping the Big Data Paradigm with Compact Transformers" (https://arxiv.org/abs/2104.05704)
@@ -99,9 +100,8 @@ class VisionTransformer(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if not 0 <= patch_dropout < 1:
-            raise ValueError(f"VisionTransformer: patch_dropout ({patch_dropout}) must be at least 0 and less than 1")
-        self.patch_dropout = patch_dropout
+        num_classes = whole("VisionTransformer: num_classes", num_classes)
+        self.patch_dropout = rate("VisionTransformer: patch_dropout", patch_dropout)
         self.embeddings = PatchEmbeddings(
             image_size, patch_size, dim=dim, in_channels=in_channels, dropout=dropout, interpolation=interpolation,
             device=device, dtype=dtype,
@@ -111,7 +111,7 @@ class VisionTransformer(nn.Module):
             attn_dropout=attn_dropout, stochastic_depth=stochastic_depth, checkpointing=checkpointing,
             device=device, dtype=dtype,
         )  # fmt: skip
-        self.head = nn.Linear(dim, num_classes, device=device, dtype=dtype)
+        self.head = nn.Linear(self.encoder.dim, num_classes, device=device, dtype=dtype)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 

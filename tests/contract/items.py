@@ -54,6 +54,7 @@ ITEMS = {  # name -> what is promised
     "mixed devices": "an input on another device raises an error",
     "device equals CPU": "output and gradients on the device of `--device` equal those on the CPU",
     "print": "`print(module)` shows every option that the module stores",
+    "option types": "a size may be of any integer type; a wrong type is refused with component, name and value",
     "refusals": "a bad configuration or input raises the right error, with component, name, value and requirement",
 }
 

@@ -12,7 +12,9 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -400,6 +402,49 @@ def test_print_shows_every_option_that_the_module_stores(case: Case) -> None:
     for name, value in vars(module).items():
         if name in options:
             assert f"{name}={value!r}" in shown, f"extra_repr shows {name}"
+
+
+def constructor_call(case: Case) -> tuple[type[nn.Module], dict[str, object]]:
+    """The class of a row, and every option that its constructor gets, with its value."""
+    kind = type(case.build())
+    signature = inspect.signature(kind.__init__)
+    with patch.object(kind, "__init__", autospec=True, side_effect=kind.__init__) as init:
+        case.build()
+    bound = signature.bind(*init.call_args.args, **init.call_args.kwargs)
+    bound.apply_defaults()
+    return kind, dict([*bound.arguments.items()][1:])
+
+
+def converted(value: object, integer: Callable[[int], object]) -> object:
+    """A size of another integer type, in a tuple too; anything else as it is."""
+    if isinstance(value, tuple):
+        return tuple(converted(part, integer) for part in value)
+    return integer(value) if type(value) is int else value
+
+
+@each_component("option types")
+@pytest.mark.parametrize("integer", (np.int64, np.uint8, torch.tensor), ids=("int64", "uint8", "tensor"))
+def test_a_size_may_be_of_any_integer_type_and_is_kept_as_an_int(case: Case, integer: Callable) -> None:
+    kind, options = constructor_call(case)
+    others = {name: converted(value, integer) for name, value in options.items()}
+    assert repr(others) != repr(options), "the row has sizes"
+    plain, module = kind(**options), kind(**others)
+    assert repr(module) == repr(plain)
+    assert [tensor.shape for tensor in module.state_dict().values()] == [t.shape for t in plain.state_dict().values()]
+    assert module(case.input().cpu()).shape == (3, *case.output_shape)
+
+
+@each_component("option types")
+@pytest.mark.parametrize("wrong", ("32", None, 1.5, True, {}, np.True_, torch.ones(2), torch.int64), ids=repr)
+def test_an_option_of_a_wrong_type_is_refused_with_name_and_value(case: Case, wrong: object) -> None:
+    kind, options = constructor_call(case)
+    for name, value in options.items():
+        # torch names its devices itself; None and True are right in their places
+        if name == "device" or (wrong is None and value is None) or (wrong is True and isinstance(value, bool)):
+            continue
+        said = type(wrong).__name__ if isinstance(value, nn.Module) else repr(wrong)
+        with pytest.raises((TypeError, ValueError), match=rf"^\w+: {name} \({re.escape(said)}\) must be "):
+            kind(**options | {name: wrong})
 
 
 @each_component("refusals", refusal="refusals")

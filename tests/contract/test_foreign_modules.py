@@ -73,10 +73,10 @@ TORCH = replace(
 @pytest.mark.parametrize(
     ("row", "items"),
     [
-        # a rate of one is accepted and gives zeros; the error for a wrong width names no module
-        (TORCHVISION, {"refusals"}),
+        # a rate of one is accepted and gives zeros; errors for a wrong width or type name no module
+        (TORCHVISION, {"refusals", "option types"}),
         # AssertionError for wrong sizes; no heads in print(module); the weight of out_proj is read, not called
-        (TORCH, {"refusals", "print", "wrapped layers"}),
+        (TORCH, {"refusals", "option types", "print", "wrapped layers"}),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )

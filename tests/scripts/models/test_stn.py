@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -70,3 +71,10 @@ def test_without_the_transformer_images_reach_the_classifier_untouched() -> None
     torch.testing.assert_close(without(x), with_it(x), msg="the transformer starts as the identity")
     with pytest.raises(ValueError, match=re.escape("STNClassifier: return_theta (True) needs transform=True")):
         without(x, return_theta=True)
+
+
+def test_sizes_may_be_of_any_integer_type_and_wrong_types_are_refused_by_name() -> None:
+    assert repr(STNClassifier(np.int64(7), np.int64(2))) == repr(STNClassifier(7, 2))
+    for name in ("num_classes", "in_channels", "dropout", "transform"):
+        with pytest.raises(TypeError, match=rf"^STNClassifier: {name} \('7'\) must be "):
+            STNClassifier(**{name: "7"})

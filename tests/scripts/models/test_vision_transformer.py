@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -55,6 +56,16 @@ def test_vit_b16_has_the_numbers_of_the_published_configuration() -> None:
     rates = (model.embeddings.dropout, block.attn.dropout, block.mlp.dropout)
     assert [rate.p for rate in rates] == [0.1, 0.1, 0.1]
     assert (block.attn.attn_dropout, block.stochastic_depth, block.norm1.eps) == (0.0, 0.0, 1e-6)
+
+
+def test_sizes_may_be_of_any_integer_type_and_wrong_types_are_refused_by_name() -> None:
+    sizes = {"image_size": 32, "patch_size": 8, "dim": 12, "depth": 2, "num_heads": 3, "mlp_dim": 20}
+    module = tiny(np.int64(7), in_channels=np.int64(3), **{name: np.int64(size) for name, size in sizes.items()})
+    assert repr(module) == repr(tiny(7))
+    options = {"num_classes", *sizes, "in_channels", "dropout", "patch_dropout", "qkv_bias", "checkpointing"}
+    for name in options:
+        with pytest.raises(TypeError, match=rf"^\w+: {name} \('7'\) must be "):
+            tiny(**{name: "7"})
 
 
 def test_vit_b16_sees_four_patches_at_32_pixels() -> None:
