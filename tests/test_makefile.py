@@ -1,10 +1,12 @@
-"""What people type reaches the scripts as they typed it."""
+"""What people type reaches the scripts as they typed it, and what pip installs is what the pages say."""
 
 import os
+import re
 import shlex
 import subprocess
 
 import pytest
+from packaging.requirements import Requirement
 
 from tests.support.sources import ROOT
 
@@ -46,3 +48,25 @@ def test_a_python_that_is_told_to_be_safe_still_finds_the_scripts() -> None:
     """PYTHONSAFEPATH takes the folder of the checkout off the path."""
     probe = "-include Makefile\nprobe:\n\t@echo safe=$$PYTHONSAFEPATH\n"
     assert make("-f", "-", "probe", makefile=probe, PYTHONSAFEPATH="1") == "safe=\n"
+
+
+def test_the_oldest_versions_are_the_lower_bounds() -> None:
+    for torch, variables in (("torch==2.8", []), ("torch==2.11", ["TORCH=2.11"])):
+        printed = make("-n", "OLDEST=.venv-nowhere", *variables, ".venv-nowhere/ready")
+        (install,) = (line for line in printed.splitlines() if " install " in line)
+        assert {torch, "einops==0.8", "scipy==1.11.2"} <= set(install.split())
+
+
+@pytest.mark.parametrize(("name", "kept", "replaced"), (
+    ("torch",
+     ("2.8.0", "2.8.0+cu128", "2.8.0a0+git1234567", "2.8.0.dev20250601", "2.9.0.dev20250901", "2.13.0a0+nv25.06"),
+     ("2.7.1", "2.7.1+cu126", "2.7.0a0+nv25.03")),
+    ("torchvision", ("0.23.0", "0.23.0a0+428a54c", "0.24.0a0", "0.25.0.dev20251201"), ("0.22.1", "0.22.0a0")),
+))  # fmt: skip
+def test_builds_of_vendors_are_kept_where_the_kit_is_installed(name: str, kept: tuple, replaced: tuple) -> None:
+    """Containers and clusters have their own; they are named like versions before the release."""
+    bounds = re.findall(rf'"({name}>=[^"]+)"', (ROOT / "pyproject.toml").read_text("utf-8"))
+    assert bounds
+    for bound in bounds:
+        allowed = Requirement(bound).specifier
+        assert [version for version in kept + replaced if version in allowed] == [*kept]
