@@ -5,6 +5,7 @@ They are pickles, which could run code: none is opened before the MD5 of all has
 
 import hashlib
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -26,17 +27,19 @@ TRAIN = {  # MD5 of each file
 TEST = {"test_batch": "40351d587109b95175f43aff81a1287e"}
 
 
-def read_batches(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
+def read_batches(contents: Mapping[str, bytes], source: Path) -> dict[str, tuple[Tensor, Tensor]]:
     """Return images uint8 (N, 3, 32, 32) and labels (N,) of each split.
+
+    Args:
+        contents: The content of each file, by name.
+        source: Where they are from.
 
     Raises:
         InputError: If a file is missing or differs from the official one.
     """
-    files = {name: folder / name for name in (*TRAIN, *TEST)}
-    contents = {name: path.read_bytes() for name, path in files.items() if path.is_file()}
     for name, md5 in {**TRAIN, **TEST}.items():
         if name not in contents or hashlib.md5(contents[name], usedforsecurity=False).hexdigest() != md5:
-            raise InputError(f"{folder} must hold the official batches of CIFAR-10; {name} is missing or damaged")
+            raise InputError(f"{source} must hold the official batches of CIFAR-10; {name} is missing or damaged")
     return {"train": _joined([contents[name] for name in TRAIN]), "test": _joined([contents[name] for name in TEST])}
 
 

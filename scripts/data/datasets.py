@@ -4,6 +4,7 @@ source name -> Dataset(train, test), uint8 images (N, 3, H, W) and labels (N,)
 """
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 
 from components.transforms import affine_grid
 from scripts.data import cifar10 as official
-from scripts.data.archives import unpack
+from scripts.data.archives import contents, unpack
 from scripts.data.download import fetch
 from scripts.data.image_tree import read_image_tree
 from scripts.system.errors import InputError
@@ -136,25 +137,35 @@ def cifar10() -> Dataset:
     named = os.environ.get("CIFAR10_DIR")
     for folder in ([Path(named)] if named else []) + [DATA_DIR]:
         if (folder / official.FOLDER).is_dir():
-            return _read_cifar10(folder)
+            return _read_batches(folder / official.FOLDER)
         if (folder / official.ARCHIVE).is_file():
-            return _read_cifar10(_extract(folder / official.ARCHIVE))
+            return _read_archive(folder / official.ARCHIVE)
     if named:
         raise InputError(f"CIFAR10_DIR ({named}) must hold {official.ARCHIVE} or {official.FOLDER}/")
-    return _read_cifar10(_extract(fetch(CIFAR10_MIRRORS, official.ARCHIVE_MD5, DATA_DIR / official.ARCHIVE)))
+    return _read_archive(fetch(CIFAR10_MIRRORS, official.ARCHIVE_MD5, DATA_DIR / official.ARCHIVE))
 
 
-def _extract(archive: Path) -> Path:
-    """Check the hash of the archive and unpack it into ``data/``, unless that was done before; return the folder."""
-    if not (DATA_DIR / official.FOLDER).is_dir():
+def _read_archive(archive: Path) -> Dataset:
+    """Check the hash of the archive and unpack it into ``data/``, unless that was done before; then read it there."""
+    unpacked = DATA_DIR / official.FOLDER
+    if not unpacked.is_dir():
         if pooch.file_hash(str(archive), "md5") != official.ARCHIVE_MD5:
             raise InputError(f"{archive} must have the MD5 {official.ARCHIVE_MD5}; it is damaged or another file")
-        unpack(archive, DATA_DIR / official.FOLDER, UNPACKED)
-    return DATA_DIR
+        try:
+            unpack(archive, unpacked, UNPACKED)
+        except OSError as error:
+            print(f"WARNING: {archive} is read without unpacking it: {error}", file=sys.stderr)
+            return _dataset(dict(contents(archive, official.FOLDER, UNPACKED)), archive)
+    return _read_batches(unpacked)
 
 
-def _read_cifar10(folder: Path) -> Dataset:
-    splits = official.read_batches(folder / official.FOLDER)
+def _read_batches(folder: Path) -> Dataset:
+    paths = (folder / name for name in (*official.TRAIN, *official.TEST))
+    return _dataset({path.name: path.read_bytes() for path in paths if path.is_file()}, folder)
+
+
+def _dataset(files: dict[str, bytes], source: Path) -> Dataset:
+    splits = official.read_batches(files, source)
     train, test = (Split(*splits[name]) for name in ("train", "test"))
     return Dataset("cifar10", "CIFAR-10, official archive", official.CLASSES, train, test)
 

@@ -75,7 +75,7 @@ def fetch(
         largest: Bytes above which the next host is tried: this one sends another file.
 
     Raises:
-        InputError: If no host delivers the file; the message names each host and its failure.
+        InputError: If the file cannot be written, or if no host delivers it; the message names each and its failure.
     """
     failures = []
     for url in urls:
@@ -97,6 +97,9 @@ def fetch(
         except requests.exceptions.RequestException as error:
             timed_out = "Read timed out" in str(error)  # in the body, requests calls a time-out a ConnectionError
             failures.append(f"{host} stalled" if timed_out else f"{host} not reached ({type(error).__name__})")
+        except OSError as error:  # requests' errors, above, are OSErrors too; pooch drops strerror of EACCES
+            reason = f"{target.parent} cannot be written ({error.strerror or 'Permission denied'})"
+            raise InputError(f"download of {target.name} failed: {reason}") from error
         except ValueError:  # pooch's error for a wrong hash
             failures.append(f"{host} sent another file (MD5 is not {md5})")
         finally:

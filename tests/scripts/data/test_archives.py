@@ -30,6 +30,7 @@ def test_plain_files_of_one_folder_are_unpacked(tmp_path: Path) -> None:
     member("batches/more", tarfile.DIRTYPE),
     member("batches/1", tarfile.SYMTYPE, "/etc/passwd"),
     member("batches/1", tarfile.LNKTYPE, "../secret"),
+    member("batches/1", tarfile.GNUTYPE_SPARSE),
     member("batches/1", tarfile.CHRTYPE),
     member("batches/1", tarfile.BLKTYPE),
     member("batches/1", tarfile.FIFOTYPE),

@@ -1,11 +1,13 @@
 """Data sources: images are read as they were written, and what is missing or damaged is named in an error."""
 
+import errno
 import hashlib
 import io
 import os
 import pickle
 import re
 import tarfile
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +140,47 @@ def test_an_archive_in_data_or_in_the_named_folder_is_found(
     assert dataset.test.labels.tolist() == list(range(10))
     first = np.random.default_rng(0).integers(0, 256, (10, 3072), dtype=np.uint8)[0]
     assert np.array_equal(dataset.train.images[0].flatten().numpy(), first), "channel planes, row by row"
+
+
+@pytest.fixture
+def read_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No new file can be written: permissions would not stop root."""
+
+    def refuse(*args: object, **options: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "data/new")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", refuse)
+
+
+@pytest.mark.usefixtures("read_only")
+@pytest.mark.parametrize("place", ["data", "elsewhere"])
+def test_an_archive_is_read_where_data_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    archive = small_archive(tmp_path / place, monkeypatch)
+    monkeypatch.setenv("CIFAR10_DIR", str(archive.parent))
+    dataset = data.load("cifar10")
+    first = np.random.default_rng(0).integers(0, 256, (10, 3072), dtype=np.uint8)[0]
+    assert np.array_equal(dataset.train.images[0].flatten().numpy(), first)
+    assert (len(dataset.train), dataset.test.labels.tolist()) == (50, [*range(10)])
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [archive]
+    reason = "[Errno 30] Read-only file system: 'data/new'"
+    assert capsys.readouterr().err == f"WARNING: {archive} is read without unpacking it: {reason}\n"
+
+
+@pytest.mark.usefixtures("read_only")
+def test_a_download_into_a_folder_that_cannot_be_written_is_refused_in_one_line() -> None:
+    refusal = "download of cifar-10-python.tar.gz failed: data cannot be written (Read-only file system)"
+    with pytest.raises(InputError, match=f"^{re.escape(refusal)}$"):
+        data.load("cifar10")
+    assert refusal in data.load("auto").notice
+
+
+def test_a_file_in_the_place_of_data_is_refused_in_one_line() -> None:
+    Path("data").write_text("")
+    with pytest.raises(InputError, match=r"^download of cifar-10-python\.tar\.gz failed: data cannot be written \("):
+        data.load("cifar10")
 
 
 def test_extracted_batches_are_read_without_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
