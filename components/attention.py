@@ -106,9 +106,9 @@ def cpu_instructions() -> frozenset[str]:
 
 def attend(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float, return_weights: bool
-) -> tuple[Tensor, Tensor]:
-    """Means of the values, (B, heads, N, d), and the weights where they are asked for: else the means once more."""
-    bias = empty = None
+) -> tuple[Tensor, Tensor | None]:
+    """Means of the values, (B, heads, N, d), and the weights where they are asked for."""
+    bias = empty = weights = None
     if mask is not None:
         bias, empty, k, v = open_mask(mask, q, k, v)
     # a graph that is exported runs anywhere, with any number of tokens
@@ -119,8 +119,24 @@ def attend(
         weights = weights if empty is None else weights.masked_fill(empty, 0)
         x = F.dropout(weights, dropout) @ v  # (B, heads, N, d)
     else:
-        x = weights = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)  # (B, heads, N, d)
-    return x if empty is None else x.masked_fill(empty, 0), weights
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)  # (B, heads, N, d)
+    x = x if empty is None else x.masked_fill(empty, 0)
+    return x, weights if return_weights else None
+
+
+def given(context: Tensor | None, x: Tensor) -> Tensor:
+    """Return the context, or the tokens themselves where there is none."""
+    return x if context is None else context
+
+
+def parted(output: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor | None]:
+    """Return output and weights, None where they were not asked for."""
+    return output if isinstance(output, tuple) else (output, None)
+
+
+def joined(output: Tensor, weights: Tensor | None) -> Tensor | tuple[Tensor, Tensor]:
+    """Return the output with the weights beside it, alone where they were not asked for."""
+    return output if weights is None else (output, weights)
 
 
 def check_tokens(x: Tensor, context: Tensor | None, dim: int) -> None:
@@ -131,7 +147,8 @@ def check_tokens(x: Tensor, context: Tensor | None, dim: int) -> None:
         raise ValueError(f"Attention: context {tuple(context.shape)} must be ({x.shape[0]}, M, {dim})")
 
 
-for _name in ("attend", "check_tokens", "rearrange"):  # torch.fx, which follows no branch, calls them as they are
+# torch.fx, which follows no branch, calls them as they are
+for _name in ("attend", "check_tokens", "given", "joined", "rearrange"):
     torch.fx.wrap(_name)
 
 
@@ -231,7 +248,7 @@ class Attention(nn.Module):
         attn_dropout = self.attn_dropout if self.training else 0.0  # the fused kernel does not ask
         x, weights = attend(q, k, v, mask, attn_dropout, return_weights)  # (B, heads, N, d), (B, heads, N, M)
         x = self.dropout(self.proj(rearrange(x, "b heads n d -> b n (heads d)")))
-        return (x, weights) if return_weights else x
+        return joined(x, weights)
 
     if TYPE_CHECKING:
         __call__ = forward  # nn.Module's own returns Any
@@ -251,7 +268,7 @@ class Attention(nn.Module):
             biases = (None, None) if self.qkv.bias is None else self.qkv.bias.split_with_sizes(rows)
             (q,), (k, v) = (split(F.linear(t, *part)) for t, *part in zip((x, context), weights, biases, strict=True))
         else:  # all of it for both: whatever is done to the layer acts here too
-            (q, _, _), (_, k, v) = split(self.qkv(x)), split(self.qkv(context))
+            (q, _, _), (_, k, v) = split(self.qkv(x)), split(self.qkv(given(context, x)))
         return q, k, v
 
     def extra_repr(self) -> str:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .attention import Attention, rate
+from .attention import Attention, given, joined, parted, rate
 from .mlp import MLP
 
 
@@ -31,7 +31,9 @@ def check_tokens(x: Tensor, context: Tensor | None, dim: int) -> None:
         raise ValueError(f"Block: context {tuple(context.shape)} must be ({x.shape[0]}, M, {dim})")
 
 
-torch.fx.wrap("check_tokens")  # torch.fx, which follows no branch, calls it as it is
+# torch.fx, which follows no branch, calls them as they are
+for _name in ("check_tokens", "given", "joined", "parted"):
+    torch.fx.wrap(_name)
 
 
 class Block(nn.Module):
@@ -110,12 +112,12 @@ class Block(nn.Module):
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Return the tokens after both branches, and the attention weights where they are asked for."""
         check_tokens(x, context, self.dim)
-        normed = None if context is None else self.norm1(context)
-        attended = self.attn(self.norm1(x), normed, mask=mask, return_weights=return_weights)
-        attended, weights = attended if isinstance(attended, tuple) else (attended, None)  # (B, N, D), (B, heads, N, M)
+        normed = None if context is None else self.norm1(given(context, x))
+        output = self.attn(self.norm1(x), normed, mask=mask, return_weights=return_weights)
+        attended, weights = parted(output)  # (B, N, D), (B, heads, N, M)
         x = x + self._skip_samples(attended)
         x = x + self._skip_samples(self.mlp(self.norm2(x)))
-        return x if weights is None else (x, weights)
+        return joined(x, weights)
 
     if TYPE_CHECKING:
         __call__ = forward  # nn.Module's own returns Any

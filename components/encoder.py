@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .attention import rate, whole
+from .attention import joined, parted, rate, whole
 from .block import Block
 
 
@@ -36,7 +36,20 @@ def check_tokens(x: Tensor, mask: Tensor | None, first: int | None, dim: int) ->
         raise ValueError(f"Encoder: mask {tuple(mask.shape)} must be {full} or 1 in any place")
 
 
-torch.fx.wrap("check_tokens")  # torch.fx, which follows no branch, calls it as it is
+def first_rows(mask: Tensor | None, count: int | None) -> Tensor | None:
+    """Return what a mask says of the first tokens."""
+    return None if mask is None else mask[:, :, :count]
+
+
+def stacked(weights: list[Tensor | None]) -> Tensor | None:
+    """Return the weights of all layers (B, L, heads, N, N), None where they were not asked for."""
+    each = [layer for layer in weights if layer is not None]
+    return torch.stack(each, 1) if each else None
+
+
+# torch.fx, which follows no branch, calls them as they are
+for _name in ("check_tokens", "first_rows", "joined", "parted", "stacked"):
+    torch.fx.wrap(_name)
 
 
 class Encoder(nn.Module):
@@ -124,19 +137,18 @@ class Encoder(nn.Module):
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Return the tokens after all blocks, and the attention weights of each where they are asked for."""
         check_tokens(x, mask, first, self.dim)
-        attention = []
+        attention: list[Tensor | None] = []
         for index, block in enumerate(self.blocks, 1):
             context = None
-            if first is not None and index == len(self.blocks) and not return_weights:
-                x, context, mask = x[:, :first], x, None if mask is None else mask[:, :, :first]
+            if first is not None and index == len(self.blocks) and return_weights is False:  # torch.fx leaves it open
+                x, context, mask = x[:, :first], x, first_rows(mask, first)
             checkpointing = self.checkpointing and torch.is_grad_enabled()
             run = partial(checkpoint, block, use_reentrant=False) if checkpointing else block
-            x = run(x, context, mask=mask, return_weights=return_weights)
-            if return_weights:
-                x, weights = x  # (B, N, D), (B, heads, N, N)
-                attention.append(weights)
+            output = run(x, context, mask=mask, return_weights=return_weights)
+            x, weights = parted(output)  # (B, N, D), (B, heads, N, N)
+            attention.append(weights)
         x = self.norm(x[:, :first])
-        return (x, torch.stack(attention, 1)) if return_weights else x
+        return joined(x, stacked(attention))
 
     if TYPE_CHECKING:
         __call__ = forward  # nn.Module's own returns Any

@@ -1,5 +1,6 @@
 """The network of the spatial transformer tutorial."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -9,6 +10,19 @@ from components.mlp import rate
 
 SMALLEST = 16  # side in pixels that leaves one cell after both convolutions and poolings of the classifier
 CELLS = 5  # cells a side that 32 pixels leave there
+
+
+def with_theta(logits: Tensor, theta: Tensor | None, asked: bool) -> Tensor | tuple[Tensor, Tensor]:
+    """Return the logits, and theta beside them where it is asked for."""
+    if not asked:
+        return logits
+    if theta is None:
+        raise ValueError("STNClassifier: return_theta (True) needs transform=True")
+    return logits, theta
+
+
+for _name in ("average_to", "with_theta"):  # torch.fx, which follows no branch, calls them as they are
+    torch.fx.wrap(_name)
 
 
 class STNClassifier(nn.Module):
@@ -63,9 +77,4 @@ class STNClassifier(nn.Module):
         x = F.relu(F.max_pool2d(self.conv2_drop(self.conv2(x)), 2))  # (B, 20, ((H - 4) // 2 - 4) // 2, ...)
         x = average_to(x, CELLS).flatten(1)  # (B, 500)
         x = self.fc1_drop(F.relu(self.fc1(x)))  # (B, 50)
-        logits: Tensor = self.fc2(x)
-        if not return_theta:
-            return logits
-        if theta is None:
-            raise ValueError("STNClassifier: return_theta (True) needs transform=True")
-        return logits, theta
+        return with_theta(self.fc2(x), theta, return_theta)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from components import Encoder, PatchEmbeddings
-from components.attention import rate, whole
+from components.attention import joined, parted, rate, whole
 
 # The sizes in table 1 of the paper, and the dropout of its pretraining on ImageNet-21k; ``lite`` is ViT-Lite-7/4 of
 # "Escaping the Big Data Paradigm with Compact Transformers" (https://arxiv.org/abs/2104.05704)
@@ -45,6 +45,10 @@ def drop_patches(tokens: Tensor, share: float) -> Tensor:
     kept = torch.rand(batch, count, device=tokens.device).argsort(1)[:, : max(1, round((1 - share) * count))]
     patches = tokens[:, 1:].gather(1, kept[..., None].expand(-1, -1, dim))
     return torch.cat([tokens[:, :1], patches], 1)
+
+
+for _name in ("drop_patches", "joined", "parted"):  # torch.fx, which follows no branch, calls them as they are
+    torch.fx.wrap(_name)
 
 
 class VisionTransformer(nn.Module):
@@ -134,10 +138,8 @@ class VisionTransformer(nn.Module):
         if self.training and self.patch_dropout:
             x = drop_patches(x, self.patch_dropout)
         encoded = self.encoder(x, return_weights=return_weights, first=1)  # the head reads the class token alone
-        # (B, 1, D), (B, L, heads, 1 + N, 1 + N)
-        x, weights = encoded if isinstance(encoded, tuple) else (encoded, None)
-        logits: Tensor = self.head(x[:, 0])
-        return logits if weights is None else (logits, weights)
+        x, weights = parted(encoded)  # (B, 1, D), (B, L, heads, 1 + N, 1 + N)
+        return joined(self.head(x[:, 0]), weights)
 
     if TYPE_CHECKING:
         __call__ = forward  # nn.Module's own returns Any

@@ -117,3 +117,10 @@ def test_reset_parameters_resets_every_child() -> None:
     assert [name for name in before if torch.equal(before[name], after[name])] == []
     assert all((norm.weight == 1).all() and not norm.bias.any() for norm in (block.norm1, block.norm2))
     assert not block.attn.qkv.bias.any()
+
+
+def test_torch_fx_traces_a_context_that_may_be_left_out() -> None:
+    block, x, context = Block(6, 3, mlp_dim=7), random_tokens(0, 2, 5, 6), random_tokens(1, 2, 4, 6)
+    traced = torch.fx.symbolic_trace(block.double())
+    torch.testing.assert_close(traced(x), block(x))
+    torch.testing.assert_close(traced(x, context), block(x, context))

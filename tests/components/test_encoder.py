@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from components import Encoder
 from tests import reference
@@ -185,3 +185,22 @@ def test_reset_parameters_resets_every_block() -> None:
     assert (encoder.norm.weight == 1).all()
     assert not encoder.norm.bias.any()
     assert not torch.equal(encoder.blocks[0].mlp.fc1.weight, encoder.blocks[1].mlp.fc1.weight)
+
+
+class Classifier(nn.Module):
+    """A model of somebody else, with a mask that may be left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = Encoder(6, 2, num_heads=3, mlp_dim=7)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.encoder(x, mask=mask, first=1)[:, 0]
+
+
+def test_torch_fx_traces_a_mask_that_may_be_left_out() -> None:
+    model, x, mask = Classifier(), random_tokens(0, 2, 5, 6, torch.float32), random_mask(0, 2, 3, 5)
+    traced = torch.fx.symbolic_trace(model)
+    torch.testing.assert_close(traced(x), model(x))
+    torch.testing.assert_close(traced(x, mask), model(x, mask))
+    assert not torch.allclose(model(x), model(x, mask))

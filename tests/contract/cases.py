@@ -119,8 +119,8 @@ def layers(*names: str) -> tuple[str, ...]:
 class FirstTwoAttend:
     """Cross-attention as a function of one tensor: its first two tokens are the input, the others the context."""
 
-    def forward(self, x: Tensor, **options: object) -> Tensor:
-        return super().forward(x[:, :2], x[:, 2:], **options)
+    def forward(self, x: Tensor, return_weights: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        return super().forward(x[:, :2], x[:, 2:], return_weights=return_weights)
 
 
 class AttentionToContext(FirstTwoAttend, Attention): ...

@@ -45,7 +45,7 @@ ITEMS = {  # name -> what is promised
     "fused equals plain": "the fused kernel and returned weights give the same output, training or not, masked or not",
     "compile": "`torch.compile(fullgraph=True)` makes one graph for every batch size",
     "export": "`torch.export` supports a dynamic batch size",
-    "torch.fx": "`torch.fx` traces a model that contains it, for every batch size",
+    "torch.fx": "`torch.fx` traces it, alone or in a model, for every batch size and with every flag of `forward`",
     "wrapped layers": "an adapter that wraps a layer is called, and so is a hook on a layer",
     "vmap": "`vmap` over stacked parameters equals a loop over modules",
     "half precision": "output and gradients under autocast and in bfloat16 stay near float32, finite at 1000 times the "

@@ -462,6 +462,20 @@ def test_torch_fx_traces_a_model_that_it_is_part_of(case: Case) -> None:
         torch.testing.assert_close(traced(x), model(x), atol=1e-6, rtol=1e-5)
 
 
+@each_component("torch.fx")
+def test_torch_fx_traces_it_alone_with_every_flag(case: Case) -> None:
+    """Whether a flag is set may be known before tracing, or only when the graph is called."""
+    module, x = case.module().eval(), case.input()
+    traced = torch.fx.symbolic_trace(module)
+    torch.testing.assert_close(traced(x), module(x), atol=1e-6, rtol=1e-5)
+    for name, parameter in inspect.signature(module.forward).parameters.items():
+        if parameter.default is False:
+            flagged = {name: True}
+            torch.testing.assert_close(traced(x, **flagged), module(x, **flagged), atol=1e-6, rtol=1e-5)
+            unflagged = torch.fx.symbolic_trace(module, {name: False})
+            torch.testing.assert_close(unflagged(x), module(x), atol=1e-6, rtol=1e-5)
+
+
 class Doubled(nn.Module):
     """An adapter: a layer with something added to what it returns, and none of its fields."""
 

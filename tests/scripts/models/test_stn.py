@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from scripts.models.stn import STNClassifier
 from tests.support.strategies import random_images, seeds
@@ -78,3 +79,14 @@ def test_sizes_may_be_of_any_integer_type_and_wrong_types_are_refused_by_name() 
     for name in ("num_classes", "in_channels", "dropout", "transform"):
         with pytest.raises(TypeError, match=rf"^STNClassifier: {name} \('7'\) must be "):
             STNClassifier(**{name: "7"})
+
+
+@pytest.mark.parametrize("side", (32, 40))
+def test_torch_fx_traces_it_and_torchvision_returns_what_its_layers_compute(side: int) -> None:
+    model, x = STNClassifier().eval(), random_images(0, 2, 3, side, side, dtype=torch.float32)
+    traced = torch.fx.symbolic_trace(model)
+    torch.testing.assert_close(traced(x), model(x))
+    torch.testing.assert_close(traced(x, True), model(x, True))
+    features = create_feature_extractor(model, ["transformer.localization.fc2", "fc2"])(x)
+    logits, theta = model(x, return_theta=True)
+    torch.testing.assert_close(features, {"transformer.localization.fc2": theta.flatten(1), "fc2": logits})

@@ -7,8 +7,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from scripts.models.vit import PRESETS, VisionTransformer, drop_patches, few_patches_warning
 from tests.support.marks import pretends_cuda
@@ -202,3 +203,24 @@ def test_it_compiles_into_one_graph_and_exports_for_any_image_size() -> None:
     torch._dynamo.reset()
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(image(2, 4, 4)), model(image(2, 4, 4)))
+
+
+@pytest.mark.parametrize("training", (False, True))
+def test_torch_fx_traces_it_and_torchvision_returns_what_its_layers_compute(training: bool) -> None:
+    model, x, seen = tiny(patch_dropout=0.5).train(training), random_images(0, 2, 3, 32, 32), []
+    names = ("embeddings.proj", "encoder.blocks.0.attn.qkv", "encoder.blocks.0.mlp.fc2", "head")
+    features = create_feature_extractor(model, [*names], suppress_diff_warning=True)  # patches are dropped in training
+    for name in names:
+        model.get_submodule(name).register_forward_hook(lambda part, given, output: seen.append(output))
+
+    def seeded(call: nn.Module, *options: object) -> object:
+        torch.manual_seed(0)
+        return call(x, *options)
+
+    expected, computed = seeded(model), [*seen]
+    assert len(computed) == len(names)
+    found = seeded(features)
+    torch.testing.assert_close([found[name] for name in names], computed)
+    traced = torch.fx.symbolic_trace(model)
+    torch.testing.assert_close(seeded(traced), expected)
+    torch.testing.assert_close(seeded(traced, True), seeded(model, True))
