@@ -16,6 +16,10 @@ centres; grid and sampling always use the same one. With an affine theta equal t
 float32, because bfloat16 takes steps of 1/256 near the border, which is a whole pixel at 512 pixels.
 """
 
+import operator
+from contextlib import suppress
+from typing import SupportsIndex
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,6 +28,14 @@ from .transforms import Affine, Transform
 
 AFFINE = Affine()
 PADDING_MODES = ("zeros", "border", "reflection", "mean")
+
+
+def whole(name: str, value: SupportsIndex) -> int:
+    """Return a size as an int: any integer type is taken, but neither True nor False."""
+    if not isinstance(value, bool):
+        with suppress(TypeError):
+            return operator.index(value)
+    raise TypeError(f"{name} ({value!r}) must be an integer")
 
 
 def check_images(x: Tensor) -> None:
@@ -55,7 +67,7 @@ def warp(
     x: Tensor,
     theta: Tensor,
     transform: Transform,
-    output_size: tuple[int, int] | None,
+    output_size: tuple[int, ...] | None,
     padding_mode: str,
     align_corners: bool,
     samples: int,
@@ -81,12 +93,13 @@ def warp(
     return warped.to(x.dtype)
 
 
-for _name in (
-    "check_images",
-    "composed",
-    "theta_of",
-    "warp",
-):  # torch.fx, which follows no branch, calls them as they are
+def with_theta(warped: Tensor, theta: Tensor, wanted: bool) -> Tensor | tuple[Tensor, Tensor]:
+    """Return the images, with theta beside them where it is wanted."""
+    return (warped, theta) if wanted else warped
+
+
+# torch.fx, which follows no branch, calls them as they are
+for _name in ("check_images", "composed", "theta_of", "warp", "with_theta"):
     torch.fx.wrap(_name)
 
 
@@ -124,7 +137,7 @@ class SpatialTransformer(nn.Module):
         *,
         transform: Transform = AFFINE,
         steps: int = 1,
-        output_size: int | tuple[int, int] | None = None,
+        output_size: int | tuple[int, ...] | None = None,
         padding_mode: str = "zeros",
         align_corners: bool = False,
         samples: int = 1,
@@ -134,16 +147,20 @@ class SpatialTransformer(nn.Module):
             if not isinstance(value, kind):
                 wanted = "an nn.Module" if kind is nn.Module else "a Transform"
                 raise TypeError(f"SpatialTransformer: {name} ({type(value).__name__}) must be {wanted}")
-        if padding_mode not in PADDING_MODES:
-            raise ValueError(f"SpatialTransformer: padding_mode ({padding_mode!r}) must be one of {PADDING_MODES}")
-        size = output_size
-        if size is not None and not isinstance(size, tuple):
-            size = (size, size)
-        if size is not None and (len(size) != 2 or min(size) < 1):
-            raise ValueError(f"SpatialTransformer: output_size ({output_size}) must be one or two positive numbers")
+        steps, samples = whole("SpatialTransformer: steps", steps), whole("SpatialTransformer: samples", samples)
         for name, number in (("steps", steps), ("samples", samples)):
             if number < 1:
                 raise ValueError(f"SpatialTransformer: {name} ({number}) must be at least 1")
+        size = output_size
+        if size is not None:
+            given = size if isinstance(size, tuple | list) else (size, size)
+            size = tuple(whole("SpatialTransformer: output_size", side) for side in given)
+            if len(size) != 2 or min(size) < 1:
+                raise ValueError(f"SpatialTransformer: output_size ({output_size}) must be one or two positive numbers")
+        if padding_mode not in (*PADDING_MODES,):
+            raise ValueError(f"SpatialTransformer: padding_mode ({padding_mode!r}) must be one of {PADDING_MODES}")
+        if not isinstance(align_corners, bool):
+            raise TypeError(f"SpatialTransformer: align_corners ({align_corners!r}) must be True or False")
         self.localization = localization
         self.transform = transform
         self.steps = steps
@@ -160,7 +177,7 @@ class SpatialTransformer(nn.Module):
             seen = warp(x, theta, self.transform, None, self.padding_mode, self.align_corners, self.samples)
             theta = composed(self.transform, theta, self.theta(self.localization(seen), x))
         warped = self.warp(x, theta)  # (B, C, h, w)
-        return (warped, theta) if return_theta else warped
+        return with_theta(warped, theta, return_theta)
 
     def theta(self, params: Tensor, x: Tensor) -> Tensor:
         """Return theta of parameters (B, P) for images (B, C, H, W)."""

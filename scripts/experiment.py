@@ -103,9 +103,9 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
             best = shown.accuracy
     if processes.first:
         chosen = evenly_spaced(len(test)).to(device)
-        images, upright = (resized(split.images[chosen], plan.image_size) for split in (test, dataset.test))
+        posed, upright = (resized(split.images[chosen], plan.image_size) for split in (test, dataset.test))
         found = classification_findings(test.images, shown.logits, shown.labels, dataset.classes)
-        found |= subject.findings(images, upright, shown)
+        found |= subject.findings(posed, upright, shown)
         numbers = summary(trainer, rows, last.accuracy, best) | found.get("numbers", {})
         finish(folder, found, {"dataset": dataset.name, **numbers}, dataset.notice)
 
