@@ -16,10 +16,30 @@ bound), which leaves small values as they are.
 """
 
 import math
+import operator
+from contextlib import suppress
 from dataclasses import dataclass
+from numbers import Real
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
+
+
+def whole(name: str, value: SupportsIndex) -> int:
+    """Return a size as an int: any integer type is taken, but neither True nor False."""
+    if not isinstance(value, bool):
+        with suppress(TypeError):
+            return operator.index(value)
+    raise TypeError(f"{name} ({value!r}) must be an integer")
+
+
+def check_bound(name: str, value: float | None, least: float = 0.0) -> None:
+    """Refuse a bound that is not None or a number above the least."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
+        raise TypeError(f"{name} ({value!r}) must be a number or None")
+    if value is not None and not value > least:
+        raise ValueError(f"{name} ({value}) must be above {least:g}")
 
 
 def centres(size: int, like: Tensor, align_corners: bool) -> Tensor:
@@ -126,6 +146,9 @@ class Translation(MatrixTransform):
     max_shift: float | None = None
     identity = (0.0, 0.0)
 
+    def __post_init__(self) -> None:
+        check_bound("Translation: max_shift", self.max_shift)
+
     def theta(self, params: Tensor, aspect: float = 1.0) -> Tensor:
         """Return the matrix of a shift."""
         x, y = bounded(params, self.max_shift).unbind(1)
@@ -143,6 +166,9 @@ class Rotation(MatrixTransform):
 
     max_angle: float | None = None
     identity = (0.0,)
+
+    def __post_init__(self) -> None:
+        check_bound("Rotation: max_angle", self.max_angle)
 
     def theta(self, params: Tensor, aspect: float = 1.0) -> Tensor:
         """Return the matrix of a turn."""
@@ -165,6 +191,11 @@ class Similarity(MatrixTransform):
     max_scale: float | None = None
     max_shift: float | None = None
     identity = (0.0, 0.0, 0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        check_bound("Similarity: max_angle", self.max_angle)
+        check_bound("Similarity: max_scale", self.max_scale, least=1.0)
+        check_bound("Similarity: max_shift", self.max_shift)
 
     def theta(self, params: Tensor, aspect: float = 1.0) -> Tensor:
         """Return the matrix of a similarity."""
@@ -232,12 +263,14 @@ class ThinPlateSpline(Transform):
         points: Control points along either axis, evenly spaced from -1 to 1; at least 2.
 
     Raises:
+        TypeError: If the number is not whole.
         ValueError: If there are fewer.
     """
 
     points: int = 4
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "points", whole("ThinPlateSpline: points", self.points))
         if self.points < 2:
             raise ValueError(f"ThinPlateSpline: points ({self.points}) must be at least 2")
         control = self._control(torch.zeros((), dtype=torch.float64))

@@ -65,6 +65,11 @@ class Poses:
         poses = sent(self.draws(count, generator)[share], images.device)
         return posed(images, poses), poses
 
+    @property
+    def fine(self) -> bool:
+        """Whether poses differ by more than the turns."""
+        return self.angle > 0 or self.shift > 0 or self.scale != (1.0, 1.0)
+
     def draws(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw poses (count, 4)."""
         import torch

@@ -53,6 +53,7 @@ class STNClassifier(nn.Module):
         transform: bool = True,
     ) -> None:
         super().__init__()
+        self.smallest = SMALLEST
         num_classes = whole("STNClassifier: num_classes", num_classes)
         in_channels = whole("STNClassifier: in_channels", in_channels)
         dropout = rate("STNClassifier: dropout", dropout)

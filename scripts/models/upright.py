@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from components import SpatialTransformer
-from components.transforms import Similarity
+from components.transforms import Similarity, whole
 from scripts.models.cnn import Features
 
 
@@ -78,6 +78,20 @@ class PoseNet(nn.Module):
         return math.pi / self.angles * chosen.tanh()
 
 
+def with_theta(
+    logits: Tensor, theta: Tensor | None, scores: Tensor | None, asked: bool
+) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+    """Return the logits, with theta and scores beside them where they are asked for."""
+    if not asked:
+        return logits
+    if theta is None or scores is None:
+        raise ValueError("UprightCNN: return_theta (True) needs a localization")
+    return logits, theta, scores
+
+
+torch.fx.wrap("with_theta")  # torch.fx, which follows no branch, calls it as it is
+
+
 class UprightCNN(nn.Module):
     """A CNN behind a transformer that turns images upright.
 
@@ -93,8 +107,7 @@ class UprightCNN(nn.Module):
 
     Shape:
         - Input: (B, in_channels, H, W).
-        - Output: (B, num_classes) logits; with ``return_theta=True`` also theta (B, 2, 3), with ``return_scores=True``
-          the scores of ``PoseNet``.
+        - Output: (B, num_classes) logits; with ``return_theta=True`` also theta (B, 2, 3) and the scores of the pose.
     """
 
     def __init__(
@@ -110,6 +123,8 @@ class UprightCNN(nn.Module):
         padding_mode: str = "reflection",
     ) -> None:
         super().__init__()
+        num_classes = whole("UprightCNN: num_classes", num_classes)
+        in_channels = whole("UprightCNN: in_channels", in_channels)
         self.transformer = None
         if localization is not None:
             features = Features(in_channels, *localization)
@@ -118,24 +133,23 @@ class UprightCNN(nn.Module):
         self.features = Features(in_channels, stem, widths)
         self.head = nn.Linear(widths[-1], num_classes)
 
-    def forward(
-        self, x: Tensor, return_theta: bool = False, return_scores: bool = False
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """Return the logits, and theta or the scores of the pose where they are asked for."""
-        if self.transformer is None:
-            if return_theta or return_scores:
-                raise ValueError("UprightCNN: return_theta and return_scores (True) need a localization")
-            return self.classified(x)
-        pose = self.transformer.localization
-        assert isinstance(pose, PoseNet)
-        scores = pose.scores(x)  # (B, 2 K + 3)
-        theta = self.transformer.theta(pose.pose(scores), x)  # (B, 2, 3)
-        logits = self.classified(self.transformer.warp(x, theta))  # (B, num_classes)
-        if return_scores:
-            return logits, scores
-        return (logits, theta) if return_theta else logits
+    @property
+    def smallest(self) -> int:
+        """The least side of an image."""
+        return max(part.smallest for part in self.modules() if isinstance(part, Features))
 
-    def classified(self, x: Tensor) -> Tensor:
-        """Return the logits of images as they are."""
-        logits: Tensor = self.head(self.features(x))
-        return logits
+    def forward(self, x: Tensor, return_theta: bool = False) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+        """Return the logits, with theta and the scores of the pose where they are asked for."""
+        theta = scores = None
+        if self.transformer is not None:
+            scores = self.localization.scores(x)  # (B, 2 K + 3)
+            theta = self.transformer.theta(self.localization.pose(scores), x)  # (B, 2, 3)
+            x = self.transformer.warp(x, theta)
+        return with_theta(self.head(self.features(x)), theta, scores, return_theta)
+
+    @property
+    def localization(self) -> PoseNet:
+        """The localization of the transformer."""
+        assert self.transformer is not None
+        assert isinstance(self.transformer.localization, PoseNet)
+        return self.transformer.localization

@@ -29,6 +29,26 @@ RECIPES = {
         schedule=Schedule("linear", warm_up=0.2),
         optimizer="muon",
     ),
+    "small": Recipe(
+        lr=0.02,
+        batch_size=250,
+        epochs=50,
+        network={"stem": 8, "widths": (16, 32, 40), "localization": (4, (8, 12, 12))},
+        augment=Augment(mirror=True, shift=2),
+        schedule=Schedule("linear", warm_up=0.1),
+        label_smoothing=0.1,
+        optimizer="muon",
+    ),
+    "strong": Recipe(
+        lr=0.02,
+        batch_size=250,
+        epochs=50,
+        network={"stem": 24, "widths": (40, 96, 144), "localization": (12, (24, 48, 64))},
+        augment=Augment(mirror=True, shift=2),
+        schedule=Schedule("linear", warm_up=0.1),
+        label_smoothing=0.1,
+        optimizer="muon",
+    ),
 }
 
 

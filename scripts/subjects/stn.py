@@ -1,12 +1,15 @@
 """The spatial transformer network, its optimizers, and its theta for log and report."""
 
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from scripts.data.transforms import Normalise
-from scripts.models.stn import SMALLEST, STNClassifier
+from scripts.models.stn import STNClassifier
+from scripts.models.upright import UprightCNN
 from scripts.recipes.stn import Options
 from scripts.run.theta import theta_remark, theta_statistics
 from scripts.subjects.subject import Subject
@@ -15,24 +18,32 @@ from scripts.system.machine import this_machine
 from scripts.training.evaluation import Evaluation
 from scripts.training.optimizers import Muon
 from scripts.training.plan import Plan
+from scripts.training.step import Objective, cross_entropy
 from scripts.training.untraced import SGD, AdamW
 
+ANGLES = 8  # that are told apart where poses are no multiples of an angle
+Network = STNClassifier | UprightCNN
 
-def sgd(network: STNClassifier, lr: float) -> list[torch.optim.Optimizer]:
+
+def sgd(network: Network, lr: float) -> list[torch.optim.Optimizer]:
     """SGD with momentum 0.9."""
     return [SGD(network.parameters(), lr=lr, momentum=0.9, fused=True)]
 
 
-def muon(network: STNClassifier, lr: float) -> list[torch.optim.Optimizer]:
-    """Muon for conv1, conv2 and fc1; AdamW at 1/5 of its rate for the rest, at 1/50 for the localization."""
-    kernels = [network.conv1.weight, network.conv2.weight, network.fc1.weight]
-    localization: list[Tensor] = [] if network.transformer is None else list(network.transformer.parameters())
-    elsewhere = {id(parameter) for parameter in [*kernels, *localization]}
+def muon(network: Network, lr: float) -> list[torch.optim.Optimizer]:
+    """Muon for hidden layers; AdamW at 1/5 of its rate for the rest, at 1/50 for the localization of the tutorial."""
+    if isinstance(network, UprightCNN):
+        hidden: list[Tensor] = [weight for name, weight in network.named_parameters() if weight.ndim == 4 and "stem" not in name]
+        slow: list[Tensor] = []
+    else:
+        hidden = [network.conv1.weight, network.conv2.weight, network.fc1.weight]
+        slow = [] if network.transformer is None else list(network.transformer.parameters())
+    elsewhere = {id(parameter) for parameter in [*hidden, *slow]}
     rest = [parameter for parameter in network.parameters() if id(parameter) not in elsewhere]
-    groups = [{"params": rest, "lr": lr / 5}, {"params": localization, "lr": lr / 50}]
+    groups = [{"params": rest, "lr": lr / 5}, {"params": slow, "lr": lr / 50}]
     adamw = AdamW([group for group in groups if group["params"]], weight_decay=0.01, fused=True)
-    dtype = this_machine(network.conv1.weight.device).dtype
-    return [Muon(kernels, lr=lr, weight_decay=0.01, dtype=dtype), adamw]
+    dtype = this_machine(hidden[0].device).dtype
+    return [Muon(hidden, lr=lr, weight_decay=0.01, dtype=dtype), adamw]
 
 
 OPTIMIZERS = {"sgd": sgd, "muon": muon}  # by their names in recipes
@@ -45,10 +56,11 @@ def subject(options: Options, plan: Plan, device: torch.device) -> Subject:
         InputError: If the images are too small.
     """
     transform = not options.no_transformer
+    network = tutorial_network(plan, transform) if "dropout" in plan.network else upright_network(plan, transform)
     height, width = plan.image_size
-    if min(height, width) < SMALLEST:
-        raise InputError(f"--data ({options.data}) must hold images of at least {SMALLEST}x{SMALLEST} pixels")
-    network = STNClassifier(len(plan.classes), transform=transform, **plan.network)
+    if min(height, width) < network.smallest:
+        wanted = f"images of at least {network.smallest}x{network.smallest} pixels"
+        raise InputError(f"--data ({options.data}) must hold {wanted}")
     network.to(device).to(memory_format=torch.channels_last)
 
     def describe(theta: Tensor) -> tuple[dict[str, float], str]:
@@ -64,13 +76,41 @@ def subject(options: Options, plan: Plan, device: torch.device) -> Subject:
     return Subject(
         network=network,
         optimizers=OPTIMIZERS[plan.optimizer](network, plan.lr),
-        predict=(lambda images: network(images, return_theta=True)) if transform else None,
+        objective=objective(network, plan),
+        predict=(lambda images: network(images, return_theta=True)[:2]) if transform else None,
         describe=describe if transform else None,
         findings=findings,
     )
 
 
-def warped(network: STNClassifier, images: Tensor, normalise: Normalise) -> dict[str, Any]:
+def tutorial_network(plan: Plan, transform: bool) -> STNClassifier:
+    """Build the network of the tutorial."""
+    return STNClassifier(len(plan.classes), transform=transform, **plan.network)
+
+
+def upright_network(plan: Plan, transform: bool) -> UprightCNN:
+    """Build a CNN that sees images upright, for the poses of the plan."""
+    options: dict[str, Any] = {"angles": max(plan.poses.turns, ANGLES), "fine": plan.poses.fine, **plan.network}
+    if not transform:
+        options["localization"] = None
+    return UprightCNN(len(plan.classes), **options)
+
+
+def objective(network: Network, plan: Plan) -> Objective:
+    """What the network is trained for: the classes, and the poses where it predicts them."""
+    if isinstance(network, STNClassifier) or network.transformer is None:
+        return partial(cross_entropy, label_smoothing=plan.label_smoothing)
+    pose = network.localization
+
+    def classes_and_poses(model: nn.Module, images: Tensor, labels: Tensor, poses: Tensor) -> tuple[Tensor, Tensor]:
+        logits, _, scores = model(images, return_theta=True)
+        loss = F.cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=plan.label_smoothing)
+        return loss + pose.loss(scores, poses).sum(), logits
+
+    return classes_and_poses
+
+
+def warped(network: Network, images: Tensor, normalise: Normalise) -> dict[str, Any]:
     """Return images before and after the transformer, and its theta."""
     assert network.transformer is not None
     with torch.inference_mode():

@@ -22,6 +22,7 @@ class Recipe:
     Args:
         optimizer: Name of one of the optimizers in the network's subject.
         schedule: Learning-rate factor over the run.
+        label_smoothing: Share of the target that is spread evenly over all classes.
         clip: Largest norm of all gradients together; a longer gradient is scaled down to it.
         augment: Augmentation; mirroring is dropped if it changes the class.
         normalise: Fixed statistics; None for those of the training images.
@@ -47,6 +48,7 @@ class Recipe:
     )  # fmt: skip
     optimizer: str = ""
     schedule: Schedule
+    label_smoothing: float = 0.0
     clip: float | None = None
     augment: Augment
     normalise: Normalise | None = None

@@ -39,10 +39,12 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=getattr(torch, precision), enabled=precision != "float32")
 
 
-def cross_entropy(network: nn.Module, images: Tensor, labels: Tensor, poses: Tensor) -> tuple[Tensor, Tensor]:
+def cross_entropy(
+    network: nn.Module, images: Tensor, labels: Tensor, poses: Tensor, *, label_smoothing: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """The usual objective, which asks for no poses."""
     logits: Tensor = network(images)
-    return F.cross_entropy(logits.float(), labels, reduction="sum"), logits
+    return F.cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=label_smoothing), logits
 
 
 def train_step(

@@ -1,6 +1,7 @@
 """Laws of the transforms: identity, inverse, composition and bounds, for both values of ``align_corners``."""
 
 import math
+import re
 from functools import partial
 
 import pytest
@@ -256,3 +257,22 @@ def test_what_is_no_transform_is_refused_by_name(transform: object) -> None:
     kind = type(transform).__name__
     with pytest.raises(TypeError, match=rf"^SpatialTransformer: transform \({kind}\) must be a Transform$"):
         SpatialTransformer(nn.Identity(), transform=transform)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("build", "message"), [
+    (lambda: Translation(-1), "Translation: max_shift (-1) must be above 0"),
+    (lambda: Rotation("90"), "Rotation: max_angle ('90') must be a number or None"),
+    (lambda: Rotation(True), "Rotation: max_angle (True) must be a number or None"),
+    (lambda: Similarity(max_angle=math.nan), "Similarity: max_angle (nan) must be above 0"),
+    (lambda: Similarity(max_scale=1), "Similarity: max_scale (1) must be above 1"),
+    (lambda: Similarity(max_shift=0.0), "Similarity: max_shift (0.0) must be above 0"),
+    (lambda: ThinPlateSpline(1), "ThinPlateSpline: points (1) must be at least 2"),
+    (lambda: ThinPlateSpline(3.0), "ThinPlateSpline: points (3.0) must be an integer"),
+])  # fmt: skip
+def test_a_wrong_option_is_refused_with_name_and_value(build, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"^{re.escape(message)}$"):
+        build()
+
+
+def test_points_may_be_of_any_integer_type() -> None:
+    assert repr(ThinPlateSpline(torch.tensor(3))) == repr(ThinPlateSpline(3))

@@ -87,22 +87,22 @@ def network(**options: object) -> UprightCNN:
 def test_the_classifier_sees_what_the_transformer_makes_of_the_pose(seed: int) -> None:
     torch.manual_seed(seed)
     net = network()
-    nn.init.normal_(net.transformer.localization.head.weight)
+    nn.init.normal_(net.localization.head.weight)
     x = random_images(seed, 2, 3, 12, 16, dtype=torch.float32)
-    logits, theta = net(x, return_theta=True)
-    torch.testing.assert_close(theta, Similarity().theta(net.transformer.localization(x), 16 / 12))
-    torch.testing.assert_close(logits, net.classified(net.transformer(x)))
-    again, scores = net(x, return_scores=True)
+    logits, theta, scores = net(x, return_theta=True)
+    torch.testing.assert_close(theta, Similarity().theta(net.localization.pose(scores), 16 / 12))
+    torch.testing.assert_close(theta, net.transformer(x, return_theta=True)[1])
+    torch.testing.assert_close(logits, net.head(net.features(net.transformer(x))))
     assert torch.equal(net(x), logits)
-    assert torch.equal(again, logits)
     assert scores.shape == (2, 19)
+    torch.testing.assert_close(torch.fx.symbolic_trace(net)(x), logits)
 
 
 def test_without_localization_it_is_the_classifier_alone() -> None:
     net = UprightCNN(7, stem=4, widths=(5, 6)).eval()
     x = torch.rand(2, 3, 9, 9)
-    assert torch.equal(net(x), net.classified(x))
-    with pytest.raises(ValueError, match=r"^UprightCNN: return_theta and return_scores \(True\) need a localization$"):
+    assert torch.equal(net(x), net.head(net.features(x)))
+    with pytest.raises(ValueError, match=r"^UprightCNN: return_theta \(True\) needs a localization$"):
         net(x, return_theta=True)
 
 
