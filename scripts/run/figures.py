@@ -1,5 +1,6 @@
 """The figures of a report, each drawn from tensors and rows of metrics into one PNG."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -92,7 +93,7 @@ def theta_curves(rows: Rows, least_spread: float, file: File) -> None:
     for limit in (LEAST_SCALE, GREATEST_SCALE):
         bands[0].axhline(limit, color=FRAME_COLOUR, linestyle=":", linewidth=1)
     outside.plot(epochs, [100 * row["theta_outside"] for row in rows], color="black", marker=marker)
-    _tidy(outside, "sampled outside the frame (%)")
+    _tidy(outside, "outside the frame (%)")
     # earlier versions did not measure it
     spread.plot(epochs, [row.get("theta_spread", np.nan) for row in rows], color="black", marker=marker)
     spread.axhline(least_spread, color=FRAME_COLOUR, linestyle=":", linewidth=1)
@@ -176,13 +177,56 @@ def transformer(found: dict[str, Any], file: File, columns: int = 8) -> None:
     rows = -(-len(inputs) // columns)
     grid = _sheet(2 * rows, columns, side=1.4)
     height, width = inputs.shape[-2:]
-    size = torch.tensor([width, height])
-    corners = (sampled_corners(theta) + 1) / 2 * size - 0.5  # in pixels; -0.5 is the outer edge of pixel 0
-    for i, (before, after, outline) in enumerate(zip(inputs, outputs, corners, strict=True)):
+    for i, (before, after, outline) in enumerate(zip(inputs, outputs, _outlines(theta, height, width), strict=True)):
         upper, lower = grid[2 * (i // columns), i % columns], grid[2 * (i // columns) + 1, i % columns]
         for axes, image in ((upper, before), (lower, after)):
             _show(axes, image)
             axes.set_xlim(-0.2 * width, 1.2 * width)
             axes.set_ylim(1.2 * height, -0.2 * height)
-        upper.add_patch(Polygon(outline.numpy(), fill=False, edgecolor=FRAME_COLOUR, linewidth=1.5, clip_on=False))
+        upper.add_patch(Polygon(outline, fill=False, edgecolor=FRAME_COLOUR, linewidth=1.5, clip_on=False))
     grid[0, 0].figure.savefig(file)
+
+
+def _outlines(theta: Tensor, height: int, width: int) -> np.ndarray:
+    """The corners of the sampled area in pixels; -0.5 is the outer edge of pixel 0."""
+    corners: np.ndarray = ((sampled_corners(theta) + 1) / 2 * torch.tensor([width, height]) - 0.5).numpy()
+    return corners
+
+
+def poses(found: dict[str, Any], file: File) -> None:
+    """Draw two rows for each image: the image and its eight poses with the sampled area, and the outputs of these."""
+    images, inputs, outputs = found["posed_images"], found["posed_inputs"], found["posed_outputs"]
+    height, width = images.shape[-2:]
+    grid = _sheet(2 * len(images), 1 + inputs.shape[1], side=1.2)
+    grid[0, 0].figure.subplots_adjust(top=1 - 0.25 / (2.4 * len(images)))  # only the first row has titles
+    for i, (image, before, after, theta) in enumerate(zip(images, inputs, outputs, found["posed_theta"], strict=True)):
+        _show(grid[2 * i, 0], image)
+        for upper, lower, one, other, outline in zip(
+            grid[2 * i, 1:], grid[2 * i + 1, 1:], before, after, _outlines(theta, height, width), strict=True
+        ):
+            _show(upper, one)
+            _show(lower, other)
+            upper.add_patch(Polygon(outline, fill=False, edgecolor=FRAME_COLOUR, linewidth=1.5))
+    grid[0, 0].set_title("upright", fontsize=9)
+    for axes, (angle, scale, *_) in zip(grid[0, 1:], found["poses"].tolist(), strict=True):
+        size = f", \N{MULTIPLICATION SIGN}{math.exp(scale):.2f}" if scale else ""
+        axes.set_title(f"{math.degrees(angle):.0f}°{size}", fontsize=9)
+    grid[0, 0].figure.savefig(file)
+
+
+def angles(pairs: Tensor, correlation: float, file: File) -> None:
+    """Plot the angle of theta against the angle of the pose, (2, N) in radians."""
+    figure = _new(5.5, 5.5)
+    axes = figure.subplots()
+    put_in, taken_out = ((pairs.rad2deg() + 180) % 360 - 180).numpy()
+    axes.plot((-180, 180), (-180, 180), color=FRAME_COLOUR, linestyle=":", linewidth=1)
+    axes.plot(put_in, taken_out, ".", color=HELD_OUT_COLOUR, markersize=3, alpha=min(1, 20 / len(put_in) ** 0.5))
+    axes.set_title(f"circular correlation {correlation:.2f}", loc="left", fontsize=10)
+    axes.set_xlabel("angle of the pose (degrees)")
+    axes.set_ylabel("angle of theta (degrees)")
+    axes.set_xticks(range(-180, 181, 45))
+    axes.set_yticks(range(-180, 181, 45))
+    axes.set_aspect("equal")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    figure.savefig(file)

@@ -1,7 +1,7 @@
 """What the report needs of the test set, kept in findings.pt, so that the run folder is enough to draw it.
 
 The file holds the confusion matrix, a sample of misclassified images, and what the network's subject adds, as plain
-tensors and lists.
+tensors, lists and numbers.
 """
 
 from collections.abc import Sequence

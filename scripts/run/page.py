@@ -86,7 +86,7 @@ def _notices(config: dict[str, Any], environment: dict[str, Any], rows: figures.
 
 def _numbers(summary: dict[str, Any]) -> list[tuple[str, str]]:
     peak = summary.get("peak_memory_mib")  # earlier versions did not measure it; 0 on Windows
-    spread = {"spread of theta in pixels": f"{summary['theta_spread']:.2f}"} if "theta_spread" in summary else {}
+    theta = {"theta_spread": "spread of theta in pixels", "pose_correlation": "correlation of pose and theta"}
     return [
         ("test accuracy, last epoch", f"{summary['test_accuracy']:.2f} %"),
         ("test accuracy, best checkpoint", f"{summary['best_test_accuracy']:.2f} %"),
@@ -96,7 +96,7 @@ def _numbers(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("seconds", f"{summary['seconds']:.0f}"),
         ("images a second in training", f"{summary['images_per_second']:,.0f}"),
         ("peak memory in MiB", f"{peak:,}" if peak else "not measured"),
-        *spread.items(),
+        *((words, f"{summary[name]:.2f}") for name, words in theta.items() if name in summary),
     ]
 
 
@@ -136,6 +136,21 @@ def _figures(rows: figures.Rows, found: dict[str, Any]) -> list[ReportFigure]:
             "which is zero, the mean colour, outside the frame."
         )
         add("transformer", "The spatial transformer at work", caption, figures.transformer, found)
+    if "poses" in found:
+        caption = (
+            "Upper rows: an upright test image, and the image turned, scaled and shifted in eight known ways, with the "
+            "sampled area outlined in red. Lower rows: the input of the classifier. Where the transformer undoes the "
+            "pose, a lower row shows one image eight times."
+        )
+        add("poses", "The same image in eight poses", caption, figures.poses, found)
+    if "angles" in found:
+        caption = (
+            "A point for each test image: by how much it was turned, and by how much theta turns the sampled area. A "
+            "transformer that undoes the pose puts all points on the dotted line or on a parallel of it; one that does "
+            "the same to every image puts them on a level line."
+        )
+        title, correlation = "The angle taken out against the angle put in", found["numbers"]["pose_correlation"]
+        add("angles", title, caption, figures.angles, found["angles"], correlation)
     if "attention_images" in found:
         caption = (
             "Where the class token looks: bright is high attention. Rollout: through all layers, including the "

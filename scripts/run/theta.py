@@ -26,8 +26,7 @@ def theta_statistics(theta: Tensor, height: int, width: int) -> dict[str, float]
     """
     theta = theta.detach().cpu().double()
     (a, b, x), (c, d, y) = (row.unbind(1) for row in theta.unbind(1))
-    stretch = width / height  # theta counts in halves of the image, which are of two lengths
-    direction = torch.polar(torch.ones_like(a), torch.atan2(c / stretch - b * stretch, a + d)).mean()
+    direction = _directions(theta_angles(theta, height, width)).mean()
     values = {"theta_scale": (a * d - b * c).abs().sqrt(), "theta_shift_x": x, "theta_shift_y": y}
     statistics = {}
     for name, value in values.items():
@@ -40,6 +39,31 @@ def theta_statistics(theta: Tensor, height: int, width: int) -> dict[str, float]
     corners = sampled_corners(theta) * theta.new_tensor([width / 2, height / 2])
     statistics["theta_spread"] = (corners - corners.mean(0)).square().sum(-1).mean().sqrt().item()
     return statistics
+
+
+def theta_angles(theta: Tensor, height: int, width: int) -> Tensor:
+    """Return the rotation of the pixels in radians, -pi to pi: (B, 2, 3) -> (B,) on the CPU."""
+    (a, b, _), (c, d, _) = (row.unbind(1) for row in theta.detach().cpu().double().unbind(1))
+    stretch = width / height  # theta counts in halves of the image, which are of two lengths
+    return torch.atan2(c / stretch - b * stretch, a + d)
+
+
+def circular_correlation(angles: Tensor, others: Tensor) -> float:
+    """Return the circular correlation coefficient of pairs of angles in radians, 0 where one of both is constant.
+
+    E sin(a - mu) sin(b - nu) / sqrt(E sin^2(a - mu) E sin^2(b - nu)), Jammalamadaka and SenGupta, Topics in Circular
+    Statistics (2001), section 8.2. Around a whole circle mean directions are chance; mu and nu are therefore those with
+    which the numerator is (R(a - b) - R(a + b)) / 2, R being the length of the mean of unit vectors, as they propose.
+    """
+    difference, total = (_directions(each).mean().angle() for each in (angles - others, angles + others))
+    a, b = (angles - (total + difference) / 2).sin(), (others - (total - difference) / 2).sin()
+    scale = (a.square().mean() * b.square().mean()).sqrt()
+    return ((a * b).mean() / scale).item() if scale > 1e-6 else 0.0
+
+
+def _directions(angles: Tensor) -> Tensor:
+    """Unit vectors, as complex numbers."""
+    return torch.polar(torch.ones_like(angles), angles)
 
 
 def collapse_warning(statistics: dict[str, float]) -> str:

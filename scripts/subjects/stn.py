@@ -7,11 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from scripts.data.poses import POSES, UPRIGHT, posed
 from scripts.data.transforms import Normalise
 from scripts.models.stn import STNClassifier
 from scripts.models.upright import UprightCNN
 from scripts.recipes.stn import Options
-from scripts.run.theta import theta_remark, theta_statistics
+from scripts.run.findings import evenly_spaced
+from scripts.run.theta import circular_correlation, theta_angles, theta_remark, theta_statistics
 from scripts.subjects.subject import Subject
 from scripts.system.errors import InputError
 from scripts.system.machine import this_machine
@@ -33,7 +35,9 @@ def sgd(network: Network, lr: float) -> list[torch.optim.Optimizer]:
 def muon(network: Network, lr: float) -> list[torch.optim.Optimizer]:
     """Muon for hidden layers; AdamW at 1/5 of its rate for the rest, at 1/50 for the localization of the tutorial."""
     if isinstance(network, UprightCNN):
-        hidden: list[Tensor] = [weight for name, weight in network.named_parameters() if weight.ndim == 4 and "stem" not in name]
+        hidden: list[Tensor] = [
+            weight for name, weight in network.named_parameters() if weight.ndim == 4 and "stem" not in name
+        ]
         slow: list[Tensor] = []
     else:
         hidden = [network.conv1.weight, network.conv2.weight, network.fc1.weight]
@@ -46,6 +50,7 @@ def muon(network: Network, lr: float) -> list[torch.optim.Optimizer]:
     return [Muon(hidden, lr=lr, weight_decay=0.01, dtype=dtype), adamw]
 
 
+POSED_SHOWN = 4  # images that are shown in eight poses
 OPTIMIZERS = {"sgd": sgd, "muon": muon}  # by their names in recipes
 
 
@@ -70,8 +75,14 @@ def subject(options: Options, plan: Plan, device: torch.device) -> Subject:
     def findings(images: Tensor, upright: Tensor, result: Evaluation) -> dict[str, Any]:
         if result.extra is None:
             return {}
+        found = warped(network, images, plan.normalise) | seen_in_poses(network, upright, plan)
         spread = theta_statistics(result.extra, height, width)["theta_spread"]
-        return {**warped(network, images, plan.normalise), "numbers": {"theta_spread": round(spread, 2)}}
+        found["numbers"] = {"theta_spread": round(spread, 2)}
+        if plan.poses != UPRIGHT:
+            put_in, taken_out = plan.poses.fixed(len(result.labels))[:, 0], theta_angles(result.extra, height, width)
+            found["angles"] = torch.stack([put_in.double(), taken_out])
+            found["numbers"]["pose_correlation"] = round(circular_correlation(*found["angles"]), 3)
+        return found
 
     return Subject(
         network=network,
@@ -108,6 +119,17 @@ def objective(network: Network, plan: Plan) -> Objective:
         return loss + pose.loss(scores, poses).sum(), logits
 
     return classes_and_poses
+
+
+def seen_in_poses(network: Network, upright: Tensor, plan: Plan) -> dict[str, Any]:
+    """Return a few images, and each in eight poses of the run (C8 where nothing is posed), as in ``warped``."""
+    images = upright[evenly_spaced(len(upright), POSED_SHOWN).to(upright.device)]
+    poses = (POSES["c8"] if plan.poses == UPRIGHT else plan.poses).examples()
+    inputs = posed(images.repeat_interleave(len(poses), 0), poses.repeat(len(images), 1).to(images.device))
+    found = warped(network, inputs, plan.normalise)
+    names = {"posed_inputs": "transformer_inputs", "posed_outputs": "transformer_outputs", "posed_theta": "theta"}
+    each = {name: found[other].unflatten(0, (len(images), len(poses))) for name, other in names.items()}
+    return {"posed_images": images.cpu(), "poses": poses, **each}
 
 
 def warped(network: Network, images: Tensor, normalise: Normalise) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The report: drawn from the run folder alone, one page that works offline, and figures of the right data."""
 
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -42,7 +43,7 @@ def test_the_page_is_drawn_again_from_the_folder_alone(finished: Path, tmp_path:
 def test_the_page_needs_no_network(finished: Path) -> None:
     text = (finished / "report.html").read_text("utf-8")
     sources = re.findall(r'(?:src|href)="([^"]{1,30})', text)
-    assert len(sources) == 5
+    assert len(sources) == 6
     assert all(source.startswith("data:image/png;base64,") for source in sources)
     assert "http" not in text.replace("http-equiv", "")
 
@@ -90,9 +91,33 @@ def coloured(path: Path) -> float:
 
 def test_no_figure_is_blank(finished: Path) -> None:
     shares = {path.stem: coloured(path) for path in finished.glob("*.png")}
-    assert set(shares) == {"curves", "theta", "transformer", "confusion", "misclassified"}
+    assert set(shares) == {"curves", "theta", "transformer", "poses", "confusion", "misclassified"}
     assert all(share > 0.02 for share in shares.values()), shares
     assert shares["transformer"] > 0.3
+
+
+@pytest.mark.usefixtures("tree")
+def test_a_run_on_posed_images_draws_the_pose_taken_out_against_the_one_put_in(tmp_path: Path) -> None:
+    main(flags(Options, data="photos", epochs=1, pose="rts", out="run"))
+    correlation = json.loads((tmp_path / "run" / "summary.json").read_text())["pose_correlation"]
+    assert -1 <= correlation <= 1
+    text = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert f"<b>{correlation:.2f}</b>correlation of pose and theta" in text
+    for name, title in (("poses", "The same image in eight poses"), ("angles", "The angle taken out")):
+        assert coloured(tmp_path / "run" / f"{name}.png") > 0.02
+        assert f'alt="{title}' in text
+
+
+def test_angles_are_drawn_on_one_turn_with_their_correlation(tmp_path: Path) -> None:
+    angles = torch.tensor([[0.0, math.radians(315), math.radians(-100)], [math.radians(370), 0.0, math.radians(260)]])
+    drawn: list[Figure] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda figure, file: drawn.append(figure))
+        figures.angles(angles, 0.857, tmp_path / "angles.png")
+    (axes,) = drawn[0].axes
+    _, points = (line.get_xydata() for line in axes.lines)
+    assert points.tolist() == [pytest.approx(point, abs=1e-3) for point in ((0, 10), (-45, 0), (-100, -100))]
+    assert "0.86" in axes.get_title(loc="left")
 
 
 def test_every_misclassified_image_is_on_the_sheet(tmp_path: Path) -> None:

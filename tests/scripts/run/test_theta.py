@@ -9,11 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scripts.run.folder import read_metrics
-from scripts.run.theta import collapse_warning, idle_warning, sampled_corners, theta_remark, theta_statistics
+from scripts.run.theta import (
+    circular_correlation,
+    collapse_warning,
+    idle_warning,
+    sampled_corners,
+    theta_remark,
+    theta_statistics,
+)
 from tests.support import fake_cuda
 from tests.support.marks import pretends_cuda
 from tests.support.sources import ROOT
-from tests.support.strategies import random_theta, seeds
+from tests.support.strategies import generator, random_theta, seeds
 
 pytestmark = pytest.mark.numerics
 
@@ -142,6 +149,40 @@ def test_both_warnings_may_be_given_at_once() -> None:
     assert [line.split(":")[0] for line in lines] == ["Theta", "Warning", "Warning"]
     assert "of their size" in lines[1]
     assert "same to every image" in lines[2]
+
+
+def uniform(seed: int, count: int, largest: float = math.pi) -> torch.Tensor:
+    return (torch.rand(count, generator=generator(seed), dtype=torch.float64) * 2 - 1) * largest
+
+
+@given(seeds, st.floats(-7, 7))
+def test_the_circular_correlation_of_angles_that_differ_by_a_constant_is_one(seed: int, offset: float) -> None:
+    for angles in (uniform(seed, 100), uniform(seed, 100, math.pi / 4), uniform(seed, 100).div(math.pi / 4).round()):
+        assert circular_correlation(angles, angles + offset) == pytest.approx(1)
+        assert circular_correlation(angles, offset - angles) == pytest.approx(-1)
+
+
+def test_the_circular_correlation_is_the_share_that_follows_on_the_whole_circle() -> None:
+    """Where mean directions say nothing, and a turn by 359 degrees is one by -1."""
+    angles, others = uniform(1, 20_000), uniform(2, 20_000)
+    follows = torch.rand(20_000, generator=generator(3)) < 0.63
+    assert circular_correlation(angles, torch.where(follows, angles + 1, others)) == pytest.approx(0.63, abs=0.03)
+    assert circular_correlation(angles, others) == pytest.approx(0, abs=0.03)
+
+
+@given(seeds)
+def test_within_a_quarter_the_circular_correlation_is_that_of_sines_around_the_means(seed: int) -> None:
+    """The definition, where both means are clear; a constant angle has none."""
+    angles = uniform(seed, 4000, 0.6)
+    others = 0.5 * angles + uniform(seed + 1, 4000, 0.3) + 2
+
+    def sines(x: torch.Tensor) -> torch.Tensor:
+        return (x - torch.polar(torch.ones_like(x), x).mean().angle()).sin()
+
+    a, b = sines(angles), sines(others)
+    expected = (a * b).sum() / (a.square().sum() * b.square().sum()).sqrt()
+    assert circular_correlation(angles, others) == pytest.approx(expected.item(), abs=0.02)
+    assert circular_correlation(angles, torch.full_like(angles, 2.0)) == 0
 
 
 @given(seeds)

@@ -1,0 +1,1 @@
+"""What runs train, and what their reports show of it."""
