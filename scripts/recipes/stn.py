@@ -43,7 +43,7 @@ RECIPES = {
         lr=0.02,
         batch_size=250,
         epochs=50,
-        network={"stem": 24, "widths": (40, 96, 144), "localization": (12, (24, 48, 64))},
+        network={"stem": 24, "widths": (40, 96, 144), "localization": (12, (24, 44, 64))},
         augment=Augment(mirror=True, shift=2),
         schedule=Schedule("linear", warm_up=0.1),
         label_smoothing=0.1,
