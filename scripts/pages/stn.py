@@ -32,31 +32,20 @@ from scripts.run.figures import FRAME_COLOUR
 from scripts.run.theta import collapse_warning, sampled_corners, theta_statistics
 
 
-class Given(nn.Module):
-    """A localization that ignores the images.
-
-    Args:
-        theta: What it returns, (B, 2, 3).
-    """
-
-    def __init__(self, theta: Tensor) -> None:
-        super().__init__()
-        self.theta = theta
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return theta."""
-        return self.theta
-
-
 def affine(scale: float = 1.0, degrees: float = 0.0, x: float = 0.0, y: float = 0.0) -> Tensor:
     """Return the theta (1, 2, 3) that scales, turns and shifts the sampled area."""
     a, b = scale * math.cos(math.radians(degrees)), scale * math.sin(math.radians(degrees))
     return torch.tensor([[[a, -b, x], [b, a, y]]])
 
 
+def warped(image: Tensor, theta: Tensor, padding_mode: str = "zeros") -> Tensor:
+    """Return the image as a spatial transformer shows it whose theta is given."""
+    return SpatialTransformer(nn.Identity(), padding_mode=padding_mode).warp(image, theta)
+
+
 def stn() -> Figure:
     """A batch on its way through STNClassifier, whose transformer is set to undo the tilt of the example image."""
-    tilted = SpatialTransformer(Given(affine(1.25, -25)), padding_mode="border")(letter())
+    tilted = warped(letter(), affine(1.25, -25), "border")
     network = STNClassifier(padding_mode="border")
     assert network.transformer is not None
     with torch.no_grad():
@@ -106,7 +95,7 @@ def grid() -> Figure:
         points = affine_grid(theta, 8, 8)[0].flatten(0, 1)
         above.plot(*points.T.numpy(), ".", color=FRAME_COLOUR, markersize=5, clip_on=False)
         below = sheet.square(centre, 460, 161)
-        _show_sampled(below, SpatialTransformer(Given(theta))(image), affine())
+        _show_sampled(below, warped(image, theta), affine())
         for axes, place in ((above, theta), (below, affine())):  # the same corner of the output
             axes.plot(*sampled_corners(place)[0, 0].numpy(), "o", color=FRAME_COLOUR, markersize=11, clip_on=False)
         sheet.arrow((centre, 372), (centre, 308), colour=FRAME_COLOUR)
@@ -146,7 +135,7 @@ def collapse() -> Figure:
     sheet = Sheet(700)
     _rows(sheet, 180, 395)
     for left, (title, theta) in zip((50, 590), groups.items(), strict=True):
-        outputs = normalise.undo(SpatialTransformer(Given(theta))(normalise(images)))
+        outputs = normalise.undo(warped(normalise(images), theta))
         for i in range(len(images)):
             centre = left + 120 + 240 * i
             _show_sampled(sheet.square(centre, 180, 235, reach=1.46), images[i : i + 1], theta[i : i + 1])
