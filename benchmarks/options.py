@@ -10,9 +10,7 @@ class PeerOptions:
     """Time the kit and other libraries on the same work, and write a table of ratios."""
 
     only: str = option("", 'only cells whose names contain all of these words, such as "b/16 training eager"')
-    minutes: float = option(
-        10.0, "time for all cells together; compiling and the out-of-the-box comparison come on top", type=positive
-    )
+    minutes: float = option(10.0, "time for all cells together; compiling comes on top", type=positive)
     batch: int | None = option(None, "batch size for every cell (default: each cell's own)", type=whole(1))
     device: str = option("auto", "device to run on, auto or a name such as cuda:1")
     out: str | None = option(

@@ -5,19 +5,15 @@ import os
 from concurrent.futures import ProcessPoolExecutor
 from threading import Thread
 
-from benchmarks.measure.devices import full_float32, keep_freed_memory
+from benchmarks.measure.devices import ready
 
 
-def alone(*, keeping: bool) -> ProcessPoolExecutor:
-    """Return a pool of one new process.
-
-    Args:
-        keeping: Whether memory of freed tensors is kept for the next ones, as in the kit's runs.
-    """
-    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(keeping,))
+def alone() -> ProcessPoolExecutor:
+    """Return a pool of one new process."""
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_begin)
 
 
-def _begin(keeping: bool) -> None:
+def _begin() -> None:
     """Set up the process. It ends with its parent: outliving a killed one, it would disturb later measurements."""
 
     def end_with_parent() -> None:
@@ -27,6 +23,4 @@ def _begin(keeping: bool) -> None:
         os._exit(1)
 
     Thread(target=end_with_parent, daemon=True).start()
-    full_float32()
-    if keeping:
-        keep_freed_memory()
+    ready("cpu")

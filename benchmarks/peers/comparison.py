@@ -14,7 +14,6 @@ from benchmarks.measure.records import finish, recorded_errors, target, write
 from benchmarks.measure.timing import LEAST, affordable, interleaved, quartiles, sample
 from benchmarks.options import PeerOptions
 from benchmarks.peers.contenders import Contender, Group, Mode, Variant, all_modes, contenders, over_best, own_mode
-from benchmarks.peers.out_of_the_box import out_of_the_box
 from benchmarks.peers.table import cells_of, draw, markdown
 from benchmarks.peers.tasks import KIT, Task, tasks
 from scripts.system.errors import InputError
@@ -71,7 +70,7 @@ def measure_alone(group: Group, device: torch.device, seconds: float, fewest: in
     count = 1 if any(mode.compiled for mode in group.modes) else PROCESSES
     parts = []
     for _ in range(count):
-        with alone(keeping=True) as process:
+        with alone() as process:
             parts.append(process.submit(measure, group, device, seconds / count, -(-fewest // count)).result())
     times = {variant: [second for part in parts for second in part.seconds[variant]] for variant in parts[0].seconds}
     return Measured(times, parts[0].bytes)
@@ -133,10 +132,6 @@ def main(options: PeerOptions) -> None:
         content["cells"] += records
         write(out, content)
         for record in records:
-            if "ratio_anywhere" in record:
-                with recorded_errors(content, f"{group.task.name}, {group.kind}, out of the box"):
-                    record |= out_of_the_box(group, record["seconds"], device, seconds, fewest)
-                write(out, content)
             print(" | ".join(cells_of(record)), flush=True)
     page = markdown(content)
     print(page)

@@ -67,14 +67,8 @@ def all_modes(task: Task, machine: Machine) -> list[Mode]:
     return [*eager, *(mode._replace(compiled=True) for mode in eager)]
 
 
-def contenders(group: Group, device: torch.device, *, alike: bool = True) -> Iterator[tuple[Variant, Contender]]:
-    """Build every library's module in every mode, with the same input; its modes share weights and optimizer.
-
-    Args:
-        group: The task and the modes.
-        device: The device to run on.
-        alike: Whether ``for_inference`` compiles the peers too; else ``torch.compile`` does.
-    """
+def contenders(group: Group, device: torch.device) -> Iterator[tuple[Variant, Contender]]:
+    """Build every library's module in every mode, with the same input; its modes share weights and optimizer."""
     task, kind, modes = group
     train = kind == "training"
     batch, tokens = (task.training if train else task.inference), len(task.shape) == 2
@@ -87,13 +81,12 @@ def contenders(group: Group, device: torch.device, *, alike: bool = True) -> Ite
             module.to(memory_format=torch.channels_last)
         optimizer = adamw(module) if train and task.whole else None
         for mode in modes:
-            frozen = mode.compiled and not train and (alike or library == KIT)
-            network = torch.compile(module) if mode.compiled and not frozen else module
+            network = torch.compile(module) if mode.compiled and train else module
             if optimizer is not None:
                 call = step(network, x, mode.dtype, optimizer)
             elif train:
                 call = backward(network, x, mode.dtype)
-            elif frozen:
+            elif mode.compiled:
                 call = partial(for_inference(module, mode.dtype), x)
             else:
                 call = forward(network, x, mode.dtype)

@@ -19,11 +19,10 @@ Speed of the kit over that of the fastest peer in the same mode: the median over
 95 % interval; above 1 the kit is faster. Memory is that of the most frugal peer over the kit's; above 1 the kit takes
 less. On a GPU it is the peak of a call, on a CPU what the forward pass keeps for the backward pass.\
 """
-OWN_HEADS = ("work", "kit", "best peer, equal conditions", "kit / it", "best peer, out of the box", "kit / it")
+OWN_HEADS = ("work", "kit", "best peer", "kit / it")
 OWN_MEANINGS = """\
-The kit in its default mode, over the fastest mode of any peer. Equal conditions: all get what only the kit sets up by
-default, that is, freed memory is kept, and weights are constants in compiled inference. Out of the box: the peers get
-neither, are eager or compiled by plain `torch.compile`, and each library has a process of its own.\
+The kit in its default mode, over the fastest mode of any peer. All get what only the kit sets up by default: freed
+memory is kept, and weights are constants in compiled inference.\
 """
 TICKS = (0.1, 0.25, 0.5, 0.8, 1, 1.25, 2, 4, 10)  # of the picture
 OUTCOMES = {"won": "#2a7f3f", "even": "#777777", "lost": "#c0392b"}
@@ -57,8 +56,7 @@ def means(records: Sequence[Record]) -> dict[str, float]:
     vit_b16 = [record for record in records if record["row"].startswith("ViT-B/16")]
     found = {
         "ViT-B/16, same mode": [record["ratio"][0] for record in vit_b16],
-        f"{OWN}, equal conditions": [each["ratio_anywhere"][0] for each in vit_b16 if "ratio_anywhere" in each],
-        f"{OWN}, out of the box": [each["ratio_as_they_come"][0] for each in vit_b16 if "ratio_as_they_come" in each],
+        OWN: [each["ratio_anywhere"][0] for each in vit_b16 if "ratio_anywhere" in each],
         "all, same mode": [record["ratio"][0] for record in records],
         "all, memory": [share for record in records if (share := memory(record))],
     }
@@ -91,10 +89,10 @@ def markdown(content: Record) -> str:
     records = content["cells"]
     verdicts = [outcome(record["ratio"]) for record in records]
     own_rows = [
-        (f"{each['row']}, {each['kind']}", each["mode"], each["best_anywhere"], with_outcome(each["ratio_anywhere"]),
-         each["best_as_it_comes"], with_outcome(each["ratio_as_they_come"]))
-        for each in records if "ratio_as_they_come" in each
-    ]  # fmt: skip
+        (f"{each['row']}, {each['kind']}", each["mode"], each["best_anywhere"], with_outcome(each["ratio_anywhere"]))
+        for each in records
+        if "ratio_anywhere" in each
+    ]
     title, measured_on = heading("The kit beside other libraries", content["machine"])
     parts = [
         title,

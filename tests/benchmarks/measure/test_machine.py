@@ -88,7 +88,7 @@ def tf32() -> Iterator[None]:
 @pytest.mark.usefixtures("tf32")
 def test_tf32_is_off_once_a_device_is_ready_and_the_description_shows_it() -> None:
     assert machine.description(CPU)["tf32"] == {"products": True, "convolutions": True}
-    devices.ready("cpu", keeping=False)
+    devices.ready("cpu")
     assert machine.description(CPU)["tf32"] == {"products": False, "convolutions": False}
 
 

@@ -1,15 +1,13 @@
 """The comparison with other libraries: all do the same work, and the table shows which is faster."""
 
 import json
-import pickle
 import re
 import resource
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise, product
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,7 +15,7 @@ from torch import Tensor, nn
 
 from benchmarks.measure.alone import alone
 from benchmarks.measure.records import target
-from benchmarks.measure.timing import Call, check
+from benchmarks.measure.timing import check
 from benchmarks.options import PeerOptions
 from benchmarks.peers import tasks as peers
 from benchmarks.peers.comparison import (
@@ -31,13 +29,12 @@ from benchmarks.peers.comparison import (
     measure,
     measure_alone,
 )  # fmt: skip
-from benchmarks.peers.contenders import Group, Mode, Variant, all_modes, contenders, over_best, own_mode
-from benchmarks.peers.out_of_the_box import check_outputs, out_of_the_box, prepare
+from benchmarks.peers.contenders import Group, Mode, all_modes, contenders, over_best, own_mode
 from benchmarks.peers.table import markdown, means, memory
 from benchmarks.peers.tasks import KIT
 from scripts.system.errors import InputError
 from scripts.system.machine import Machine
-from tests.support.machines import CPU, EVERY, FAST_CPU, H100, MACHINES, PLAIN_CPU
+from tests.support.machines import CPU, EVERY, FAST_CPU, H100, MACHINES
 from tests.support.strategies import generator
 
 TASKS = {task.name: task for task in peers.tasks(small=True)}
@@ -121,7 +118,7 @@ def test_images_and_kernels_have_the_layout_of_the_kits_run() -> None:
 
 
 def test_rounds_of_several_processes_are_combined(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.peers.comparison.alone", lambda *, keeping: ThreadPoolExecutor(1))
+    monkeypatch.setattr("benchmarks.peers.comparison.alone", lambda: ThreadPoolExecutor(1))
     measured = measure_alone(Group(MLP, "inference", [EAGER]), CPU, 0.0, 2)
     assert measured.seconds.keys() == {(library, EAGER) for library in MLP.build()}
     assert {len(rounds) for rounds in measured.seconds.values()} == {PROCESSES}, "one round in each"
@@ -140,85 +137,26 @@ def test_the_best_of_all_modes_is_recorded_for_whole_models_measured_in_all_mode
     assert recorded(task, modes[:1]) == recorded(task._replace(whole=False), modes) == []
 
 
-class Process(ThreadPoolExecutor):
-    """A thread in place of a process: what it gets is pickled, and its calls are its own."""
-
-    def __init__(self) -> None:
-        super().__init__(1)
-        self.calls: dict[Variant, Call] = {}
-
-    def submit(self, *given: Any) -> Future[Any]:
-        """Run one function; nothing else runs meanwhile."""
-        function, *arguments = pickle.loads(pickle.dumps(given))
-
-        def with_own_calls() -> Any:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("benchmarks.peers.out_of_the_box.calls", self.calls)
-                return function(*arguments)
-
-        return super().submit(with_own_calls)
-
-
-@pytest.mark.parametrize("machine", [FAST_CPU, PLAIN_CPU], ids=("bfloat16", "float32"))
-def test_out_of_the_box_libraries_are_compared_in_the_type_of_the_kits_mode(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept: list[bool] = []
-    module = "benchmarks.peers.out_of_the_box"
-    monkeypatch.setattr(f"{module}.alone", lambda *, keeping: kept.append(keeping) or Process())
-    monkeypatch.setattr(f"{module}.this_machine", lambda device: machine)
-    task = TASKS["LocalizationNet, 32 pixels"]
-    own = own_mode(task, "inference", machine)
-    assert own.dtype == getattr(torch, machine.precision("auto"))
-    record = out_of_the_box(Group(task, "inference", all_modes(task, FAST_CPU)), (KIT, "torch"), CPU, 0.0, 2)
-    assert kept == [True, False], "a process each; only the kit keeps freed memory"
-    assert record["best_as_it_comes"] == f"torch, {own}"
-    ratio, low, high = record["ratio_as_they_come"]
-    assert 0 < low <= ratio <= high
-
-
-@pytest.mark.parametrize("alike", (True, False))
-def test_compiled_weights_are_constants_for_all_or_out_of_the_box_for_the_kit_alone(
-    alike: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    compiled: list[tuple[str, nn.Module]] = []
-    monkeypatch.setattr(torch, "compile", lambda module: compiled.append(("plain", module)) or module)
+def test_compiled_weights_are_constants_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[nn.Module] = []
     monkeypatch.setattr(
-        "benchmarks.peers.contenders.for_inference",
-        lambda module, dtype: compiled.append(("constants", module)) or module,
+        "benchmarks.peers.contenders.for_inference", lambda module, dtype: compiled.append(module) or module
     )
     group = Group(MLP, "inference", [Mode(torch.float32, compiled=True)])
-    found = {library: each for (library, _), each in contenders(group, CPU, alike=alike)}
-    wanted = {library: "constants" if alike or library == KIT else "plain" for library in MLP.build()}
-    assert compiled == [(wanted[library], each.module) for library, each in found.items()]
-    for each in found.values():
+    found = [each for _, each in contenders(group, CPU)]
+    assert compiled == [each.module for each in found]
+    for each in found:
         assert torch.equal(each.call(), each.module(each.x)), "the compiled network is what is timed"
 
 
-@pytest.fixture(scope="module")
-def processes() -> Iterator[tuple[ProcessPoolExecutor, ProcessPoolExecutor]]:
-    """Two processes for single measurements; the first keeps freed memory."""
-    with alone(keeping=True) as kept, alone(keeping=False) as untouched:
-        yield kept, untouched
-
-
-def test_tf32_is_off_in_a_process_for_one_measurement(processes: tuple[ProcessPoolExecutor, ...]) -> None:
-    for process in processes:
+def test_a_process_for_one_measurement_has_tf32_off_and_keeps_freed_memory() -> None:
+    with alone() as process:
         assert process.submit(eval, "__import__('torch').backends.cudnn.allow_tf32").result() is False
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
-def test_a_process_keeps_freed_memory_if_it_should(processes: tuple[ProcessPoolExecutor, ...]) -> None:
-    def faults(process: ProcessPoolExecutor) -> int:
-        """The fewest page faults for three tensors of 32 MiB, each freed before the next one."""
         counts = []
-        for _ in range(4):
+        for _ in range(4):  # three tensors of 32 MiB, each freed before the next one
             process.submit(exec, "import torch\nfor _ in range(3): torch.ones(2**23)").result()
             counts.append(process.submit(resource.getrusage, resource.RUSAGE_SELF).result().ru_minflt)
-        return min(after - before for before, after in pairwise(counts))
-
-    kept, untouched = map(faults, processes)
-    assert kept < 1000 < untouched
+    assert sys.platform != "linux" or min(after - before for before, after in pairwise(counts)) < 1000
 
 
 def test_the_kit_is_compared_with_the_fastest_peer_of_the_same_mode() -> None:
@@ -266,14 +204,9 @@ def with_one_spoiled(library: str, spoil: Callable[[nn.Module], nn.Module]) -> G
 
 @pytest.mark.parametrize("spoil", [Caching, lambda module: nn.Sequential(module, nn.ReLU())], ids=("cached", "wrong"))
 @pytest.mark.parametrize("library", [KIT, "timm"])
-def test_a_wrong_or_cached_output_is_refused(
-    library: str, spoil: Callable[[nn.Module], nn.Module], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("benchmarks.peers.out_of_the_box.calls", {})
-    group = with_one_spoiled(library, spoil)
-    for measured in (lambda: measure(group, CPU, 0.0, 2), lambda: prepare(group, CPU, "timm")):
-        with pytest.raises(AssertionError, match=r"not close|must depend on the input"):
-            measured()
+def test_a_wrong_or_cached_output_is_refused(library: str, spoil: Callable[[nn.Module], nn.Module]) -> None:
+    with pytest.raises(AssertionError, match=r"not close|must depend on the input"):
+        measure(with_one_spoiled(library, spoil), CPU, 0.0, 2)
 
 
 def test_outputs_are_checked_after_timing_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,12 +220,6 @@ def test_outputs_are_checked_after_timing_too(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("benchmarks.peers.comparison.interleaved", lambda *_: broken.append(0))
     with pytest.raises(AssertionError, match="not close"):
         measure(group, CPU, 0.0, 2)
-    broken.clear()
-    monkeypatch.setattr("benchmarks.peers.out_of_the_box.calls", {})
-    assert [*prepare(group, CPU, "timm")] == [("timm", EAGER)], "one library in each process"
-    broken.append(0)
-    with pytest.raises(AssertionError, match="not close"):
-        check_outputs()
 
 
 def record(name: str, ratio: list[float], **others: object) -> dict[str, object]:
@@ -303,10 +230,7 @@ def record(name: str, ratio: list[float], **others: object) -> dict[str, object]
     }  # fmt: skip
 
 
-IN_DEFAULT_MODE = {
-    "best_anywhere": "torch, compiled", "ratio_anywhere": [0.5, 0.4, 0.6],
-    "best_as_it_comes": "timm, eager", "ratio_as_they_come": [3.0, 2.0, 4.0],
-}  # fmt: skip
+IN_DEFAULT_MODE = {"best_anywhere": "torch, compiled", "ratio_anywhere": [0.5, 0.4, 0.6]}
 CONTENT = {
     "machine": {"identity": "a machine", "torch": "2", "started": "2026-01-02T03:04:05", "commit": "abc"},
     "small": False,
@@ -322,8 +246,7 @@ def test_means_are_geometric_and_over_what_they_name() -> None:
     assert means(CONTENT["cells"]) == pytest.approx(
         {
             "ViT-B/16, same mode": 1.0,
-            "ViT-B/16, the kit's default mode over the best mode of any peer, equal conditions": 0.5,
-            "ViT-B/16, the kit's default mode over the best mode of any peer, out of the box": 3.0,
+            "ViT-B/16, the kit's default mode over the best mode of any peer": 0.5,
             "all, same mode": 1.0,
             "all, memory": 1.2,
         }
@@ -335,7 +258,7 @@ def test_the_page_shows_every_cell() -> None:
     assert "3 cells: 1 won, 1 even, 1 lost." in page
     cell = "| ViT-B/16, 224 pixels, training | float32, eager | 8 | timm | 16 | 0.500 [0.400, 0.600] lost | 1.200 |"
     assert cell in page
-    assert "| torch, compiled | 0.500 [0.400, 0.600] lost | timm, eager | 3.000 [2.000, 4.000] won |" in page
+    assert "| torch, compiled | 0.500 [0.400, 0.600] lost |" in page
     assert "default mode" not in markdown({**CONTENT, "cells": CONTENT["cells"][1:]}), "no table without a row"
     assert "commit abc." in page
     assert "commit unknown." in markdown({**CONTENT, "machine": CONTENT["machine"] | {"commit": None}})
