@@ -11,7 +11,6 @@ from stat import S_ISREG
 import pytest
 
 from scripts import convert, report, train_stn, train_vit
-from scripts.data import datasets as data
 from scripts.models.vit import PRESETS
 from scripts.run import page
 from scripts.system.command_line import parse, run
@@ -20,7 +19,7 @@ from scripts.weights.files import write_arrays
 from tests.contract.cases import CASES
 from tests.scripts.bad_inputs import IN_USE, ROWS, Row
 from tests.support.networks import TINY, network
-from tests.support.servers import refused
+from tests.support.servers import go_offline
 from tests.support.sources import modules
 from tests.support.trees import write_tree
 
@@ -36,11 +35,9 @@ MAINS = {
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Images, weights, a folder that is not empty, and finished and unfinished runs of small networks, offline."""
     root = tmp_path_factory.mktemp("folder")
-    with pytest.MonkeyPatch.context() as patch, refused() as nobody:
+    with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        patch.delenv("CIFAR10_DIR", raising=False)
-        patch.setenv("NO_PROXY", "127.0.0.1")
-        patch.setattr(data, "CIFAR10_MIRRORS", (f"{nobody}/a", f"{nobody}/b"))
+        go_offline(patch)
         patch.setitem(PRESETS, "b16", TINY)
         patch.setitem(PRESETS, "lite", {**TINY, "patch_size": 4, "dropout": 0.0})
         write_tree(root / "photos", per_class=4)

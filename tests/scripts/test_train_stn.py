@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from scripts.data import datasets as data
 from scripts.data.datasets import load
 from scripts.data.poses import POSES, posed_split
 from scripts.data.transforms import Normalise
@@ -31,7 +30,7 @@ from scripts.train_stn import RECIPES, Options, main
 from scripts.training.plan import Recipe
 from scripts.training.trainer import Trainer
 from tests.support.runs import flags
-from tests.support.servers import refused
+from tests.support.servers import go_offline
 from tests.support.sources import ROOT
 
 pytestmark = pytest.mark.numerics
@@ -276,11 +275,8 @@ def test_offline_auto_uses_digits_and_announces_it_three_times(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("CIFAR10_DIR", raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with refused() as nobody:
-        monkeypatch.setattr(data, "CIFAR10_MIRRORS", (f"{nobody}/a", f"{nobody}/b"))
-        main(options(data="auto", epochs=1, limit_train=100, limit_test=50, out="run"))
+    go_offline(monkeypatch)
+    main(options(data="auto", epochs=1, limit_train=100, limit_test=50, out="run"))
     lines = capsys.readouterr().out.splitlines()
     notices = [i for i, line in enumerate(lines) if line.startswith("NOTICE: CIFAR-10 is not available")]
     assert len(notices) == 2

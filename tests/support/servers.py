@@ -6,6 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pytest
+
+from scripts.data import datasets
+
 
 @contextmanager
 def serving(content: bytes) -> Iterator[str]:
@@ -58,10 +62,14 @@ def serving(content: bytes) -> Iterator[str]:
         server.server_close()
 
 
-@contextmanager
-def refused() -> Iterator[str]:
-    """Yield the address of a closed port."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
-    address = f"http://127.0.0.1:{server.server_port}"
-    server.server_close()
-    yield address
+def refused() -> str:
+    """The address of a closed port."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        return f"http://127.0.0.1:{server.server_port}"
+
+
+def go_offline(patch: pytest.MonkeyPatch) -> None:
+    """No CIFAR-10 at hand, and no host to download it from."""
+    patch.delenv("CIFAR10_DIR", raising=False)
+    patch.setenv("NO_PROXY", "127.0.0.1")
+    patch.setattr(datasets, "CIFAR10_MIRRORS", (f"{refused()}/a", f"{refused()}/b"))

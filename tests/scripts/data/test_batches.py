@@ -13,7 +13,6 @@ from scripts.data.batches import channel_statistics, evaluation_batches, resized
 from scripts.data.datasets import Split
 from scripts.data.poses import POSES, posed
 from scripts.data.transforms import Augment, Normalise, random_boxes
-from scripts.models.stn import STNClassifier
 from tests.support import fake_cuda
 from tests.support.marks import pretends_cuda
 from tests.support.strategies import generator, seeds
@@ -208,8 +207,8 @@ def test_a_batch_on_a_gpu_copies_its_draws_once_and_never_waits(name: str, copie
         batches = training_batches(split, order, prepare, recipe.augment, draw)
         next(batches)
         before = traffic.copies
-        for images, _, _ in batches:
-            assert images.device == CUDA
+        for images, *others in batches:
+            assert {images.device, *(each.device for each in others)} == {CUDA}
             assert images.shape == (8, 3, *size)
         assert traffic.copies - before == copies * 7
         frames = len([*evaluation_batches(split, prepare, 8)]) if size != (32, 32) else 0
@@ -272,19 +271,3 @@ def test_cached_constants_are_no_setting() -> None:
     normalise(images(0, 2))
     assert dataclasses.asdict(normalise) == {"mean": (0.5,) * 3, "std": (0.5,) * 3}
     assert normalise == Normalise((0.5,) * 3, (0.5,) * 3)
-
-
-@pretends_cuda
-def test_batches_of_images_on_a_gpu_are_made_there() -> None:
-    with fake_cuda.gpu():
-        split, normalise = split_on_gpu(50), Normalise(NORMALISE.mean, NORMALISE.std)
-        with CUDA:
-            network = STNClassifier()
-        for batches in (
-            training_batches(split, shuffled(split, 16, generator(0)), normalise, Augment(True, 2), generator(0)),
-            evaluation_batches(split, normalise, 32),
-        ):
-            for x, *others in batches:
-                tensors = (x, *others, *network(x, return_theta=True))
-                assert {str(tensor.device) for tensor in tensors} == {"cuda:0"}
-        assert str(split.sample(40).images.device) == "cuda:0"

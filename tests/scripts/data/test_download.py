@@ -54,17 +54,16 @@ def test_a_host_that_sends_too_much_is_left_before_the_disk_is_full(server: str,
 def test_a_bad_host_is_left_for_the_next_and_named_if_there_is_none(
     server: str, tmp_path: Path, kind: str, reason: str
 ) -> None:
-    with refused() as nobody:
-        bad = nobody if kind == "refused" else f"{server}/{kind}"
-        # the last host may be slow, so another one that fails at once comes after it
-        with pytest.raises(InputError) as caught:
-            fetch([bad, f"{server}/missing/last"], MD5, tmp_path / "file.bin", **HASTE)
-        line = str(caught.value)
-        assert line.startswith("download of file.bin failed: 127.0.0.1:")
-        assert reason in line.split(";")[0]
-        assert "\n" not in line
-        assert list(tmp_path.iterdir()) == [], "no partial file"
-        fetch([bad, f"{server}/good"], MD5, tmp_path / "file.bin", **HASTE)
+    bad = refused() if kind == "refused" else f"{server}/{kind}"
+    # the last host may be slow, so another one that fails at once comes after it
+    with pytest.raises(InputError) as caught:
+        fetch([bad, f"{server}/missing/last"], MD5, tmp_path / "file.bin", **HASTE)
+    line = str(caught.value)
+    assert line.startswith("download of file.bin failed: 127.0.0.1:")
+    assert reason in line.split(";")[0]
+    assert "\n" not in line
+    assert list(tmp_path.iterdir()) == [], "no partial file"
+    fetch([bad, f"{server}/good"], MD5, tmp_path / "file.bin", **HASTE)
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
 
 
@@ -81,5 +80,4 @@ def test_a_crawling_host_is_left_after_the_window(server: str, tmp_path: Path) -
 
 def test_an_existing_file_is_not_downloaded_again(tmp_path: Path) -> None:
     (tmp_path / "file.bin").write_bytes(CONTENT)
-    with refused() as nobody:
-        assert fetch([nobody], MD5, tmp_path / "file.bin", **HASTE).read_bytes() == CONTENT
+    assert fetch([refused()], MD5, tmp_path / "file.bin", **HASTE).read_bytes() == CONTENT
