@@ -296,8 +296,8 @@ RESUMING = [
     resume(OTHER_RUN, "another optimizer", lambda: sealed(lambda state: state["optimizers"].pop())),
     resume(OTHER_RUN, "a missing generator", lambda: sealed(lambda state: state.pop("generator"))),
     resume(OTHER_RUN, "values of other types", lambda: sealed(lambda state: state.update(rng=[1, 2], rows=7))),
-    resume("--resume (ended) must hold a checkpoint of version ..., as this kit writes; its version is 0",
-           "another version", lambda: sealed(lambda state: state.update(version=0))),
+    resume("--resume (ended) must hold a checkpoint of version ..., as this kit writes; its version is 1",
+           "the first version", lambda: sealed(lambda state: state.pop("version"))),
 ]  # fmt: skip
 
 

@@ -23,8 +23,7 @@ from scripts.run import page
 from scripts.run.folder import read_metrics
 from scripts.system.command_line import as_flags, parse
 from scripts.system.errors import Stopped
-from scripts.training import trainer as loop
-from scripts.training.step import Outcome, train_step
+from tests.support.runs import at_step
 from tests.support.strategies import generator, random_mask, random_tokens
 from tests.support.trees import write_tree
 
@@ -123,20 +122,9 @@ def test_a_model_is_trained_on_the_device(whole: Run, device: torch.device) -> N
 
 
 def test_a_stopped_run_resumes_to_the_same_end(whole: Run, device: torch.device, tmp_path: Path) -> None:
-    done = 0
-
-    def terminated(*given: Any) -> Outcome:
-        nonlocal done
-        done += 1
-        if done == 5:
-            signal.raise_signal(signal.SIGTERM)
-        return train_step(*given)
-
-    out = str(tmp_path / "run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "train_step", terminated)
-        with pytest.raises(Stopped, match="after 1 epochs and 2 steps"):
-            whole.start(**whole.flags, out=out)
+    out, terminate = str(tmp_path / "run"), at_step(5, lambda: signal.raise_signal(signal.SIGTERM))
+    with terminate, pytest.raises(Stopped, match="after 1 epochs and 2 steps"):
+        whole.start(**whole.flags, out=out)
     whole.start(resume=out)
     # a GPU may sum the gradients of a warp in any order
     bound = 0.0 if device.type == "cpu" else 1e-3

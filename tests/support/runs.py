@@ -1,10 +1,13 @@
 """Small runs, and the parts of them that tests compare."""
 
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -13,10 +16,11 @@ from scripts.data.poses import POSES, UPRIGHT
 from scripts.data.transforms import Augment, Normalise
 from scripts.run.folder import RunFolder
 from scripts.system.command_line import Options, as_flags, parse
+from scripts.training import trainer as loop
 from scripts.training.optimizers import Muon
 from scripts.training.plan import Plan
 from scripts.training.schedule import Schedule
-from scripts.training.step import cross_entropy
+from scripts.training.step import Outcome, cross_entropy, train_step
 from scripts.training.trainer import Trainer
 from tests.support.strategies import generator
 
@@ -69,11 +73,11 @@ def trainer(folder: RunFolder | Path, **changes: object) -> Trainer:
     return Trainer(**settings)
 
 
-def run(folder: RunFolder | Path, seed: int = 0, **changes: object) -> Trainer:
+def run(folder: RunFolder | Path, seed: int = 0, dropout: float = 0.3, **changes: object) -> Trainer:
     """A run with randomness and state of all kinds: dropout, augmentation, poses, momentum, Adam's moments, Muon."""
     torch.manual_seed(seed)
     model = nn.Sequential(
-        nn.Conv2d(3, 4, 2), nn.Flatten(), nn.Dropout(0.3), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 2)
+        nn.Conv2d(3, 4, 2), nn.Flatten(), nn.Dropout(dropout), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 2)
     )
     optimizers = [
         Muon([model[0].weight, model[3].weight], lr=0.02, weight_decay=0.01, dtype=torch.float32),
@@ -81,11 +85,31 @@ def run(folder: RunFolder | Path, seed: int = 0, **changes: object) -> Trainer:
         torch.optim.SGD(model[5].parameters(), lr=0.05, momentum=0.9),
     ]
     settings: dict[str, Any] = {
-        "model": model, "predict": lambda x: (model(x), None), "optimizers": optimizers, "steps": 11,
+        "model": model, "predict": lambda x: (model(x), x[:, 0, 0]), "optimizers": optimizers, "steps": 11,
         "schedule": Schedule("linear", warm_up=0.3), "augment": Augment(mirror=True, shift=1), "poses": POSES["rts"],
         "objective": told_poses, "save_minutes": 1e-9, "clip": 5.0,
     }  # fmt: skip
     return trainer(folder, **(settings | changes))
+
+
+@contextmanager
+def at_step(step: int, act: Callable[[], object], *, after: bool = False) -> Iterator[None]:
+    """Call ``act`` before or after that step of a run."""
+    count = 0
+
+    def counted(*given: Any) -> Outcome:
+        nonlocal count
+        count += 1
+        if count == step and not after:
+            act()
+        outcome = train_step(*given)
+        if count == step and after:
+            act()
+        return outcome
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "train_step", counted)
+        yield
 
 
 def without_times(rows: list[dict[str, float]]) -> list[dict[str, float]]:

@@ -10,8 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -20,10 +19,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 from scripts.data.datasets import Split
-from scripts.data.poses import POSES, UPRIGHT
+from scripts.data.poses import UPRIGHT
 from scripts.data.transforms import Augment
 from scripts.models.stn import STNClassifier
 from scripts.run.folder import ReadOnlyFolder, RunFolder, read_metrics
@@ -32,12 +31,9 @@ from scripts.system.devices import choose_device
 from scripts.system.errors import InputError, Stopped
 from scripts.system.processes import Processes
 from scripts.train_stn import Options, main
-from scripts.training import trainer as loop
-from scripts.training.optimizers import Muon
-from scripts.training.schedule import Schedule
-from scripts.training.step import Outcome, train_step
 from scripts.training.trainer import Trainer
-from tests.support.runs import dots, told_poses, trainer, without_times
+from tests.support.runs import at_step, dots, without_times
+from tests.support.runs import run as small_run
 from tests.support.sources import ROOT
 from tests.support.strategies import generator
 
@@ -51,24 +47,14 @@ TOLERANCE = 1e-5  # of losses and weights: sums of float32 in another order
 
 def run(folder: Path, processes: Processes, **changes: object) -> Trainer:
     """25 images in batches of 8: the last batch has a single image, which only one process gets."""
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 4, 2), nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 2))
-    optimizers = [
-        Muon([model[0].weight, model[2].weight], lr=0.02, weight_decay=0.01, dtype=torch.float32),
-        torch.optim.AdamW([model[0].bias, model[2].bias], lr=0.01),
-        torch.optim.SGD(model[4].parameters(), lr=0.05, momentum=0.9),
-    ]
     if not processes.first:
         opened: RunFolder = ReadOnlyFolder(folder)
     else:
         opened = RunFolder(folder) if folder.exists() else RunFolder.create(folder)
     settings: dict[str, Any] = {
-        "model": model, "predict": lambda x: (model(x), x[:, 0, 0]), "describe": None, "optimizers": optimizers,
-        "schedule": Schedule("linear", warm_up=0.3), "train": dots(25, seed=1), "held_out": dots(14, seed=2),
-        "clip": 0.5, "steps": 12, "augment": Augment(mirror=True, shift=1), "at_once": 3, "processes": processes,
-        "folder": opened, "poses": POSES["rts"], "objective": told_poses,
+        "train": dots(25, seed=1), "clip": 0.5, "steps": 12, "at_once": 3, "save_minutes": 60.0, "processes": processes,
     }  # fmt: skip
-    return trainer(**(settings | changes))
+    return small_run(opened, dropout=0.0, **(settings | changes))
 
 
 def fitted_stn(folder: Path, processes: Processes) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
@@ -86,23 +72,6 @@ def fitted_stn(folder: Path, processes: Processes) -> tuple[list[dict[str, float
         normalise=lambda pixels: pixels.double() / 127.5 - 1, image_size=(32, 32),
     )  # fmt: skip
     return made.fit(), model.state_dict()
-
-
-@contextmanager
-def at_step(step: int, act: Callable[[], object]) -> Iterator[None]:
-    """Call ``act`` before that step of a run."""
-    count = 0
-
-    def counted(*given: Any) -> Outcome:
-        nonlocal count
-        count += 1
-        if count == step:
-            act()
-        return train_step(*given)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "train_step", counted)
-        yield
 
 
 def stopped(made: Trainer, step: int, here: bool = True) -> str:

@@ -12,14 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from scripts.run.folder import RunFolder, read_metrics
 from scripts.system.errors import InputError, Stopped
-from scripts.training import trainer as loop
-from scripts.training.step import Outcome, train_step
 from scripts.training.trainer import Trainer
-from tests.support.runs import log_without_times, run, without_times
+from tests.support.runs import at_step, log_without_times, run, without_times
 from tests.support.sources import ROOT
 
 pytestmark = pytest.mark.numerics
@@ -27,6 +24,10 @@ pytestmark = pytest.mark.numerics
 
 class Killed(BaseException):
     """Stands in for SIGKILL: no code of the run handles it."""
+
+
+def die() -> None:
+    raise Killed
 
 
 @pytest.fixture(scope="module")
@@ -63,22 +64,8 @@ def assert_same_after_resuming(folder: RunFolder, uninterrupted) -> None:
 def test_killed_at_any_step_it_ends_with_the_same_bits(steps: int, moment: str, tmp_path: Path, uninterrupted) -> None:
     """The last epoch is shorter, batches have unequal sizes, and every step is saved."""
     first = run(tmp_path / "run")
-    done = 0
-
-    def dying(*given: Any) -> Outcome:
-        nonlocal done
-        done += 1
-        if done == steps and moment == "before the step":
-            raise Killed
-        outcome = train_step(*given)
-        if done == steps:
-            raise Killed
-        return outcome
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "train_step", dying)
-        with pytest.raises(Killed):
-            first.fit()
+    with at_step(steps, die, after=moment == "after it"), pytest.raises(Killed):
+        first.fit()
     assert_same_after_resuming(first.folder, uninterrupted)
 
 
@@ -159,16 +146,8 @@ def test_a_full_disk_stops_the_run_which_resumes_with_the_same_bits(
 def test_a_signal_waits_for_the_step_and_saves_it(number: signal.Signals, tmp_path: Path, uninterrupted) -> None:
     first = run(tmp_path / "run", save_minutes=60.0)
     before = signal.getsignal(number)
-    count = 0
-
-    def send(module: nn.Module, given: object) -> None:
-        nonlocal count
-        count += module.training
-        if count == 6 and module.training:
-            signal.raise_signal(number)
-
-    first.model.register_forward_pre_hook(send)
-    with pytest.raises(Stopped, match="after 1 epochs and 2 steps") as stopped:
+    terminate = at_step(6, lambda: signal.raise_signal(number))
+    with terminate, pytest.raises(Stopped, match="after 1 epochs and 2 steps") as stopped:
         first.fit()
     assert (stopped.value.by, stopped.value.folder) == (number, str(tmp_path / "run"))
     assert signal.getsignal(number) is before, "handlers are restored"
@@ -196,19 +175,6 @@ def test_a_damaged_checkpoint_gives_a_warning_and_the_one_before_is_used(
         last.unlink()
     assert_same_after_resuming(first.folder, uninterrupted)
     assert ("last.pt is damaged" in capsys.readouterr().err) == (damage != "gone")
-
-
-def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path) -> None:
-    first = run(tmp_path / "run")
-    first.fit()
-    checkpoint = first.folder.last_checkpoint()
-    assert checkpoint is not None
-    del checkpoint["version"]
-    before = {path: path.read_bytes() for path in first.folder.path.iterdir()}
-    with pytest.raises(InputError, match=r"^--resume \(.*/run\) must hold a checkpoint of version 4, as this kit "
-                       r"writes; its version is 1$"):  # fmt: skip
-        run(first.folder).fit(checkpoint)
-    assert {path: path.read_bytes() for path in first.folder.path.iterdir()} == before
 
 
 def test_every_generator_is_restored_from_the_checkpoint(tmp_path: Path) -> None:
