@@ -25,10 +25,11 @@ def tutorial_localization() -> nn.Sequential:
 
 
 class TutorialNetwork(nn.Module):
-    """The network of the PyTorch tutorial, for images of 32 pixels and three channels, without its dropout."""
+    """The network of the PyTorch tutorial, for images of 32 pixels and three channels; its dropout is 0.5."""
 
-    def __init__(self) -> None:
+    def __init__(self, dropout: float) -> None:
         super().__init__()
+        self.dropout = dropout
         self.localization = tutorial_localization()
         self.conv1 = nn.Conv2d(3, 10, kernel_size=5)
         self.conv2 = nn.Conv2d(10, 20, kernel_size=5)
@@ -39,8 +40,8 @@ class TutorialNetwork(nn.Module):
         theta = self.localization(x).view(-1, 2, 3)
         x = F.grid_sample(x, F.affine_grid(theta, list(x.size()), align_corners=False), align_corners=False)
         x = F.relu(F.max_pool2d(self.conv1(x), 2))
-        x = F.relu(F.max_pool2d(self.conv2(x), 2))
-        return self.fc2(F.relu(self.fc1(x.flatten(1))))
+        x = F.relu(F.max_pool2d(F.dropout2d(self.conv2(x), self.dropout, self.training), 2))
+        return self.fc2(F.dropout(F.relu(self.fc1(x.flatten(1))), self.dropout, self.training))
 
 
 class Warp(nn.Module):

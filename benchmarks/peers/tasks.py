@@ -264,8 +264,9 @@ def localization_nets() -> Modules:
     return {KIT: ours, "torch": loaded(wrapped.tutorial_localization, state)}
 
 
-def stn_classifiers() -> Modules:
-    """The tutorial's network for three channels, without dropout, whose random numbers would differ."""
-    ours = drawn(STNClassifier(dropout=0.0))
+def stn_classifiers(dropout: float = 0.0) -> Modules:
+    """The tutorial's network for three channels; with dropout, each draws its own random numbers."""
+    ours = drawn(STNClassifier(dropout=dropout))
     names = {f"transformer.localization.{name}": f"localization.{new}" for name, new in TUTORIAL_LOCALIZATION.items()}
-    return {KIT: ours, "torch": loaded(wrapped.TutorialNetwork, renamed(ours.state_dict(), names))}
+    theirs = loaded(lambda: wrapped.TutorialNetwork(dropout), renamed(ours.state_dict(), names))
+    return {KIT: ours, "torch": theirs}

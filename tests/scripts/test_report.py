@@ -168,26 +168,3 @@ def test_the_confusion_matrix_counts_truth_by_row() -> None:
 def test_examples_are_evenly_spaced() -> None:
     assert evenly_spaced(10_000, 5).tolist() == [0, 2500, 5000, 7499, 9999]
     assert evenly_spaced(3, 24).tolist() == [0, 1, 2]
-
-
-@pytest.mark.parametrize(
-    "draw",
-    [
-        lambda rows, file: figures.curves(rows, "test", file),
-        lambda rows, file: figures.theta_curves(rows, 1.6, file),
-    ],
-)
-@pytest.mark.parametrize("epochs", [1, 2, 3, 50])
-def test_axes_have_ticks_at_whole_epochs(draw, epochs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda self, _: drawn.append(self) or self.draw_without_rendering())
-    names = [f"{split}_{kind}" for split in ("train", "test") for kind in ("loss", "accuracy")]
-    names += [f"theta_{part}_{kind}" for part in ("scale", "angle", "shift_x", "shift_y") for kind in ("mean", "std")]
-    names += ["lr", "theta_outside", "theta_spread"]
-    rows = [dict.fromkeys(names, 0.5) | {"epoch": 1.0 + i} for i in range(epochs)]
-    draw(rows, tmp_path / "figure.png")
-    for axes in drawn[0].axes:
-        left, right = axes.get_xlim()
-        ticks = [tick for tick in axes.get_xticks() if left <= tick <= right]
-        assert ticks
-        assert all(tick == int(tick) for tick in ticks)

@@ -20,7 +20,7 @@ from scripts.subjects.vit import OPTIMIZERS, SHOWN, attention_findings
 from scripts.system.machine import COMPILING_PAYS, Machine
 from scripts.train_vit import RECIPES, Options, main
 from scripts.weights.pretrained import read_weights, write_weights
-from tests.support.machines import FAST_CPU, H100, PLAIN_CPU
+from tests.support.machines import EVERY, MACHINES
 from tests.support.networks import TINY
 from tests.support.runs import flags
 from tests.support.strategies import generator
@@ -192,26 +192,13 @@ def test_attention_findings_belong_to_the_images_shown() -> None:
     torch.testing.assert_close(found["attention_last_layer"].flatten(2), weights[:, -1, :, 0, 1:])
 
 
-@pytest.mark.parametrize(
-    ("recipe", "asked", "steps", "machine", "compiled"),
-    [
-        ("lite", "auto", COMPILING_PAYS, FAST_CPU, True),
-        ("lite", "auto", COMPILING_PAYS - 1, FAST_CPU, False),
-        ("lite", "auto", COMPILING_PAYS, H100, False),
-        ("b16", "auto", COMPILING_PAYS, FAST_CPU, True),
-        ("lite", "no", COMPILING_PAYS, FAST_CPU, False),
-        ("b16", "yes", 1, H100, True),
-    ],
-)
-def test_the_plan_is_compiled_where_measurements_showed_a_gain_or_on_request(
-    recipe: str, asked: str, steps: int, machine: Machine, compiled: bool
-) -> None:
-    given = options(recipe=recipe, compile=asked, steps=steps)
-    assert planned(RECIPES[recipe], given, TWO, TWO.train, machine).compiled == compiled
-
-
-@pytest.mark.parametrize(("machine", "chosen"), [(FAST_CPU, "bfloat16"), (PLAIN_CPU, "float32"), (H100, "bfloat16")])
-def test_the_precision_of_the_plan_is_that_of_the_machine_or_as_requested(machine: Machine, chosen: str) -> None:
-    for asked, wanted in ((None, chosen), ("auto", chosen), ("float32", "float32"), ("bfloat16", "bfloat16")):
-        given = options(recipe="lite", steps=1, precision=asked)
-        assert planned(RECIPES["lite"], given, TWO, TWO.train, machine).precision == wanted
+@pytest.mark.parametrize("machine", EVERY, ids=MACHINES)
+def test_precision_and_compiling_of_the_plan_are_the_machines_choice_or_as_requested(machine: Machine) -> None:
+    for recipe, pays in (("lite", True), ("b16", True), ("b16-finetune", False)):
+        for steps in (COMPILING_PAYS, COMPILING_PAYS - 1):
+            given = options(recipe=recipe, compile="auto", precision=None, steps=steps)
+            plan = planned(RECIPES[recipe], given, TWO, TWO.train, machine)
+            assert (plan.precision, plan.compiled) == (machine.precision("auto"), machine.compiled("auto", pays, steps))
+    given = options(recipe="lite", compile="no", precision="bfloat16", steps=COMPILING_PAYS)
+    plan = planned(RECIPES["lite"], given, TWO, TWO.train, machine)
+    assert (plan.precision, plan.compiled) == ("bfloat16", False)

@@ -3,7 +3,6 @@
 import itertools
 import json
 import subprocess
-import sys
 from pathlib import Path
 from shutil import copytree, ignore_patterns
 
@@ -78,21 +77,6 @@ def test_a_slow_down_of_20_percent_is_caught_and_unchanged_code_passes(
     assert slower == [MLP]
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(str(MLP))]
     assert [line.endswith("] slower") for line in lines] == [True, True], "the second time in new processes"
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
-def test_freed_memory_is_kept_as_in_the_runs() -> None:
-    # otherwise it is chance which of two equal processes has page faults, and worth a factor of 1.6
-    images = Cell("SpatialTransformer-224px", 64, "forward", "float32", compiled=False)  # 39 MB
-    with compare.Worker(compare.ROOT) as worker:
-
-        def faults() -> int:
-            worker.time(images, repeats=2)
-            return int(Path(f"/proc/{worker.process.pid}/stat").read_text().rsplit(")", 1)[1].split()[7])
-
-        faults()
-        before = faults()
-        assert faults() - before < 1000
 
 
 @pytest.mark.parametrize(

@@ -7,51 +7,26 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from benchmarks.peers.tasks import stn_classifiers
 from scripts.models.stn import STNClassifier
 from tests.support.strategies import random_images, seeds
 
 pytestmark = pytest.mark.numerics
 
 
-class TutorialNetwork(nn.Module):
-    """The layers of the PyTorch tutorial in their order, with three channels and sizes for 32x32."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.loc_conv1, self.loc_conv2 = nn.Conv2d(3, 8, 7), nn.Conv2d(8, 10, 5)
-        self.loc_fc1, self.loc_fc2 = nn.Linear(160, 32), nn.Linear(32, 6)
-        self.conv1, self.conv2 = nn.Conv2d(3, 10, 5), nn.Conv2d(10, 20, 5)
-        self.fc1, self.fc2 = nn.Linear(500, 50), nn.Linear(50, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        features = F.relu(F.max_pool2d(self.loc_conv1(x), 2, 2))
-        features = F.relu(F.max_pool2d(self.loc_conv2(features), 2, 2)).view(-1, 160)
-        theta = self.loc_fc2(F.relu(self.loc_fc1(features))).view(-1, 2, 3)
-        x = F.grid_sample(x, F.affine_grid(theta, x.size(), align_corners=False), align_corners=False)
-        x = F.relu(F.max_pool2d(self.conv1(x), 2))
-        x = F.relu(F.max_pool2d(F.dropout2d(self.conv2(x), training=self.training), 2))
-        x = F.dropout(F.relu(self.fc1(x.view(-1, 500))), training=self.training)
-        return self.fc2(x)
-
-
 @pytest.mark.parametrize("training", [False, True])
 @given(seeds)
 def test_it_is_the_tutorial_network_also_with_dropout(training: bool, seed: int) -> None:
     torch.manual_seed(seed)
-    tutorial, ours = TutorialNetwork().train(training), STNClassifier().train(training)
-    ours.load_state_dict(
-        {name.replace("loc_", "transformer.localization."): value for name, value in tutorial.state_dict().items()},
-        strict=True,
-    )
+    networks = [network.train(training) for network in stn_classifiers(dropout=0.5).values()]
     x = random_images(seed, 4, 3, 32, 32, dtype=torch.float32)
-    torch.manual_seed(seed)
-    expected = tutorial(x)
-    torch.manual_seed(seed)
-    torch.testing.assert_close(ours(x), expected, atol=1e-5, rtol=1e-5)
+    outputs = []
+    for network in networks:
+        torch.manual_seed(seed)
+        outputs.append(network(x))
+    torch.testing.assert_close(*outputs, atol=1e-5, rtol=1e-5)
 
 
 def test_it_has_the_parameters_of_the_published_run() -> None:
