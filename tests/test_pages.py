@@ -21,15 +21,16 @@ def test_generated_lists_and_tables_are_up_to_date() -> None:
     assert tables.pages() == {page: page.read_text("utf-8") for page in tables.pages()}, "run `make tables`"
 
 
-def test_a_list_of_files_has_every_module_of_every_folder(tmp_path: Path) -> None:
-    (tmp_path / "room").mkdir()
+def test_a_tree_has_every_file_and_every_folder_below(tmp_path: Path) -> None:
+    (tmp_path / "room" / "corner").mkdir(parents=True)
     (tmp_path / "entry.py").write_text('"""What people type.\n\nMore of it."""')
     (tmp_path / "room" / "__init__.py").write_text('"""What is in it."""')
     (tmp_path / "room" / "part.py").write_text('"""One part."""')
+    (tmp_path / "room" / "corner" / "__init__.py").write_text('"""A part of it."""')
     assert tree(tmp_path).splitlines() == [
         "- [entry.py](entry.py): What people type.",
         "- **[room/](room/)**: What is in it.",
-        "  - [part.py](room/part.py): One part.",
+        "  - **[corner/](room/corner/)**: A part of it.",
     ]
 
 

@@ -1,4 +1,4 @@
-"""The list of files in a README, each with the first line of its docstring."""
+"""The tree of a folder in its README: its files and the folders below, each with the first line of its docstring."""
 
 import ast
 from collections.abc import Iterator
@@ -6,22 +6,19 @@ from pathlib import Path
 
 
 def tree(folder: Path) -> str:
-    """Return a line for every Python file of a folder and its subfolders: a link, and the first line of the file."""
-    return "".join(f"{line}\n" for line in _lines(folder, folder, 0))
+    """Return a line for every Python file of a folder, and one for every folder below it."""
+    files = [path for path in sorted(folder.glob("*.py")) if path.name != "__init__.py"]
+    lines = [f"- [{path.name}]({path.name}): {_docstring(path)}" for path in files]
+    return "".join(f"{line}\n" for line in (*lines, *_folders(folder, folder, "")))
 
 
-def _lines(folder: Path, root: Path, depth: int) -> Iterator[str]:
-    for path in sorted(folder.glob("*.py")):
-        if path.name != "__init__.py":
-            yield _line(path, path, root, depth)
-    for inner in sorted(folder.iterdir()):
-        if (inner / "__init__.py").is_file():
-            yield _line(inner, inner / "__init__.py", root, depth)
-            yield from _lines(inner, root, depth + 1)
+def _folders(folder: Path, root: Path, indent: str) -> Iterator[str]:
+    for source in sorted(folder.glob("*/__init__.py")):
+        inner = source.parent
+        yield f"{indent}- **[{inner.name}/]({inner.relative_to(root).as_posix()}/)**: {_docstring(source)}"
+        yield from _folders(inner, root, indent + "  ")
 
 
-def _line(path: Path, source: Path, root: Path, depth: int) -> str:
-    docstring = ast.get_docstring(ast.parse(source.read_text("utf-8"))) or ""
-    place = path.relative_to(root).as_posix() + ("/" if path.is_dir() else "")
-    name = f"**[{path.name}/]({place})**" if path.is_dir() else f"[{path.name}]({place})"
-    return f"{'  ' * depth}- {name}: {docstring.partition(chr(10))[0]}"
+def _docstring(path: Path) -> str:
+    """The first line of a file's docstring."""
+    return (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").partition("\n")[0]
