@@ -10,9 +10,8 @@ from torch.nn import functional as F
 from scripts.data.batches import shuffled, training_batches
 from scripts.data.datasets import Dataset, Split
 from scripts.experiment import planned
-from scripts.models.stn import STNClassifier
 from scripts.run.folder import RunFolder
-from scripts.subjects.stn import OPTIMIZERS
+from scripts.subjects.stn import subject
 from scripts.system.command_line import parse
 from scripts.system.devices import clock
 from scripts.system.machine import Machine, this_machine
@@ -30,16 +29,15 @@ def stn_trainer(recipe_name: str, device: torch.device, folder: Path) -> Trainer
     """A run of train-stn on random images."""
     recipe = RECIPES[recipe_name]
     torch.manual_seed(0)
-    network = STNClassifier(**recipe.network).to(device).to(memory_format=torch.channels_last)
     images = torch.randint(0, 256, (IMAGES, 3, 32, 32), dtype=torch.uint8, device=device)
     split = Split(images, torch.randint(0, 10, (IMAGES,), device=device)).to(device)
     options = parse(Options, "", ["--recipe", recipe_name, "--steps", "400000", "--precision", "float32"])
     dataset = Dataset("random", "random images", [str(digit) for digit in range(10)], split, split)
+    plan = planned(recipe, options, dataset, split, this_machine(device))
+    stn = subject(options, plan, device)
     return Trainer(
-        plan=planned(recipe, options, dataset, split, this_machine(device)),
-        model=network, predict=lambda x: (network(x), None),
-        optimizers=OPTIMIZERS[recipe.optimizer](network, recipe.lr),
-        train=split, held_out=split, held_out_name="test", folder=RunFolder.create(folder), about={},
+        plan=plan, model=stn.network, optimizers=stn.optimizers, train=split, held_out=split,
+        folder=RunFolder.create(folder),
     )  # fmt: skip
 
 

@@ -29,11 +29,6 @@ class Fixed(nn.Module):
         return self.theta[: x.shape[0]]
 
 
-def channels_last(module: nn.Module) -> nn.Module:
-    """The module in channels-last layout, as its run uses it."""
-    return module.to(memory_format=torch.channels_last)
-
-
 def nowhere_zero(module: nn.Module) -> nn.Module:
     """Draw the weights that start at zero: behind a head of zeros, no error would show."""
     for parameter in module.parameters():

@@ -1,13 +1,14 @@
 """The results of the comparison with peers, as a page and a picture."""
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from benchmarks.measure.records import heading, page
+from benchmarks.measure.timing import Interval
 from benchmarks.peers.tasks import KIT
 from scripts.pages.markdown import table
 
@@ -45,12 +46,6 @@ def memory(record: Record) -> float | None:
     return min(used[library] for library in used if library != KIT) / used[KIT] if used[KIT] else None
 
 
-def geometric_mean(values: Iterable[float]) -> float:
-    """The geometric mean of positive values."""
-    logarithms = [math.log(value) for value in values]
-    return math.exp(sum(logarithms) / len(logarithms))
-
-
 def means(records: Sequence[Record]) -> dict[str, float]:
     """Geometric means of the comparison; those without any cell are left out."""
     vit_b16 = [record for record in records if record["row"].startswith("ViT-B/16")]
@@ -65,9 +60,8 @@ def means(records: Sequence[Record]) -> dict[str, float]:
 
 def with_outcome(interval: Sequence[float]) -> str:
     """Median, interval, and outcome if it is not even."""
-    ratio, low, high = interval
     verdict = outcome(interval)
-    return f"{ratio:.3f} [{low:.3f}, {high:.3f}]" + ("" if verdict == "even" else f" {verdict}")
+    return str(Interval(*interval)) + ("" if verdict == "even" else f" {verdict}")
 
 
 def cells_of(record: Record) -> list[str]:

@@ -7,9 +7,8 @@ import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from scripts.pages.markdown import rewritten, table
 from scripts.pages.trees import tree
@@ -17,7 +16,6 @@ from scripts.recipes import stn, vit
 from scripts.run.folder import read_metrics
 from scripts.subjects import stn as stn_subject
 from scripts.subjects import vit as vit_subject
-from scripts.system.files import write_whole
 from scripts.training.plan import Recipe
 
 ROOT = Path(__file__).parents[2]
@@ -170,11 +168,7 @@ def pages() -> dict[Path, str]:
 def main() -> None:
     """Write the pages."""
     for page, text in pages().items():
-        write_whole(page, partial(_write, text=text))
-
-
-def _write(file: IO[bytes], text: str) -> None:
-    file.write(text.encode())
+        page.write_text(text, "utf-8")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import pytest
 
 from benchmarks import conftest
 from benchmarks.grid.cells import Cell
-from benchmarks.grid.selection import Selection
 from benchmarks.test_epoch import within
 from benchmarks.trees.comparison import read_machine
 from scripts.system.machine import this_machine
@@ -101,16 +100,6 @@ def test_peaks_are_measured_once_more_at_the_end(tmp_path: Path, monkeypatch: py
     found.benchmarks = ["a benchmark"]
     found.pytest_sessionfinish()
     assert json.loads(found.path.read_text("utf-8"))["machine_info"] == {"peaks_at_the_end": {"copy": 1.0}}
-
-
-def test_the_terminal_says_how_many_cells_are_left_out_and_where_the_results_are() -> None:
-    lines: list[str] = []
-    found = results(Path("bench.json"))
-    cells = [Cell("MLP-lite-32px", batch, "forward", "float32", False) for batch in (1, 64, 256)]
-    reasons = ("too slow on this machine: an estimated 7 s", "too slow on this machine: an estimated 9 s", "too large")
-    found.selection = Selection([], 0.0, dict(zip(cells, reasons, strict=True)))
-    found.pytest_terminal_summary(SimpleNamespace(write_line=lines.append))
-    assert lines == ["cells left out: 2 too slow on this machine, 1 too large", "results: bench.json"]
 
 
 def test_a_cell_after_the_time_for_all_is_left_out_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:

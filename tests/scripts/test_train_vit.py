@@ -21,7 +21,7 @@ from scripts.system.machine import COMPILING_PAYS, Machine
 from scripts.train_vit import RECIPES, Options, main
 from scripts.weights.pretrained import read_weights, write_weights
 from tests.support.machines import EVERY, MACHINES
-from tests.support.networks import TINY
+from tests.support.networks import TINY, TINY_LITE
 from tests.support.runs import flags
 from tests.support.strategies import generator
 
@@ -36,7 +36,7 @@ options = partial(flags, Options)
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Recipes do not depend on the size, and 86 M parameters would take a minute."""
     monkeypatch.setitem(PRESETS, "b16", TINY)
-    monkeypatch.setitem(PRESETS, "lite", {**TINY, "patch_size": 4, "dropout": 0.0})
+    monkeypatch.setitem(PRESETS, "lite", TINY_LITE)
 
 
 def pretrained(path: Path, classes: int, **size: object) -> VisionTransformer:

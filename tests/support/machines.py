@@ -21,4 +21,3 @@ MACHINES = {
 }  # fmt: skip
 EVERY = tuple(MACHINES.values())
 EVERY_CPU = (FAST_CPU, PLAIN_CPU, BARE_CPU)
-EVERY_GPU = (T4, H100, MI300)

@@ -60,3 +60,4 @@ class Bomb:
 
 
 TINY = {"patch_size": 16, "dim": 24, "depth": 2, "num_heads": 2, "mlp_dim": 32, "dropout": 0.1}
+TINY_LITE = {**TINY, "patch_size": 4, "dropout": 0.0}  # in place of the preset lite

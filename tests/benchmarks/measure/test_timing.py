@@ -45,12 +45,6 @@ def test_the_clock_waits_for_the_device_that_is_timed(monkeypatch: pytest.Monkey
     assert device.waited == 4 * [SECOND]
 
 
-def test_timing_on_a_cpu_does_not_wait_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    device = Device(monkeypatch)
-    timing.sample(lambda: device.launch(0.25), torch.device("cpu"))
-    assert device.waited == []
-
-
 def test_numbers_of_calls_and_rounds_follow_the_time() -> None:
     assert timing.repeats(0.0004, least=0.005) == 13
     assert timing.repeats(3.0, least=0.005) == 1

@@ -91,18 +91,11 @@ def test_a_slow_down_that_noise_may_hide_has_a_remark(interval: tuple[float, flo
 def test_a_cell_that_fails_in_one_tree_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "benchmarks/trees").mkdir(parents=True)
     (tmp_path / "benchmarks/trees/worker.py").write_text("raise ImportError('no MLP')")
-    with pytest.raises(InputError, match=r"MLP-lite-32px-batch1-forward-float32-eager must run in .*; it failed"):
-        compare.compare({"now": tmp_path, "base": tmp_path}, [MLP], seconds=0.1)
-    assert "no MLP" in capfd.readouterr().err, "the reason"
-
-
-def test_a_worker_that_has_ended_is_an_error_too(tmp_path: Path) -> None:
-    (tmp_path / "benchmarks/trees").mkdir(parents=True)
-    (tmp_path / "benchmarks/trees/worker.py").write_text("")
     with compare.Worker(tmp_path) as worker:
-        worker.process.wait()
-        with pytest.raises(InputError, match="must run in"):
+        worker.process.wait()  # also if it has ended before it is asked
+        with pytest.raises(InputError, match=r"MLP-lite-32px-batch1-forward-float32-eager must run in .*; it failed"):
             worker.time(MLP)
+    assert "no MLP" in capfd.readouterr().err, "the reason"
 
 
 @pytest.mark.long

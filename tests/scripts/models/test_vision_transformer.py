@@ -67,13 +67,6 @@ def test_sizes_may_be_of_any_integer_type_and_wrong_types_are_refused_by_name() 
             tiny(**{name: "7"})
 
 
-def test_vit_b16_sees_four_patches_at_32_pixels() -> None:
-    model = VisionTransformer.from_preset("b16", image_size=32, device="meta")
-    logits, weights = model(torch.zeros(2, 3, 32, 32, device="meta"), return_weights=True)
-    assert logits.shape == (2, 10)
-    assert weights.shape == (2, 12, 12, 4 + 1, 4 + 1)
-
-
 def test_lite_is_vit_lite_7_4() -> None:
     """The README of SHI-Labs/Compact-Transformers gives 3.717 M parameters, without biases of q, k and v."""
     assert round(count("lite", 10, qkv_bias=False) / 1e6, 3) == 3.717

@@ -13,7 +13,6 @@ import torch
 
 from scripts.run import folder as run_folder
 from scripts.run.folder import RunFolder, environment, read_metrics
-from scripts.system.files import write_whole
 
 
 def test_metrics_are_read_as_numbers_by_name(tmp_path: Path) -> None:
@@ -92,20 +91,6 @@ def test_with_a_damaged_index_changes_are_unknown(copied: Path) -> None:
     commit(copied.parent.parent, ".")
     (copied.parent.parent / ".git" / "index").write_text("damaged")
     assert revision()[1] is None
-
-
-def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path: Path) -> None:
-    path = tmp_path / "last.pt"
-    write_whole(path, lambda file: file.write(b"old"))
-
-    def full_disk(file) -> None:
-        file.write(b"half of the n")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with pytest.raises(OSError, match=re.escape(f"cannot write {path}: No space left on device")):
-        write_whole(path, full_disk)
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 WINDOWS = """

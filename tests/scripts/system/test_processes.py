@@ -91,16 +91,19 @@ def seen_images(made: Trainer) -> dict[str, list[float]]:
     return seen
 
 
-def all_laws(processes: Processes, root: Path) -> dict[str, Any]:
-    """Everything that the tests below read of one process."""
-    found: dict[str, Any] = {}
+def whole_runs(processes: Processes, root: Path) -> dict[str, Any]:
+    """What must be the same for any number of processes."""
     whole = run(root / "whole", processes)
-    found["rows"] = whole.fit()
-    found["weights"] = whole.model.state_dict()
+    found: dict[str, Any] = {"rows": whole.fit(), "weights": whole.model.state_dict()}
     result = whole.evaluate(whole.held_out)
     found["logits"], found["extra"] = result.logits, result.extra
-
     found["stn rows"], found["stn weights"] = fitted_stn(root / "stn", processes)
+    return found
+
+
+def all_laws(processes: Processes, root: Path) -> dict[str, Any]:
+    """Everything that the tests below read of one process."""
+    found = whole_runs(processes, root)
 
     plain = run(root / "plain", processes, augment=Augment(), poses=UPRIGHT, steps=4)
     found["seen"] = seen_images(plain)
@@ -172,13 +175,7 @@ def in_processes(count: int, work: Callable[..., dict[str, Any]], root: Path) ->
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The results of a single process."""
-    root = tmp_path_factory.mktemp("alone")
-    whole = run(root / "whole", Processes())
-    rows = whole.fit()
-    result = whole.evaluate(whole.held_out)
-    found = {"rows": rows, "weights": whole.model.state_dict(), "logits": result.logits, "extra": result.extra}
-    found["stn rows"], found["stn weights"] = fitted_stn(root / "stn", Processes())
-    return found
+    return whole_runs(Processes(), tmp_path_factory.mktemp("alone"))
 
 
 @pytest.fixture(scope="module", params=(2, 3))
