@@ -6,39 +6,37 @@ from scripts.system.command_line import argument, option, positive, whole
 
 
 @dataclass(frozen=True)
-class PeerOptions:
+class Options:
+    """What all measurements with a result file share."""
+
+    device: str = option("auto", "device to run on, auto or a name such as cuda:1")
+    out: str | None = option(
+        None, "result file, .json, page or picture beside it (default: one in results/; none for a part, or small)"
+    )
+    smoke: bool = option(False, "everything small and for a few rounds, to see that it works", type=bool)
+
+
+@dataclass(frozen=True)
+class PeerOptions(Options):
     """Time the kit and other libraries on the same work, and write a table of ratios."""
 
     only: str = option("", 'only cells whose names contain all of these words, such as "b/16 training eager"')
     minutes: float = option(10.0, "time for all cells together; compiling comes on top", type=positive)
     batch: int | None = option(None, "batch size for every cell (default: each cell's own)", type=whole(1))
-    device: str = option("auto", "device to run on, auto or a name such as cuda:1")
-    out: str | None = option(
-        None, "result file, .json, page and picture beside it (default: one in results/ if all cells are timed)"
-    )
-    smoke: bool = option(False, "every cell small and for two rounds, to see that it works", type=bool)
 
 
 @dataclass(frozen=True)
-class ScalingOptions:
+class ScalingOptions(Options):
     """Measure how time grows with batch, tokens, depth and image size."""
 
     minutes: float = option(3.0, "time for all curves together", type=positive)
-    device: str = option("auto", "device to run on, auto or a name such as cuda:1")
-    out: str | None = option(
-        None, "result file, .json, picture beside it (default: one in results/; none with --smoke)"
-    )
-    smoke: bool = option(False, "three sizes per curve, to see that it works", type=bool)
 
 
 @dataclass(frozen=True)
-class BreakdownOptions:
+class BreakdownOptions(Options):
     """Measure where the time of ViT-B/16 goes."""
 
     minutes: float = option(2.0, "time for all measurements together", type=positive)
-    device: str = option("auto", "device to run on, auto or a name such as cuda:1")
-    out: str | None = option(None, "result file, .json, page beside it (default: one in results/; none with --smoke)")
-    smoke: bool = option(False, "a small network and a few rounds, to see that it works", type=bool)
 
 
 @dataclass(frozen=True)

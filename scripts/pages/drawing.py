@@ -150,10 +150,7 @@ class Sheet:
 
 def show(axes: Axes, image: Tensor) -> None:
     """Draw an image (1, C, H, W) from -1 to 1."""
-    limits = axes.get_xlim(), axes.get_ylim()
     axes.imshow(rearrange(image.numpy(), "1 c h w -> h w c"), extent=(-1, 1, 1, -1), interpolation="nearest")
-    axes.set_xlim(limits[0])
-    axes.set_ylim(limits[1])
 
 
 def label(axes: Axes, x: float, y: float, text: str, colour: str = "black", **style: Any) -> None:

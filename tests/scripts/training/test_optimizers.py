@@ -31,14 +31,17 @@ def muon(*weights: nn.Parameter, weight_decay: float = 0.0, dtype: torch.dtype =
 
 
 class Counted(TorchDispatchMode):
-    """Counts operations by name."""
+    """Counts operations by name, and notes the types of matrix products."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seen: Counter[str] = Counter()
+        self.types: set[torch.dtype] = set()
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.seen[operation.overloadpacket.__name__] += 1
+        name = operation.overloadpacket.__name__
+        self.seen[name] += 1
+        self.types |= {given.dtype for given in args if "mm" in name and isinstance(given, Tensor)}
         return operation(*args, **(kwargs or {}))
 
 
@@ -123,19 +126,11 @@ def test_the_number_of_operations_does_not_grow_with_the_number_of_matrices() ->
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_products_are_computed_in_the_chosen_type(dtype: torch.dtype) -> None:
-    seen = set()
-
-    class Types(Counted):
-        def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if "mm" in operation.overloadpacket.__name__:
-                seen.update(given.dtype for given in args if isinstance(given, Tensor))
-            return super().__torch_dispatch__(operation, types, args, kwargs)
-
     weight = nn.Parameter(torch.ones(4, 6))
     weight.grad = torch.ones(4, 6)
-    with Types():
+    with Counted() as counted:
         muon(weight, dtype=dtype).step()
-    assert seen == {dtype}
+    assert counted.types == {dtype}
     assert weight.dtype == torch.float32
 
 
