@@ -17,9 +17,7 @@ def _begin() -> None:
     """Set up the process. It ends with its parent: outliving a killed one, it would disturb later measurements."""
 
     def end_with_parent() -> None:
-        parent = multiprocessing.parent_process()
-        assert parent is not None
-        parent.join()
+        multiprocessing.parent_process().join()
         os._exit(1)
 
     Thread(target=end_with_parent, daemon=True).start()

@@ -44,8 +44,8 @@ def page(paragraphs: Iterable[str]) -> str:
 
 
 @contextmanager
-def recorded_errors(content: dict[str, Any], name: str) -> Iterator[None]:
-    """Print an error raised inside, and record it under ``errors``, so that the following measurements still run."""
+def recorded(path: Path | None, content: dict[str, Any], name: str) -> Iterator[None]:
+    """Write the result file after one measurement; its error is printed and recorded, and stops no other."""
     try:
         yield
     except InputError:
@@ -54,6 +54,7 @@ def recorded_errors(content: dict[str, Any], name: str) -> Iterator[None]:
         message = one_line(f"{type(error).__name__}: {error}")
         content["errors"].append({"name": name, "error": message})
         print(f"{name}: {message}", file=sys.stderr, flush=True)
+    write(path, content)
 
 
 def finish(content: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from benchmarks.measure.devices import ready
 from benchmarks.measure.machine import description
 from benchmarks.measure.memory import kept_bytes, peak_bytes
 from benchmarks.measure.oracle import Oracle, without_gradients
-from benchmarks.measure.records import finish, recorded_errors, target, write
+from benchmarks.measure.records import finish, recorded, target, write
 from benchmarks.measure.timing import LEAST, affordable, interleaved, quartiles, sample
 from benchmarks.options import PeerOptions
 from benchmarks.peers.contenders import Contender, Group, Mode, Variant, all_modes, contenders, over_best, own_mode
@@ -125,14 +125,11 @@ def main(options: PeerOptions) -> None:
     write(out, content)
     for group in found:
         seconds, fewest = (0.0, 2) if options.smoke else (60 * options.minutes / len(found), 9)
-        records: list[dict[str, Any]] = []
-        with recorded_errors(content, f"{group.task.name}, {group.kind}"):
+        with recorded(out, content, f"{group.task.name}, {group.kind}"):
             measured = (measure if options.smoke else measure_alone)(group, device, seconds, fewest)
-            records = as_records(group, machine, measured)
-        content["cells"] += records
-        write(out, content)
-        for record in records:
-            print(" | ".join(cells_of(record)), flush=True)
+            for record in as_records(group, machine, measured):
+                content["cells"].append(record)
+                print(" | ".join(cells_of(record)), flush=True)
     page = markdown(content)
     print(page)
     if out is not None and content["cells"]:

@@ -16,7 +16,7 @@ from benchmarks.measure.calls import step
 from benchmarks.measure.devices import ready
 from benchmarks.measure.machine import description, large_products
 from benchmarks.measure.oracle import Oracle, in_float64
-from benchmarks.measure.records import finish, heading, page, recorded_errors, target, write
+from benchmarks.measure.records import finish, heading, page, recorded, target, write
 from benchmarks.measure.timing import (
     Call,
     Interval,
@@ -155,9 +155,8 @@ def main(options: BreakdownOptions) -> None:
     content: dict[str, Any] = {"machine": description(device), "works": [], "errors": []}
     write(out, content)
     for kind, side, batch in CONFIGURATIONS:
-        with recorded_errors(content, f"{kind}, {side} pixels"):
+        with recorded(out, content, f"{kind}, {side} pixels"):
             content["works"].append(measure(kind, side, batch, device, seconds, **small))
-        write(out, content)
     text = markdown(content)
     print(text)
     if out is not None:

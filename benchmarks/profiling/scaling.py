@@ -19,7 +19,7 @@ from benchmarks.measure.calls import CALLS
 from benchmarks.measure.devices import ready
 from benchmarks.measure.machine import description
 from benchmarks.measure.oracle import Oracle, in_float64
-from benchmarks.measure.records import finish, recorded_errors, target, write
+from benchmarks.measure.records import finish, recorded, target, write
 from benchmarks.measure.timing import LEAST, affordable, interleaved, sample, warm_up
 from benchmarks.options import ScalingOptions
 from components import Attention, SpatialTransformer
@@ -188,12 +188,11 @@ def main(options: ScalingOptions) -> None:
     write(out, content)
     for curve in chosen:
         for mode in TITLES:
-            with recorded_errors(content, f"{curve.name}, {curve.axis}, {TITLES[mode]}"):
+            with recorded(out, content, f"{curve.name}, {curve.axis}, {TITLES[mode]}"):
                 found = measure(curve, mode, getattr(torch, precision), device, seconds)
                 content["curves"].append(found)
                 print(f"{curve.name}, {curve.axis}, {TITLES[mode]}: exponent {found['fit']}, ", end="")
                 print(f"of the FLOPs {found['flops_exponent']:.2f}", flush=True)
-            write(out, content)
     if out is not None and content["curves"]:
         draw(content, out.with_suffix(".png"))
     finish(content)

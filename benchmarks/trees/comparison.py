@@ -121,8 +121,6 @@ class Worker:
         Raises:
             InputError: If the cell fails in that tree.
         """
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
         with suppress(BrokenPipeError):  # a process that has ended gives no answer either
             self.process.stdin.write(json.dumps({"cell": dataclasses.asdict(cell), "repeats": repeats}) + "\n")
             self.process.stdin.flush()

@@ -197,7 +197,6 @@ def test_a_terminated_run_resumes_with_the_command_that_it_prints(
 ) -> None:
     flags = ("--data", "photos", "--epochs", "40", "--precision", "float32")
     with start(tmp_path, *flags, "--out", "run") as process:
-        assert process.stdout is not None
         while not process.stdout.readline().startswith("Epoch 25/40"):
             pass
         process.terminate()

@@ -45,57 +45,53 @@ def test_a_tree_is_read_pixel_for_pixel_with_classes_in_order(tmp_path: Path, su
     assert np.array_equal(dataset.train.images[8 + 2].permute(1, 2, 0).numpy(), third_dog)
 
 
-def test_a_tree_is_decoded_once_and_again_when_it_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = write_tree(tmp_path / "photos")
-    first = data.load(str(root))
+def test_a_tree_is_decoded_once_and_again_when_it_has_changed(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = data.load(str(tree))
     opened: list[object] = []
     original = Image.open
     monkeypatch.setattr(Image, "open", lambda path, **how: (opened.append(path), original(path, **how))[1])
-    again = data.load(str(root))
+    again = data.load(str(tree))
     assert opened == []
     assert torch.equal(first.train.images, again.train.images)
-    changed = root / "train" / "cat" / "0.png"
+    changed = tree / "train" / "cat" / "0.png"
     original(changed).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(changed)
     os.utime(changed, ns=(1, 1))
-    later = data.load(str(root))
+    later = data.load(str(tree))
     assert opened
     assert torch.equal(later.train.images[0], first.train.images[0].flip(-1))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
-def test_images_of_every_mode_become_rgb(tmp_path: Path, mode: str) -> None:
-    root = write_tree(tmp_path / "photos")
-    path = root / "train" / "cat" / "0.png"
+def test_images_of_every_mode_become_rgb(tree: Path, mode: str) -> None:
+    path = tree / "train" / "cat" / "0.png"
     image = Image.open(path).convert("RGB").convert(mode)
     image.save(path, "JPEG" if mode == "CMYK" else "PNG")
-    read = data.load(str(root)).train.images[0].permute(1, 2, 0).numpy()
+    read = data.load(str(tree)).train.images[0].permute(1, 2, 0).numpy()
     distance = np.abs(read.astype(int) - np.asarray(image.convert("RGB"))).mean()
     assert distance <= (10 if mode == "CMYK" else 0), "JPEG is lossy"
 
 
 def test_images_that_do_not_fit_into_memory_are_refused_before_they_are_decoded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = write_tree(tmp_path / "photos")
     monkeypatch.setattr(os, "sysconf", lambda name: 300)
     said = "30 of 32x32 pixels take 92,160 bytes, and 90,000 are available"
-    with pytest.raises(InputError, match=re.escape(f"({root}) must hold images that fit into memory; {said}")):
-        data.load(str(root))
+    with pytest.raises(InputError, match=re.escape(f"({tree}) must hold images that fit into memory; {said}")):
+        data.load(str(tree))
     monkeypatch.delattr(os, "sysconf")  # Windows has none
-    assert len(data.load(str(root)).train.images) == 24
+    assert len(data.load(str(tree)).train.images) == 24
 
 
 @pytest.mark.parametrize("images", [None, "text", torch.zeros(30, 3, 32, 32), torch.zeros(7, 3, 4, 4).byte()],
                          ids=("truncated", "text", "floats", "others"))  # fmt: skip
-def test_a_damaged_cache_is_ignored(tmp_path: Path, images: object) -> None:
-    root = write_tree(tmp_path / "photos")
-    first = data.load(str(root))
+def test_a_damaged_cache_is_ignored(tree: Path, images: object) -> None:
+    first = data.load(str(tree))
     (cache,) = Path("data/cache").iterdir()
     if images is None:
         cache.write_bytes(cache.read_bytes()[:100])
     else:
         torch.save(torch.load(cache, weights_only=True) | {"images": images}, cache)
-    assert torch.equal(data.load(str(root)).train.images, first.train.images)
+    assert torch.equal(data.load(str(tree)).train.images, first.train.images)
 
 
 # --- CIFAR-10, with a small archive of the same layout in place of the official one

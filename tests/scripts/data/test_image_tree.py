@@ -118,11 +118,10 @@ def test_the_name_may_be_that_of_another_format(tmp_path: Path) -> None:
     assert first(tmp_path / "photos").shape == (32, 32, 3)
 
 
-def test_what_is_left_out_is_counted_in_one_line(tmp_path: Path) -> None:
-    root = write_tree(tmp_path / "photos")
+def test_what_is_left_out_is_counted_in_one_line(tree: Path) -> None:
     for name in ("train/cat/notes.txt", "train/cat/a.mp4", "test/dog/b.mp4", "train/dog/checksum"):
-        (root / name).write_text("x")
-    assert datasets.load(str(root)).left_out == "4 files that are not images: 2 .mp4, 1 .txt, 1 without a suffix"
+        (tree / name).write_text("x")
+    assert datasets.load(str(tree)).left_out == "4 files that are not images: 2 .mp4, 1 .txt, 1 without a suffix"
 
 
 @pytest.mark.parametrize("name", [
@@ -130,11 +129,10 @@ def test_what_is_left_out_is_counted_in_one_line(tmp_path: Path) -> None:
     "train/.ipynb_checkpoints/0.png", "train/__MACOSX/._0.png", "__MACOSX/train/cat/._0.png", "train/@eaDir/0.png",
     "train/cat/.ipynb_checkpoints/0-checkpoint.png", "train/cat/@eaDir/0.png@SynoEAStream", "test/$RECYCLE.BIN/0.png",
 ])  # fmt: skip
-def test_what_systems_leave_in_folders_is_no_image_and_no_class(tmp_path: Path, name: str) -> None:
-    root = write_tree(tmp_path / "photos")
-    (root / name).parent.mkdir(parents=True, exist_ok=True)
-    (root / name).write_bytes(b"\0\5\x16\7 of the system")
-    dataset = datasets.load(str(root))
+def test_what_systems_leave_in_folders_is_no_image_and_no_class(tree: Path, name: str) -> None:
+    (tree / name).parent.mkdir(parents=True, exist_ok=True)
+    (tree / name).write_bytes(b"\0\5\x16\7 of the system")
+    dataset = datasets.load(str(tree))
     assert dataset.classes == ["cat", "dog", "newt"]
     assert len(dataset.train.images) == 24
     assert dataset.left_out == ""
@@ -152,19 +150,17 @@ def test_what_systems_leave_in_folders_is_no_image_and_no_class(tmp_path: Path, 
         "a b",
     ],
 )
-def test_names_of_every_script_are_classes(tmp_path: Path, name: str) -> None:
-    root = write_tree(tmp_path / "photos")
+def test_names_of_every_script_are_classes(tree: Path, name: str) -> None:
     for split in ("train", "test"):
-        (root / split / "dog").rename(root / split / name)
-    assert name in datasets.load(str(root)).classes
+        (tree / split / "dog").rename(tree / split / name)
+    assert name in datasets.load(str(tree)).classes
 
 
 @pytest.mark.parametrize("name", ["\x1b[2J", "a\nb", "tab\t", "\x7f", "\x85", "line\u2028break"])
-def test_control_characters_are_not(tmp_path: Path, name: str) -> None:
-    root = write_tree(tmp_path / "photos")
-    (root / "train" / "dog").rename(root / "train" / name)
+def test_control_characters_are_not(tree: Path, name: str) -> None:
+    (tree / "train" / "dog").rename(tree / "train" / name)
     with pytest.raises(InputError, match="must have a name without control characters"):
-        datasets.load(str(root))
+        datasets.load(str(tree))
 
 
 def test_a_folder_of_fifty_photographs_of_every_kind_is_read(tmp_path: Path) -> None:
@@ -187,18 +183,16 @@ def test_a_folder_of_fifty_photographs_of_every_kind_is_read(tmp_path: Path) -> 
     assert torch.equal(dataset.train.images, datasets.load(str(root)).train.images), "from the cache"
 
 
-def test_twenty_runs_that_start_at_once_on_one_folder_leave_one_cache(tmp_path: Path) -> None:
-    root = write_tree(tmp_path / "photos")
+def test_twenty_runs_that_start_at_once_on_one_folder_leave_one_cache(tree: Path) -> None:
     with ThreadPoolExecutor(20) as pool:
-        found = list(pool.map(lambda _: datasets.load(str(root)).train.images, range(20)))
+        found = list(pool.map(lambda _: datasets.load(str(tree)).train.images, range(20)))
     assert all(torch.equal(images, found[0]) for images in found)
-    assert len(list((tmp_path / "data" / "cache").iterdir())) == 1
+    assert len(list(Path("data/cache").iterdir())) == 1
 
 
-def test_where_nothing_can_be_kept_a_run_goes_on_without(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = write_tree(tmp_path / "photos")
-    (tmp_path / "data").write_text("no folder can be made here")
-    assert len(datasets.load(str(root)).train) == 24
+def test_where_nothing_can_be_kept_a_run_goes_on_without(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("data").write_text("no folder can be made here")
+    assert len(datasets.load(str(tree)).train) == 24
     said = capsys.readouterr().err
     assert said.startswith("WARNING: the decoded images are not cached: cannot write data/cache/")
     assert said.count("\n") == 1

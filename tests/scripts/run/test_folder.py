@@ -38,10 +38,6 @@ def test_the_environment_names_commit_versions_and_device() -> None:
     assert found["accelerator"] is None
 
 
-def git(folder: Path, *arguments: str) -> None:
-    subprocess.run(["git", "-C", folder, *arguments], capture_output=True, check=True)
-
-
 @pytest.fixture
 def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the code outside of any repository."""
@@ -59,9 +55,9 @@ def revision() -> tuple[str | None, bool | None]:
 
 
 def commit(folder: Path, *paths: str) -> None:
-    git(folder, "init", "--quiet")
-    git(folder, "add", *paths)
-    git(folder, "-c", "user.name=n", "-c", "user.email=e", "commit", "--quiet", "--message", "first")
+    nobody = ("-c", "user.name=n", "-c", "user.email=e")
+    for command in (["init"], ["add", *paths], [*nobody, "commit", "--message", "first"]):
+        subprocess.run(["git", "-C", folder, *command], capture_output=True, check=True)
 
 
 def test_in_a_checkout_commit_and_changes_are_known(copied: Path) -> None:

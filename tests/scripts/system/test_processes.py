@@ -275,7 +275,6 @@ def test_if_one_dies_the_others_end_with_an_error(tmp_path: Path) -> None:
     errors = [torch.load(tmp_path / f"{rank}.pt")["error"] for rank in (0, 1)]
     assert errors == ["another process of this run has ended or does not answer"] * 2
     saved = RunFolder(tmp_path / "killed").last_checkpoint()
-    assert saved is not None
     assert saved["epoch"] == 1
 
 
@@ -342,7 +341,6 @@ def test_a_run_of_torchrun_stops_with_one_message_and_resumes_alone(tmp_path: Pa
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as process:  # fmt: skip
-        assert process.stdout is not None
         log = []
         while not (log and log[-1].startswith("Epoch 3/6")):
             log.append(process.stdout.readline())

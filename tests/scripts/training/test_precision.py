@@ -73,7 +73,6 @@ def test_the_scaler_is_resumed_and_a_scale_that_is_too_large_falls_until_gradien
     assert "gradient scale 1.04858e+06" in lines[1]
     assert all(math.isfinite(row["train_loss"]) for row in rows)
     last = made.folder.last_checkpoint()
-    assert last is not None
     assert last["scaler"]["scale"] == 2.0**21 / 2 ** len(lines)
 
 
@@ -122,7 +121,6 @@ def test_ten_skipped_steps_in_a_row_end_the_run_and_keep_its_last_checkpoint(tmp
         made.fit()
     assert len(warnings(made)) == MOST_SKIPPED
     saved = made.folder.last_checkpoint()
-    assert saved is not None
     assert (saved["epoch"], saved["progress"]["skipped"]) == (2, 6)
     assert all(weight.isfinite().all() for weight in saved["model"].values())
 
@@ -146,7 +144,6 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     with pytest.raises(Diverged, match=r"^1\.weight is not finite; the last checkpoint in .*/run is unchanged"):
         made.fit()
     saved = made.folder.last_checkpoint()
-    assert saved is not None
     assert saved["epoch"] == 1
     assert all(weight.isfinite().all() for weight in saved["model"].values())
 

@@ -196,7 +196,6 @@ def test_two_processes_never_write_to_one_folder_and_a_dead_one_releases_its_loc
     with subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path / "run")], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as other:
-        assert other.stdout is not None
         assert other.stdout.readline() == "open\n"
         (tmp_path / "run" / "config.json").write_text("{}")
         with pytest.raises(InputError, match="must not be in use"):
