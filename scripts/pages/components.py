@@ -353,12 +353,4 @@ def _maps(sheet: Sheet, centre: tuple[float, float], width: float, maps: Tensor)
         _outline(_heat(sheet, place, (side - 5, side - 5), one), FADED, 1)
 
 
-PICTURES = {
-    "vit": vit,
-    "patch_embeddings": patch_embeddings,
-    "attention": attention,
-    "mlp": mlp,
-    "block": block,
-    "encoder": encoder,
-    "localization_net": localization_net,
-}
+PICTURES = {draw.__name__: draw for draw in (vit, patch_embeddings, attention, mlp, block, encoder, localization_net)}

@@ -13,18 +13,7 @@ from typing import Any
 import pytest
 
 from benchmarks import gpu_check
-from benchmarks.gpu_check import (
-    CUT_OFF,
-    FAILED,
-    LEFT_OUT,
-    PASSED,
-    ROOT,
-    RUNNING,
-    Result,
-    Step,
-    run_steps,
-    steps,
-)
+from benchmarks.gpu_check import CUT_OFF, FAILED, LEFT_OUT, PASSED, ROOT, RUNNING, Result, Step, run_steps, steps
 
 SLEEPS = "import time; time.sleep(60)"
 LEAVES_A_CHILD = (

@@ -145,13 +145,10 @@ def test_every_flag_reaches_the_configuration(tree: Path, tmp_path: Path) -> Non
     main(parsed)
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["asked"] == flag_values(parsed)
-    assert config["resolved"]["poses"] == {"turns": 8, "angle": 0.0, "scale": [1.0, 1.0], "shift": 0.0}
-    assert (config["resolved"]["lr"], config["resolved"]["batch_size"]) == (0.003, 5)
-    assert (config["resolved"]["steps"], config["resolved"]["at_once"]) == (1, 3)
-    assert (config["resolved"]["train_images"], config["resolved"]["test_images"]) == (
-        7,
-        4,
-    )  # one of each class held out
+    expected = {"lr": 0.003, "batch_size": 5, "steps": 1, "at_once": 3}
+    expected |= {"train_images": 7, "test_images": 4}  # one of each class held out
+    expected["poses"] = {"turns": 8, "angle": 0.0, "scale": [1.0, 1.0], "shift": 0.0}
+    assert expected.items() <= config["resolved"].items()
 
 
 @pytest.mark.usefixtures("_no_report")

@@ -17,18 +17,9 @@ from benchmarks.measure.alone import alone
 from benchmarks.measure.records import target
 from benchmarks.measure.timing import check
 from benchmarks.options import PeerOptions
+from benchmarks.peers import comparison
 from benchmarks.peers import tasks as peers
-from benchmarks.peers.comparison import (
-    KINDS,
-    PROCESSES,
-    Measured,
-    as_records,
-    compared,
-    groups,
-    main,
-    measure,
-    measure_alone,
-)  # fmt: skip
+from benchmarks.peers.comparison import KINDS
 from benchmarks.peers.contenders import Group, Mode, all_modes, contenders, over_best, own_mode
 from benchmarks.peers.table import markdown, means, memory
 from benchmarks.peers.tasks import KIT
@@ -67,10 +58,10 @@ def test_tasks_are_the_same_in_every_size_and_take_a_given_batch() -> None:
 
 
 def test_words_select_cells() -> None:
-    everything = list(groups(peers.tasks(), FAST_CPU, ""))
+    everything = list(comparison.groups(peers.tasks(), FAST_CPU, ""))
     modes = [mode for task in peers.tasks() for mode in all_modes(task, FAST_CPU)]
     assert sum(len(group.modes) for group in everything) == 2 * len(modes)
-    (group,) = groups(peers.tasks(), FAST_CPU, "b/16 32 Training COMPILED")
+    (group,) = comparison.groups(peers.tasks(), FAST_CPU, "b/16 32 Training COMPILED")
     assert (group.task.name, group.kind) == ("ViT-B/16, 32 pixels", "training")
     assert [mode.compiled for mode in group.modes] == [True]
 
@@ -78,7 +69,7 @@ def test_words_select_cells() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_group_has_a_record_for_each_mode(kind: str) -> None:
     group = Group(MLP, kind, [EAGER, Mode(torch.bfloat16, compiled=False)])
-    records = as_records(group, FAST_CPU, measure(group, CPU, 0.0, 2))
+    records = comparison.as_records(group, FAST_CPU, comparison.measure(group, CPU, 0.0, 2))
     assert [record["mode"] for record in records] == ["float32, eager", "bfloat16, eager"]
     for record in records:
         assert record["best_peer"] in record["seconds"].keys() - {KIT}
@@ -118,19 +109,19 @@ def test_images_and_kernels_have_the_layout_of_the_kits_run() -> None:
 
 
 def test_rounds_of_several_processes_are_combined(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.peers.comparison.alone", lambda: ThreadPoolExecutor(1))
-    measured = measure_alone(Group(MLP, "inference", [EAGER]), CPU, 0.0, 2)
+    monkeypatch.setattr(comparison, "alone", lambda: ThreadPoolExecutor(1))
+    measured = comparison.measure_alone(Group(MLP, "inference", [EAGER]), CPU, 0.0, 2)
     assert measured.seconds.keys() == {(library, EAGER) for library in MLP.build()}
-    assert {len(rounds) for rounds in measured.seconds.values()} == {PROCESSES}, "one round in each"
+    assert {len(rounds) for rounds in measured.seconds.values()} == {comparison.PROCESSES}, "one round in each"
 
 
 def test_the_best_of_all_modes_is_recorded_for_whole_models_measured_in_all_modes() -> None:
     task = MLP._replace(whole=True, compiled=frozenset())
     modes = all_modes(task, FAST_CPU)
-    measured = Measured({variant: [1.0] * 9 for variant in product((KIT, "timm"), modes)}, {})
+    measured = comparison.Measured({variant: [1.0] * 9 for variant in product((KIT, "timm"), modes)}, {})
 
     def recorded(task: peers.Task, modes: list[Mode]) -> list[str]:
-        records = as_records(Group(task, "training", modes), FAST_CPU, measured)
+        records = comparison.as_records(Group(task, "training", modes), FAST_CPU, measured)
         return [record["mode"] for record in records if "ratio_anywhere" in record]
 
     assert recorded(task, modes) == [str(own_mode(task, "training", FAST_CPU))], "in the kit's default mode"
@@ -162,7 +153,7 @@ def test_a_process_for_one_measurement_has_tf32_off_and_keeps_freed_memory() -> 
 def test_the_kit_is_compared_with_the_fastest_peer_of_the_same_mode() -> None:
     fast, slow = Mode(torch.bfloat16, compiled=True), EAGER
     times = {(KIT, slow): [4.0] * 9, ("timm", slow): [6.0] * 9, ("torch", slow): [5.0] * 9, ("timm", fast): [1.0] * 9}
-    record = compared(times, slow)
+    record = comparison.compared(times, slow)
     assert (record["best_peer"], record["ratio"]) == ("torch", (1.25, 1.25, 1.25))
     assert [*record["seconds"]] == [KIT, "timm", "torch"]
     assert over_best(times, slow, [*times][1:]) == (("timm", fast), (0.25, 0.25, 0.25))
@@ -206,7 +197,7 @@ def with_one_spoiled(library: str, spoil: Callable[[nn.Module], nn.Module]) -> G
 @pytest.mark.parametrize("library", [KIT, "timm"])
 def test_a_wrong_or_cached_output_is_refused(library: str, spoil: Callable[[nn.Module], nn.Module]) -> None:
     with pytest.raises(AssertionError, match=r"not close|must depend on the input"):
-        measure(with_one_spoiled(library, spoil), CPU, 0.0, 2)
+        comparison.measure(with_one_spoiled(library, spoil), CPU, 0.0, 2)
 
 
 def test_outputs_are_checked_after_timing_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,9 +208,9 @@ def test_outputs_are_checked_after_timing_too(monkeypatch: pytest.MonkeyPatch) -
             return self.module(x) + 7 * len(broken)
 
     group = with_one_spoiled("timm", Breaking)
-    monkeypatch.setattr("benchmarks.peers.comparison.interleaved", lambda *_: broken.append(0))
+    monkeypatch.setattr(comparison, "interleaved", lambda *_: broken.append(0))
     with pytest.raises(AssertionError, match="not close"):
-        measure(group, CPU, 0.0, 2)
+        comparison.measure(group, CPU, 0.0, 2)
 
 
 def record(name: str, ratio: list[float], **others: object) -> dict[str, object]:
@@ -266,7 +257,7 @@ def test_the_page_shows_every_cell() -> None:
 
 def test_everything_is_written_and_a_trial_says_so(tmp_path: Path) -> None:
     out = tmp_path / "results" / "peers.json"
-    main(PeerOptions(only="mlp 5 inference float32", smoke=True, device="cpu", out=str(out)))
+    comparison.main(PeerOptions(only="mlp 5 inference float32", smoke=True, device="cpu", out=str(out)))
     content = json.loads(out.read_text("utf-8"))
     assert [(cell["row"], cell["mode"]) for cell in content["cells"]] == [("MLP, 5 tokens", "float32, eager")]
     assert out.with_suffix(".md").read_text("utf-8") == markdown(content)
@@ -277,18 +268,18 @@ def test_everything_is_written_and_a_trial_says_so(tmp_path: Path) -> None:
 def test_an_error_in_one_group_is_recorded_and_the_others_are_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    right, written = measure, []
+    right, written = comparison.measure, []
 
-    def once_wrong(group: Group, *arguments: object) -> Measured:
+    def once_wrong(group: Group, *arguments: object) -> comparison.Measured:
         written.append(json.loads(out.read_text("utf-8"))["cells"])
         if group.kind == "inference":
             raise AssertionError("not close\nat all")
         return right(group, *arguments)
 
     out = tmp_path / "peers.json"
-    monkeypatch.setattr("benchmarks.peers.comparison.measure", once_wrong)
+    monkeypatch.setattr(comparison, "measure", once_wrong)
     with pytest.raises(SystemExit, match="1"):
-        main(PeerOptions(only="mlp 5 float32", smoke=True, device="cpu", out=str(out)))
+        comparison.main(PeerOptions(only="mlp 5 float32", smoke=True, device="cpu", out=str(out)))
     assert written == [[], []], "the file is there before anything is measured"
     content = json.loads(out.read_text("utf-8"))
     message = "AssertionError: not close\\nat all"
@@ -313,4 +304,4 @@ def test_a_result_is_named_after_its_machine_and_a_part_has_no_file() -> None:
 )
 def test_bad_flags_are_refused_before_anything_is_measured(options: PeerOptions, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        main(options)
+        comparison.main(options)

@@ -148,22 +148,9 @@ V1, V2 = "sys/fs/cgroup/memory", "sys/fs/cgroup"  # where Linux keeps the limits
         ({f"{V2}/memory.max": "max"}, 8000),
         ({f"{V2}/memory.max": "5000"}, 5000),
         ({f"{V2}/memory.max": "9000"}, 8000),
-        (
-            {
-                "proc/self/cgroup": "0::/a/b",
-                "sys/fs/cgroup/a/memory.max": "4000",
-                "sys/fs/cgroup/a/b/memory.max": "max",
-            },
-            4000,
-        ),
+        ({"proc/self/cgroup": "0::/a/b", f"{V2}/a/memory.max": "4000", f"{V2}/a/b/memory.max": "max"}, 4000),
         ({f"{V1}/memory.limit_in_bytes": "9223372036854771712"}, 8000),
-        (
-            {
-                "proc/self/cgroup": "9:memory:/docker/x\n1:cpu:/",
-                "sys/fs/cgroup/memory/docker/x/memory.limit_in_bytes": "3000",
-            },
-            3000,
-        ),
+        ({"proc/self/cgroup": "9:memory:/docker/x\n1:cpu:/", f"{V1}/docker/x/memory.limit_in_bytes": "3000"}, 3000),
         ({"proc/self/cgroup": "9:memory:/not/seen/here", f"{V1}/memory.limit_in_bytes": "2000"}, 2000),
     ],
 )
