@@ -23,7 +23,7 @@ from scripts.weights.pretrained import read_weights, write_weights
 from tests.support.machines import EVERY, MACHINES
 from tests.support.networks import TINY, TINY_LITE
 from tests.support.runs import flags
-from tests.support.strategies import generator
+from tests.support.strategies import random_pixels
 
 pytestmark = pytest.mark.numerics
 
@@ -183,7 +183,7 @@ def test_the_same_seed_gives_the_same_run(entry: ModuleType, tree: Path, tmp_pat
 def test_attention_findings_belong_to_the_images_shown() -> None:
     torch.manual_seed(0)
     network = VisionTransformer(3, image_size=32, **TINY).eval()
-    images = torch.randint(0, 256, (12, 3, 32, 48), dtype=torch.uint8, generator=generator(0))
+    images = random_pixels(0, 12, 32, 48)
     normalise = Normalise((0.5,) * 3, (0.5,) * 3)
     found = attention_findings(network, images, normalise, (2, 3))
     shown = images[evenly_spaced(12, SHOWN)]

@@ -33,6 +33,11 @@ def random_images(seed: int, *shape: int, dtype: torch.dtype = torch.float64) ->
     return torch.randn(shape, generator=generator(seed), dtype=dtype)
 
 
+def random_pixels(seed: int, count: int, height: int, width: int) -> Tensor:
+    """Images as data sets hold them."""
+    return torch.randint(0, 256, (count, 3, height, width), generator=generator(seed), dtype=torch.uint8)
+
+
 def random_theta(seed: int, batch: int, spread: float = 0.3) -> Tensor:
     """Affine matrices (batch, 2, 3) around the identity that sample off the pixel centres."""
     noise = torch.randn((batch, 2, 3), generator=generator(seed), dtype=torch.float64)

@@ -15,17 +15,13 @@ from scripts.data.poses import POSES, posed
 from scripts.data.transforms import Augment, Normalise, random_boxes
 from tests.support import fake_cuda
 from tests.support.marks import pretends_cuda
-from tests.support.strategies import generator, seeds
+from tests.support.strategies import generator, random_pixels, seeds
 
 pytestmark = pytest.mark.numerics
 
 RECIPES = {**train_stn.RECIPES, **train_vit.RECIPES}
 CUDA = torch.device("cuda:0")
 NORMALISE = Normalise((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
-
-
-def images(seed: int, count: int, height: int = 6, width: int = 7) -> torch.Tensor:
-    return torch.randint(0, 256, (count, 3, height, width), generator=generator(seed), dtype=torch.uint8)
 
 
 @given(seeds, st.integers(1, 40), st.integers(1, 50))
@@ -42,7 +38,7 @@ def test_an_epoch_has_every_image_once_with_its_label(seed: int, count: int, bat
 
 
 def test_the_order_depends_only_on_epoch_and_seed() -> None:
-    split = Split(images(0, 64), torch.arange(64))
+    split = Split(random_pixels(0, 64, 6, 7), torch.arange(64))
 
     def orders(seed: int) -> list[list[int]]:
         draw = generator(seed)
@@ -57,7 +53,7 @@ def test_the_order_depends_only_on_epoch_and_seed() -> None:
 @given(seeds)
 def test_normalisation_is_the_formula_and_can_be_undone(seed: int) -> None:
     """Also in the second call, with the constants of the first."""
-    x = images(seed, 5)
+    x = random_pixels(seed, 5, 6, 7)
     mean, std = (torch.tensor(values).double().view(3, 1, 1) for values in (NORMALISE.mean, NORMALISE.std))
     for normalised in (NORMALISE(x), NORMALISE(x)):
         torch.testing.assert_close(normalised.double(), (x.double() / 255 - mean) / std, atol=1e-6, rtol=1e-6)
@@ -67,7 +63,7 @@ def test_normalisation_is_the_formula_and_can_be_undone(seed: int) -> None:
 
 @given(seeds)
 def test_channel_statistics_are_mean_and_standard_deviation(seed: int) -> None:
-    x = images(seed, 4)
+    x = random_pixels(seed, 4, 6, 7)
     statistics = channel_statistics(x)
     scaled = x.double() / 255
     torch.testing.assert_close(torch.tensor(statistics.mean).double(), scaled.mean((0, 2, 3)), atol=1e-6, rtol=0)
@@ -83,7 +79,7 @@ def test_images_of_one_colour_are_normalised_to_finite_numbers() -> None:
 
 @given(seeds)
 def test_about_half_of_a_batch_is_mirrored_with_a_draw_for_each_image(seed: int) -> None:
-    x = images(seed, 400)
+    x = random_pixels(seed, 400, 6, 7)
     mirrored = Augment(mirror=True)(x, generator(seed))
     same = (mirrored == x).flatten(1).all(1)
     flipped = (mirrored == x.flip(-1)).flatten(1).all(1)
@@ -94,7 +90,7 @@ def test_about_half_of_a_batch_is_mirrored_with_a_draw_for_each_image(seed: int)
 @pytest.mark.parametrize("shift", [1, 3])
 @given(seeds)
 def test_each_image_is_shifted_by_whole_pixels_and_reflected_at_its_border(shift: int, seed: int) -> None:
-    x = images(seed, 60)
+    x = random_pixels(seed, 60, 6, 7)
     shifted = Augment(shift=shift)(x, generator(seed))
     padded = torch.nn.functional.pad(x.float(), (shift,) * 4, mode="reflect").byte()
     windows = {
@@ -141,12 +137,13 @@ def test_a_crop_is_a_box_of_the_image_stretched_to_the_size(seed: int) -> None:
         centres = (torch.arange(64) + 0.5) * columns / 64 - 0.5
         expected = 6 * (left + centres.clamp(0, columns - 1))
         assert (image.float() - expected).abs().max() <= 1.5
-    assert Augment(crop=0.1)(images(seed, 4, 8, 12), generator(seed)).shape == (4, 3, 8, 12)
-    assert Augment(crop=0.1, size=9)(images(seed, 4), generator(seed), slice(2, 2)).shape == (0, 3, 9, 9), "no share"
+    assert Augment(crop=0.1)(random_pixels(seed, 4, 8, 12), generator(seed)).shape == (4, 3, 8, 12)
+    nothing = Augment(crop=0.1, size=9)(ramp, generator(seed), slice(1, 1))
+    assert nothing.shape == (0, 3, 9, 9), "no share"
 
 
 def test_resizing_interpolates_and_keeps_images_of_that_size() -> None:
-    x = images(0, 2, 8, 8)
+    x = random_pixels(0, 2, 8, 8)
     assert resized(x, (8, 8)) is x
     assert resized(x, (16, 24)).shape == (2, 3, 16, 24)
     stripes = (255 * (torch.arange(64) % 2)).byte().expand(1, 3, 64, 64)
@@ -154,7 +151,7 @@ def test_resizing_interpolates_and_keeps_images_of_that_size() -> None:
 
 
 def test_without_augmentation_images_are_not_even_copied() -> None:
-    x = images(0, 5)
+    x = random_pixels(0, 5, 6, 7)
     same = Augment()(x, generator(0))
     assert torch.equal(same, x)
     assert same.data_ptr() == x.data_ptr()
@@ -162,7 +159,7 @@ def test_without_augmentation_images_are_not_even_copied() -> None:
 
 @given(st.integers(1, 9), st.integers(1, 12))
 def test_evaluation_keeps_the_order(count: int, batch_size: int) -> None:
-    x = images(0, count)
+    x = random_pixels(0, count, 6, 7)
     parts = list(evaluation_batches(Split(x, torch.arange(count)), NORMALISE, batch_size))
     assert torch.cat([labels for _, labels in parts]).tolist() == list(range(count))
     torch.testing.assert_close(torch.cat([pixels for pixels, _ in parts]), NORMALISE(x))
@@ -170,7 +167,8 @@ def test_evaluation_keeps_the_order(count: int, batch_size: int) -> None:
 
 @given(seeds)
 def test_images_are_posed_after_they_are_augmented(seed: int) -> None:
-    split, augment, poses = Split(images(seed, 7), torch.arange(7)), Augment(mirror=True, shift=1), POSES["rts"]
+    split = Split(random_pixels(seed, 7, 6, 7), torch.arange(7))
+    augment, poses = Augment(mirror=True, shift=1), POSES["rts"]
     draw, again = generator(seed), generator(seed)
     order = torch.arange(7).split(4)
     for chosen, (x, labels, drawn) in zip(
@@ -247,8 +245,7 @@ def test_batches_have_the_bits_of_recorded_runs(name: str, images: str | None, a
     Rounding of resampled images depends on the processor, so for crops only the boxes are compared.
     """
     draw = generator(3)
-    pixels = torch.randint(0, 256, (100, 3, 32, 32), generator=generator(7), dtype=torch.uint8)
-    split = Split(pixels, torch.arange(100))
+    split = Split(random_pixels(7, 100, 32, 32), torch.arange(100))
     order = shuffled(split, 32, draw)
     batches = [*training_batches(split, order, lambda images: images, RECIPES[name].augment, draw)]
     assert fingerprint(torch.cat([labels for _, labels, _ in batches])) == "cfb7287c07bca2fc"
@@ -268,6 +265,6 @@ def fingerprint(tensor: torch.Tensor) -> str:
 
 def test_cached_constants_are_no_setting() -> None:
     normalise = Normalise((0.5,) * 3, (0.5,) * 3)
-    normalise(images(0, 2))
+    normalise(random_pixels(0, 2, 6, 7))
     assert dataclasses.asdict(normalise) == {"mean": (0.5,) * 3, "std": (0.5,) * 3}
     assert normalise == Normalise((0.5,) * 3, (0.5,) * 3)

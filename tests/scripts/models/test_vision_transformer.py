@@ -1,6 +1,7 @@
 """The Vision Transformer: published sizes, any image size, attention of every layer; test_peers.py compares values."""
 
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from scripts.models.vit import PRESETS, VisionTransformer, drop_patches, few_patches_warning
+from tests.support.networks import network
 from tests.support.strategies import random_images, seeds
 
 pytestmark = pytest.mark.numerics
@@ -24,19 +26,12 @@ PUBLISHED = {  # parameters with 1000 classes at 224x224, from the pages of torc
 }
 
 
+tiny = partial(network, dtype=torch.float64)
+
+
 def count(preset: str, num_classes: int, **options: object) -> int:
     model = VisionTransformer.from_preset(preset, num_classes, device="meta", **options)
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def tiny(num_classes: int = 7, **options: object) -> VisionTransformer:
-    """Float64, with every parameter drawn: the head starts at zero."""
-    size = {"image_size": 32, "patch_size": 8, "dim": 12, "depth": 2, "num_heads": 3, "mlp_dim": 20}
-    model = VisionTransformer(num_classes, **(size | options), dtype=torch.float64)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn_like(parameter))
-    return model
 
 
 @pytest.mark.parametrize("preset", PUBLISHED)
@@ -84,8 +79,7 @@ def test_the_first_prediction_is_uniform_and_only_the_head_has_a_gradient() -> N
 
 @given(seeds, st.sampled_from((8, 24, 32, 40)), st.sampled_from((8, 16, 56)))
 def test_any_image_is_classified_and_every_layer_returns_its_weights(seed: int, height: int, width: int) -> None:
-    torch.manual_seed(seed)
-    model, x = tiny(), random_images(seed, 2, 3, height, width)
+    model, x = tiny(seed=seed), random_images(seed, 2, 3, height, width)
     logits, weights = model(x, return_weights=True)
     tokens = 1 + height * width // 64
     assert weights.shape == (2, 2, 3, tokens, tokens)
@@ -97,8 +91,7 @@ def test_any_image_is_classified_and_every_layer_returns_its_weights(seed: int, 
 @given(seeds)
 def test_the_last_block_computes_the_class_token_alone(seed: int) -> None:
     """The logits are those of a last block that computes every token."""
-    torch.manual_seed(seed)
-    model, widths = tiny(), []
+    model, widths = tiny(seed=seed), []
     x = random_images(seed, 2, 3, 16, 24)
     for block in model.encoder.blocks:
         block.mlp.register_forward_hook(lambda module, args, out: widths.append(out.shape[1]))
@@ -172,7 +165,6 @@ def test_fewer_than_sixteen_patches_give_a_warning_with_a_better_recipe() -> Non
 
 
 def test_it_compiles_into_one_graph_and_exports_for_any_image_size() -> None:
-    torch.manual_seed(0)
     model = tiny(depth=1)
 
     def image(batch: int, h: int, w: int) -> Tensor:

@@ -95,15 +95,10 @@ def warnings_of_auto() -> list[str]:
     return devices.unused_gpu("auto", choose_device("auto"))
 
 
-def test_auto_without_a_gpu_is_the_cpu_without_a_warning(gpu: Callable[..., None]) -> None:
-    gpu("", error="Found no NVIDIA driver on your system. Please check")
-    assert choose_device("auto") == torch.device("cpu")
-    assert warnings_of_auto() == []
-
-
-def test_auto_is_a_gpu_that_torch_can_use(gpu: Callable[..., None]) -> None:
-    gpu("NVIDIA", found="cuda", count=1)
-    assert choose_device("auto") == torch.device("cuda")
+@pytest.mark.parametrize(("maker", "found"), [("", None), ("NVIDIA", "cuda")])
+def test_auto_is_a_gpu_that_torch_can_use_or_else_the_cpu(gpu, maker: str, found: str | None) -> None:
+    gpu(maker, found=found, error="" if found else "Found no NVIDIA driver on your system. Please check", count=1)
+    assert choose_device("auto") == torch.device(found or "cpu")
     assert warnings_of_auto() == []
 
 

@@ -35,7 +35,7 @@ from scripts.training.trainer import Trainer
 from tests.support.runs import at_step, dots, without_times
 from tests.support.runs import run as small_run
 from tests.support.sources import ROOT
-from tests.support.strategies import generator
+from tests.support.strategies import generator, random_pixels
 
 pytestmark = pytest.mark.numerics
 
@@ -64,8 +64,7 @@ def fitted_stn(folder: Path, processes: Processes) -> tuple[list[dict[str, float
     """
     torch.manual_seed(0)
     model = STNClassifier(dropout=0.0).double()
-    images = torch.randint(0, 256, (21, 3, 32, 32), generator=generator(3), dtype=torch.uint8)
-    split = Split(images, torch.arange(21) % 10)
+    split = Split(random_pixels(3, 21, 32, 32), torch.arange(21) % 10)
     made = run(
         folder, processes, model=model, predict=lambda x: (model(x), None), train=split, held_out=split, batch_size=10,
         optimizers=[torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)], steps=6,
@@ -290,7 +289,7 @@ def test_shares_cover_everything_once_and_have_equal_length(count: int, processe
 
 @given(st.integers(1, 12), st.integers(1, 5), st.booleans())
 def test_a_share_of_a_batch_is_augmented_as_in_the_whole_batch(count: int, processes: int, crop: bool) -> None:
-    images = torch.randint(0, 256, (count, 3, 6, 7), generator=generator(count), dtype=torch.uint8)
+    images = random_pixels(count, count, 6, 7)
     augment = Augment(mirror=True, shift=2, crop=0.5 if crop else None)
     whole, after = generator(1), generator(1)
     expected = augment(images, whole)

@@ -4,7 +4,6 @@ import io
 import math
 import re
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -83,13 +82,10 @@ def test_the_log_has_the_lines_of_the_published_run(tmp_path: Path, capsys: pyte
 
 
 def test_in_a_terminal_a_bar_shows_running_loss_and_accuracy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    monkeypatch.setattr("sys.stderr", Terminal())
+    monkeypatch.setattr("sys.stderr", terminal := io.StringIO())
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
     trainer(tmp_path / "run", steps=50, train=dots(400, seed=1)).fit()
-    assert re.search(r"1/1: .* \d+/50 .*loss 0\.\d{4}, accuracy \d\d\.\d\d%\]", sys.stderr.getvalue())
+    assert re.search(r"1/1: .* \d+/50 .*loss 0\.\d{4}, accuracy \d\d\.\d\d%\]", terminal.getvalue())
 
 
 def test_training_loss_and_accuracy_are_means_over_the_images_not_the_batches(tmp_path: Path) -> None:
