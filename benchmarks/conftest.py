@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.grid.selection import Selection, as_records, select
+from benchmarks.grid.selection import Selection, select
 from benchmarks.measure import machine
 from benchmarks.measure.devices import ready
 from scripts.system.devices import clock
@@ -104,7 +104,8 @@ class Results:
             return
         hook = partial(self.config.hook.pytest_benchmark_generate_json, config=self.config, include_data=False)
         content = hook(benchmarks=self.benchmarks, machine_info=self.machine, commit_info=self.commit)
-        content |= {"left_out": as_records(self.selection.left_out), "errors": self.errors}
+        left_out = [{"cell": str(cell), "reason": reason} for cell, reason in self.selection.left_out.items()]
+        content |= {"left_out": left_out, "errors": self.errors}
         write_whole(self.path, lambda file: file.write(json.dumps(content, indent=4, default=str).encode()))
 
 

@@ -89,8 +89,3 @@ def seconds_of_calls(cell: Cell, peaks: Mapping[str, float]) -> float:
     itemsize = DTYPES[cell.dtype].itemsize
     call = cell.work.least_seconds(cell.mode, itemsize, peaks[f"matmul_{cell.dtype}"], peaks["copy"])
     return max(LEAST_SECONDS, CALLS_OF_A_CELL * call)
-
-
-def as_records(left_out: Mapping[Cell, str]) -> list[dict[str, str]]:
-    """The cells left out, as a result file lists them."""
-    return [{"cell": str(cell), "reason": reason} for cell, reason in left_out.items()]

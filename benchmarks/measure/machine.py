@@ -101,7 +101,6 @@ def description(device: torch.device) -> dict[str, Any]:
         "backend": backend(device),
         "graphics": graphics(device) if device.type == "cuda" else {},
         "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,
-        "cuda": torch.version.cuda if device.type == "cuda" else None,
         "float32_products": torch.get_float32_matmul_precision(),
         "tf32": {"products": torch.backends.cuda.matmul.allow_tf32, "convolutions": torch.backends.cudnn.allow_tf32},
         **environment(device),

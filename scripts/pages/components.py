@@ -22,6 +22,7 @@ from scripts.pages.drawing import (
     HEADING,
     MODULE_COLOUR,
     SIDE,
+    Point,
     Sheet,
     label,
     letter,
@@ -302,13 +303,7 @@ def _tokens(sheet: Sheet, x: float, top: float, count: int) -> None:
         sheet.rectangle(x - 15, y - 15, 30, 30, facecolor=DATA_COLOUR, edgecolor=edge, linewidth=width)
 
 
-def _heat(
-    sheet: Sheet,
-    centre: tuple[float, float],
-    size: tuple[float, float],
-    numbers: Tensor,
-    limits: tuple[float, float] | None = None,
-) -> Axes:
+def _heat(sheet: Sheet, centre: Point, size: Point, numbers: Tensor, limits: Point | None = None) -> Axes:
     """Draw numbers as shades, larger ones darker; by default from the smallest to the largest."""
     low, high = limits or (numbers.min().item(), numbers.max().item())
     axes = sheet.panel(*centre, *size)
@@ -323,7 +318,7 @@ def _outline(axes: Axes, colour: str, linewidth: float) -> None:
     axes.add_patch(whole)
 
 
-def _weights(sheet: Sheet, centre: tuple[float, float], cell: float, weights: Tensor, image: Tensor) -> None:
+def _weights(sheet: Sheet, centre: Point, cell: float, weights: Tensor, image: Tensor) -> None:
     """Draw attention weights in percent, with the queries' tokens on the left and the keys' tokens above."""
     count = len(weights)
     side = count * cell
@@ -344,7 +339,7 @@ def _weights(sheet: Sheet, centre: tuple[float, float], cell: float, weights: Te
                 sheet.image(x, y, 38, patches[i - 1])
 
 
-def _maps(sheet: Sheet, centre: tuple[float, float], width: float, maps: Tensor) -> None:
+def _maps(sheet: Sheet, centre: Point, width: float, maps: Tensor) -> None:
     """Draw feature maps (C, H, W) in two rows."""
     columns = len(maps) // 2
     side = width / columns

@@ -1,11 +1,8 @@
 """scripts.train_stn from the command line: flags in, a run folder and a last line of JSON out."""
 
 import json
-import os
 import re
 import resource
-import subprocess
-import sys
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -29,9 +26,8 @@ from scripts.system.files import write_whole
 from scripts.train_stn import RECIPES, Options, main
 from scripts.training.plan import Recipe
 from scripts.training.trainer import Trainer
-from tests.support.runs import flags
+from tests.support.runs import flags, terminated
 from tests.support.servers import go_offline
-from tests.support.sources import ROOT
 
 pytestmark = pytest.mark.numerics
 
@@ -179,26 +175,13 @@ def test_a_run_of_an_earlier_version_of_the_kit_is_named_as_such(tree: Path, tmp
         main(parse(Options, "train_stn", ["--resume", "run"]))
 
 
-def start(tmp_path: Path, *arguments: str) -> "subprocess.Popen[str]":
-    """With as many threads as here: another number sums in another order."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "scripts.train_stn", "--device", "cpu", *arguments], cwd=tmp_path, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-
-
 @pytest.mark.long
 def test_a_terminated_run_resumes_with_the_command_that_it_prints(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flags = ("--data", "photos", "--epochs", "40", "--precision", "float32")
-    with start(tmp_path, *flags, "--out", "run") as process:
-        while not process.stdout.readline().startswith("Epoch 25/40"):
-            pass
-        process.terminate()
-        errors = process.communicate()[1]
-    assert process.returncode == 128 + 15
+    given = ["scripts.train_stn", "--device", "cpu", "--data", "photos", "--epochs", "40", "--precision", "float32"]
+    _, errors, code = terminated([*given, "--out", "run"], tmp_path, "Epoch 25/40")
+    assert code == 128 + 15
     peaks = [row["peak_memory_mib"] for row in read_metrics(tmp_path / "run")]
     assert 100 < peaks[0] < 4000, "Python with torch"
     assert peaks == sorted(peaks)

@@ -1,7 +1,10 @@
 """Small runs, and the parts of them that tests compare."""
 
+import os
 import re
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
@@ -22,6 +25,7 @@ from scripts.training.plan import Plan
 from scripts.training.schedule import Schedule
 from scripts.training.step import Outcome, cross_entropy, train_step
 from scripts.training.trainer import Trainer
+from tests.support.sources import ROOT
 from tests.support.strategies import generator
 
 
@@ -124,3 +128,21 @@ def log_without_times(path: Path) -> str:
 def flags(entry: type[Options], **given: object) -> Options:
     """Parsed flags, on the CPU and in float32 on any machine."""
     return parse(entry, "", as_flags({"device": "cpu", "precision": "float32", **given}))
+
+
+def terminated(arguments: Sequence[str], folder: Path, line: str) -> tuple[list[str], str, int]:
+    """Run ``python -m``, terminate it once a line of output begins so, and return its lines, errors and exit code.
+
+    It has as many threads as this process: another number sums in another order.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    with subprocess.Popen(
+        [sys.executable, "-m", *arguments], cwd=folder, env=environment, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        printed = [""]
+        while not printed[-1].startswith(line):
+            printed.append(process.stdout.readline())
+            assert printed[-1], process.communicate()[1]
+        process.terminate()
+        return printed, process.communicate()[1], process.returncode

@@ -8,8 +8,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from shutil import copytree
@@ -32,9 +30,8 @@ from scripts.system.errors import InputError, Stopped
 from scripts.system.processes import Processes
 from scripts.train_stn import Options, main
 from scripts.training.trainer import Trainer
-from tests.support.runs import at_step, dots, without_times
+from tests.support.runs import at_step, dots, terminated, without_times
 from tests.support.runs import run as small_run
-from tests.support.sources import ROOT
 from tests.support.strategies import generator, random_pixels
 
 pytestmark = pytest.mark.numerics
@@ -331,22 +328,13 @@ def test_each_process_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.usefixtures("tree", "_no_report")
 def test_a_run_of_torchrun_stops_with_one_message_and_resumes_alone(tmp_path: Path) -> None:
     """The command in the message resumes it, to the same end."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     # small steps: at the recipe's learning rate, one run of ten differs by a hundredth of the loss
     flags = ["--data", "photos", "--epochs", "6", "--batch-size", "5", "--precision", "float32", "--device", "cpu",
              "--lr", "0.002"]  # fmt: skip
-    with subprocess.Popen(
-        [*torchrun, "-m", "scripts.train_stn", *flags, "--out", "run"], cwd=tmp_path, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    ) as process:  # fmt: skip
-        log = []
-        while not (log and log[-1].startswith("Epoch 3/6")):
-            log.append(process.stdout.readline())
-            assert log[-1], process.communicate()[1]
-        process.terminate()
-        errors = process.communicate()[1]
-    assert process.returncode != 0
+    given = [*torchrun, "-m", "scripts.train_stn", *flags, "--out", "run"]
+    log, errors, code = terminated(given, tmp_path, "Epoch 3/6")
+    assert code != 0
     assert sum(line.startswith("Epoch 2/6") for line in log) == 1, "one process prints"
     (command,) = re.findall("^train_stn: stopped by SIGTERM after .*; to resume: python -m scripts.train_stn (.*)$",
                             errors, re.MULTILINE)  # fmt: skip
