@@ -97,21 +97,21 @@ bench: $(READY)  ## time components, models and data path; OUT=runs/bench.json A
 
 bench-smoke: $(READY)  ## run every benchmark once, small and untimed
 	$(BIN)/python -m pytest benchmarks -q --benchmark-disable $(ARGS)
-	$(BIN)/python -m benchmarks peers --smoke --only eager
-	$(BIN)/python -m benchmarks scaling --smoke
-	$(BIN)/python -m benchmarks breakdown --smoke
+	$(BIN)/python -m benchmarks.bench_peers --smoke --only eager
+	$(BIN)/python -m benchmarks.scaling --smoke
+	$(BIN)/python -m benchmarks.breakdown --smoke
 
 bench-peers: $(READY)  ## time the kit beside other libraries; ARGS='--only "b/16 training"' chooses cells
-	@$(BIN)/python -m benchmarks peers $(ARGS)
+	@$(BIN)/python -m benchmarks.bench_peers $(ARGS)
 
 bench-scaling: $(READY)  ## measure how cost grows with batch, tokens, depth and image size
-	@$(BIN)/python -m benchmarks scaling $(ARGS)
+	@$(BIN)/python -m benchmarks.scaling $(ARGS)
 
 bench-breakdown: $(READY)  ## measure where the time of ViT-B/16 goes, and its share of the machine's peak
-	@$(BIN)/python -m benchmarks breakdown $(ARGS)
+	@$(BIN)/python -m benchmarks.breakdown $(ARGS)
 
 bench-compare: $(READY)  ## fail if this tree is slower than BASE=, a file of `make bench` or a commit; ARGS="--only Block"
-	@$(BIN)/python -m benchmarks compare $(call quoted,$(BASE)) $(ARGS)
+	@$(BIN)/python -m benchmarks.compare $(call quoted,$(BASE)) $(ARGS)
 
 # the flags of a run that have a variable of their own: make train-stn DATA=digits EPOCHS=5
 FLAGS = $(foreach flag,DATA EPOCHS RECIPE SEED OUT RESUME,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z) $(call quoted,$($(flag)))))

@@ -6,13 +6,6 @@ from scripts.system.command_line import argument, option, positive, whole
 
 
 @dataclass(frozen=True)
-class Command:
-    """Measure how fast the kit is. Each command has flags of its own, and --help for them."""
-
-    command: str = argument("peers, scaling, breakdown or compare")
-
-
-@dataclass(frozen=True)
 class Options:
     """What all measurements with a result file share."""
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -128,5 +127,4 @@ def test_the_files_of_every_step_exist(tmp_path: Path) -> None:
     for _, module, *arguments in (command for each in planned for command in (each.arguments, each.rehearsal)):
         files = [name for name in arguments if name.endswith(".py")]
         assert bool(files) == (module == "pytest")
-        assert all((ROOT / name).is_file() for name in files)
-        assert find_spec(module)
+        assert all((ROOT / name).is_file() for name in files or [f"{module.replace('.', '/')}.py"])

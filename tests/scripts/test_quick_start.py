@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.__main__ import COMMANDS
 from tests.support.sources import ROOT, dotted, modules
 from tests.support.trees import write_tree
 
@@ -54,13 +53,13 @@ def last_line(program: str, *arguments: str, folder: Path = ROOT) -> str:
 
 def test_the_entries_are_found() -> None:
     assert {f"scripts.{name}" for name in ("train_stn", "train_vit", "convert", "report")} <= {*ENTRIES}
-    assert {"benchmarks.__main__", "benchmarks.gpu_check"} <= {*ENTRIES}
+    assert {f"benchmarks.{name}" for name in ("bench_peers", "scaling", "breakdown", "compare")} <= {*ENTRIES}
 
 
-@pytest.mark.parametrize("entry", [*ENTRIES, *(f"benchmarks.__main__ {command}" for command in COMMANDS)])
+@pytest.mark.parametrize("entry", ENTRIES)
 @pytest.mark.parametrize(("flag", "code"), [("--help", 0), ("--no-such-flag", 2)])
 def test_only_the_standard_library_is_imported_before_flags_are_parsed(entry: str, flag: str, code: int) -> None:
-    ended, packages = json.loads(last_line(ANSWER, *entry.split(), flag))
+    ended, packages = json.loads(last_line(ANSWER, entry, flag))
     assert ended == code
     assert {*packages} <= {"scripts", "benchmarks"}
 
