@@ -65,8 +65,8 @@ $(OLDEST)/ready: pyproject.toml
 test-gpu: $(READY)  ## hold the contract on a CUDA device, train, resume and use both models there, TF32 off
 	@$(BIN)/python -m pytest -q --device cuda tests/contract/test_contract.py tests/scripts/test_gpu.py tests/scripts/training/test_compiled.py $(ARGS)
 
-gpu-check:  ## find out in ten minutes what a GPU does, with the torch of PYTHON and no setup; OUT= DATA= ARGS=--rehearse
-	@$(PYTHON) -m benchmarks.gpu_check $(foreach flag,OUT DATA,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z) $(call quoted,$($(flag))))) $(ARGS)
+gpu-check:  ## find out in ten minutes what a GPU does, with the torch of PYTHON and no setup; OUT= DATA= WHEELS= ARGS=--rehearse
+	@$(PYTHON) -m benchmarks.gpu_check $(foreach flag,OUT DATA WHEELS,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z) $(call quoted,$($(flag))))) $(ARGS)
 
 torture: $(READY)  ## kill runs of both scripts 50 times, and compare their ends; ARGS="--kills 5 --seed 1" repeats some
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.scripts.torture $(ARGS)

@@ -74,7 +74,8 @@ def steps(out: Path, data: str) -> list[Step]:
     grid = (*PYTEST, "benchmarks/test_grid.py", f"--benchmark-json={out / 'bench.json'}")
     return [
         Step("machine", "which GPU is it, and what are its peaks?", 60,
-             ("-m", "benchmarks.measure.machine"), ("-m", "benchmarks.measure.machine"), ("numpy",)),
+             ("-m", "benchmarks.describe", "--out", str(out / "machine.json")),
+             ("-m", "benchmarks.describe", "--device", "cpu", "--out", str(out / "machine.json")), ("numpy",)),
         Step("contract", "do the components keep the contract there?", 170,
              (*PYTEST, "tests/contract/test_contract.py", "--device", "cuda"),
              (*PYTEST, "tests/contract/test_contract.py", "-k", "MLP and not compiles"), tested),
@@ -116,14 +117,31 @@ def main(options: GpuCheckOptions) -> bool:
     for number in (signal.SIGTERM, signal.SIGHUP):  # by default they would leave a running step behind
         signal.signal(number, lambda number, frame: sys.exit(128 + number))
     out.mkdir(parents=True, exist_ok=True)
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+    environment = install(options.wheels, out)
     if not options.rehearse:
         require_gpu(environment)
     seconds = 60 * options.minutes * (PATIENCE if options.rehearse else 1)
     found = run_steps(steps(out, data), out, seconds, environment, rehearse=options.rehearse)
     print(f"All results are in {out}")
     return all(result.state != FAILED for result in found)
+
+
+def install(wheels: str | None, out: Path) -> dict[str, str]:
+    """Install the wheels into a folder beside the results, and return an environment that finds them.
+
+    Raises:
+        InputError: If pip cannot install them.
+    """
+    packages = out / "packages"
+    paths = [str(ROOT), *([str(packages)] if wheels else []), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+    if wheels:
+        files = [str(path) for path in sorted(Path(wheels).glob("*.whl"))]
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(packages)]
+        if not files or subprocess.run([*pip, *files], check=False).returncode:
+            raise InputError(f"--wheels ({wheels}) must be a folder of wheels that pip can install here")
+        sys.path.append(str(packages))  # where missing packages are looked for
+    return environment
 
 
 def require_gpu(environment: Mapping[str, str]) -> None:

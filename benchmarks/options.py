@@ -49,10 +49,19 @@ class CompareOptions:
 
 
 @dataclass(frozen=True)
+class DescribeOptions:
+    """Describe this machine and measure its peaks."""
+
+    device: str = option("auto", "device to describe, auto or a name such as cuda:1")
+    out: str | None = option(None, "file to write as well as printing, .json (default: none)")
+
+
+@dataclass(frozen=True)
 class GpuCheckOptions:
     """Find out in ten minutes how the kit runs on a GPU."""
 
     out: str = option("runs/gpu-check", "folder for all results, new or empty")
     minutes: float = option(10.0, "for all steps together", type=positive)
     data: str = option("digits", "what the runs train on: digits, or a folder {train,test}/<class>/*.{png,jpg}")
+    wheels: str | None = option(None, "folder with wheels of the packages that are missing (default: none)")
     rehearse: bool = option(False, "run every step small on the CPU, to see that it works", type=bool)

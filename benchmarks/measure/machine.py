@@ -1,6 +1,5 @@
 """Describe a machine and measure its peaks, which every figure measured on it is compared with."""
 
-import json
 import platform
 import subprocess
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from benchmarks.measure.devices import ready
 from benchmarks.measure.timing import Call, affordable, sample, warm_up
 from scripts.run.folder import environment
 from scripts.system.machine import processor, this_machine
@@ -112,8 +110,3 @@ def peaks(device: torch.device) -> dict[str, float]:
     dtypes = {name: getattr(torch, name) for name in this_machine(device).types}
     found = {f"matmul_{name}": matmul_peak(device, dtype) for name, dtype in dtypes.items()}
     return {**found, "copy": copy_peak(device)}
-
-
-if __name__ == "__main__":
-    here = ready("auto")
-    print(json.dumps(description(here) | {"peaks": peaks(here)}, indent=1))

@@ -13,7 +13,19 @@ from typing import Any
 import pytest
 
 from benchmarks import gpu_check
-from benchmarks.gpu_check import CUT_OFF, FAILED, LEFT_OUT, PASSED, ROOT, RUNNING, Result, Step, run_steps, steps
+from benchmarks.gpu_check import (
+    CUT_OFF,
+    FAILED,
+    LEFT_OUT,
+    PASSED,
+    ROOT,
+    RUNNING,
+    Result,
+    Step,
+    install,
+    run_steps,
+    steps,
+)
 
 SLEEPS = "import time; time.sleep(60)"
 LEAVES_A_CHILD = (
@@ -103,14 +115,34 @@ gpu_check.main(gpu_check.GpuCheckOptions(out={str(tmp_path / "out")!r}, rehearse
     assert eventually(lambda: gone(int(log.read_text())))
 
 
+def test_wheels_are_found_by_the_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel = tmp_path / "carried-1-py3-none-any.whl"
+    wheel.touch()
+    commands: list[str] = []
+
+    def pip(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        commands.extend(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(gpu_check.subprocess, "run", pip)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    packages = str(tmp_path / "out" / "packages")
+    environment = install(str(tmp_path), tmp_path / "out")
+    assert commands[-2:] == [packages, str(wheel)]
+    assert "--no-index" in commands
+    assert environment["PYTHONPATH"].split(os.pathsep)[:2] == [str(ROOT), packages]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         ("--out {taken}", "--out ({taken}) must be a new or an empty folder; something is there already"),
         ("--out {new}", "gpu-check must run where torch finds a GPU; it finds none (--rehearse tries it on the CPU)"),
+        ("--out {new} --wheels {new} --rehearse",
+         "--wheels ({new}) must be a folder of wheels that pip can install here"),
     ],
-    ids=("folder taken", "no gpu"),
-)
+    ids=("folder taken", "no gpu", "no wheels"),
+)  # fmt: skip
 def test_bad_flags_and_a_missing_gpu_are_errors_in_one_line(flags: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "precious").touch()

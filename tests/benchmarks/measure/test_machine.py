@@ -5,11 +5,13 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from benchmarks.describe import DescribeOptions, main
 from benchmarks.measure import devices, machine
 from scripts.system.machine import this_machine
 from tests.support.machines import CPU, CUDA, EVERY, MACHINES
@@ -83,13 +85,6 @@ def tf32() -> Iterator[None]:
         flag.allow_tf32 = value
 
 
-def test_the_description_is_json_with_the_machine_and_the_code() -> None:
-    found = machine.description(CPU)
-    assert json.loads(json.dumps(found)) == found
-    assert found.keys() >= {"commit", "uncommitted_changes", "torch", "graphics", "float32_products"}
-    assert (found["identity"], found["backend"]) == (this_machine(CPU).identity, "CPU")
-
-
 @pytest.mark.usefixtures("tf32")
 def test_tf32_is_off_once_a_device_is_ready_and_the_description_shows_it() -> None:
     assert machine.description(CPU)["tf32"] == {"products": True, "convolutions": True}
@@ -126,3 +121,15 @@ def test_the_backend_is_named_with_its_version(monkeypatch: pytest.MonkeyPatch) 
     assert machine.backend(CUDA) == "HIP 7.1"
     monkeypatch.setattr(machine.platform, "mac_ver", lambda: ("15.5", ("", "", ""), "arm64"))
     assert machine.backend(torch.device("mps")) == "MPS, macOS 15.5"
+
+
+def test_describe_prints_and_writes_machine_and_peaks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(machine, "peaks", lambda device: {"copy": 2.0})
+    main(DescribeOptions(device="cpu", out=str(tmp_path / "machine.json")))
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((tmp_path / "machine.json").read_text())
+    assert printed.keys() >= {"commit", "uncommitted_changes", "torch", "graphics", "float32_products"}
+    assert (printed["identity"], printed["backend"]) == (this_machine(CPU).identity, "CPU")
+    assert printed["peaks"] == {"copy": 2.0}
