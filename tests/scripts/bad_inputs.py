@@ -51,7 +51,7 @@ FINISHED = "run folder ({}) must hold a finished run;"
 stn, vit, convert, report = (partial(Row, program) for program in ("train_stn", "train_vit", "convert", "report"))
 
 FLAGS = [
-    stn("--recipe tuend", "--recipe (tuend) must be one of tutorial, tuned"),
+    stn("--recipe tuend", "--recipe (tuend) must be one of tutorial, tuned, small, strong"),
     stn("--epochs 0", f"--epochs (0) {ONE_UP}"),
     stn("--epochs many", f"--epochs (many) {ONE_UP}"),
     stn("--epochs 2.5", f"--epochs (2.5) {ONE_UP}"),
@@ -94,7 +94,7 @@ FLAGS = [
         "python -m scripts.report finished draws its report"),
     stn("--resume ended --epochs 5", "--resume (ended) takes no other flag; a run resumes with its own flags"),
     stn("--resume ended-vit", "--resume (ended-vit) must hold flags of this script in config.json; "
-        "--recipe (lite) must be one of tutorial, tuned"),
+        "--recipe (lite) must be one of tutorial, tuned, small, strong"),
     vit("--resume ended", "--resume (ended) must hold flags of this script in config.json; "
         "--recipe (tuned) must be one of lite, b16, b16-finetune, b16-finetune-500"),
     vit("--recipe b17", "--recipe (b17) must be one of lite, b16, b16-finetune, b16-finetune-500"),
