@@ -208,6 +208,13 @@ class Similarity(MatrixTransform):
             aspect,
         )
 
+    @staticmethod
+    def params(theta: Tensor, aspect: float = 1.0) -> Tensor:
+        """Return the unbounded parameters (B, 4) of a theta that is a similarity; angles from -pi to pi."""
+        cos, sin = theta[:, 0, 0], theta[:, 1, 0] / aspect
+        scale = torch.hypot(cos, sin)
+        return torch.stack([torch.atan2(sin, cos), scale.log(), theta[:, 0, 2], theta[:, 1, 2]], 1)
+
 
 @dataclass(frozen=True)
 class Affine(MatrixTransform):

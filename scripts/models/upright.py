@@ -1,95 +1,39 @@
-"""A CNN that sees every image upright: a localization predicts the pose, and a transformer undoes it.
+"""A CNN that sees every image upright: a localization finds the pose, and a transformer undoes it.
 
-    image -> PoseNet -> pose -> SpatialTransformer -> upright image -> CNN -> logits
+    image -> localization -> theta -> upright image -> CNN -> logits
 
-Letters: B batch, C channels, H W pixels, K angles.
+Letters: B batch, C channels, H W pixels, n steps, S scores.
 
 Source: canonicalisation with a prior as in Mondal et al. 2023 (https://arxiv.org/abs/2310.01647); here the localization
-is told the pose, which is known where images are posed on purpose.
+is told the pose, which is known where images are posed on purpose. Several steps: Lin and Lucey 2017
+(https://arxiv.org/abs/1612.03897). Shared features: Finnveden et al. 2020 (https://arxiv.org/abs/2004.11678).
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from components import SpatialTransformer
-from components.transforms import Similarity, whole
+from components.spatial_transformer import composed
+from components.transforms import Affine, Similarity, whole
 from scripts.models.cnn import Features
-
-
-class PoseNet(nn.Module):
-    """Predict the pose of an image: its angle as one of several, with an offset if wanted; its scale and its shift.
-
-    Classifying the angle is learned much sooner than regressing it.
-
-    Args:
-        features: Module from images to vectors (B, width).
-        width: Their length.
-        angles: K, the number of angles around the circle, evenly spaced from zero.
-        fine: Whether offsets to the angle, scale and shift are predicted too.
-
-    Shape:
-        - Input: (B, C, H, W).
-        - Output: (B, 4), parameters of ``Similarity``: angle in radians, log of the scale, shift x, shift y.
-    """
-
-    def __init__(self, features: nn.Module, width: int, *, angles: int = 8, fine: bool = True) -> None:
-        super().__init__()
-        self.angles, self.fine = angles, fine
-        self.features = features
-        self.head = nn.Linear(width, 2 * angles + 3 if fine else angles)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the pose of each image."""
-        return self.pose(self.scores(x))
-
-    def scores(self, x: Tensor) -> Tensor:
-        """Return K logits, and where it is fine K offsets as shares of half a step, log of the scale, x and y."""
-        scores: Tensor = self.head(self.features(x))
-        return scores.float()  # half precision would round a shift to whole pixels on large images
-
-    def pose(self, scores: Tensor) -> Tensor:
-        """Return the likeliest pose (B, 4)."""
-        likeliest = scores[:, : self.angles].argmax(1)
-        angle = likeliest * (2 * math.pi / self.angles)
-        if not self.fine:
-            return F.pad(angle.unsqueeze(1), (0, 3))
-        return torch.cat([(angle + self._offset(scores, likeliest)).unsqueeze(1), scores[:, -3:]], 1)
-
-    def loss(self, scores: Tensor, poses: Tensor) -> Tensor:
-        """Return how wrong the scores of each image are, given its pose (B, 4): (B,)."""
-        step = 2 * math.pi / self.angles
-        nearest = (poses[:, 0] / step).round()
-        loss = F.cross_entropy(scores[:, : self.angles], nearest.long() % self.angles, reduction="none")
-        if not self.fine:
-            return loss
-        found = torch.cat([self._offset(scores, nearest.long() % self.angles).unsqueeze(1), scores[:, -3:]], 1)
-        true = torch.cat([(poses[:, 0] - nearest * step).unsqueeze(1), poses[:, 1:]], 1)
-        return loss + 4 * F.smooth_l1_loss(found, true, beta=0.1, reduction="none").sum(1)
-
-    def _offset(self, scores: Tensor, angle: Tensor) -> Tensor:
-        """The offset in radians from one of the angles, at most half a step."""
-        chosen = scores[:, self.angles : 2 * self.angles].gather(1, angle.unsqueeze(1)).squeeze(1)
-        return math.pi / self.angles * chosen.tanh()
+from scripts.models.localizations import Localization, PoseClassification, PoseRegression
 
 
 def with_theta(
-    logits: Tensor, theta: Tensor | None, scores: Tensor | None, asked: bool
+    logits: Tensor, theta: Tensor | None, scores: list[Tensor], asked: bool
 ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
     """Return the logits, with theta and scores beside them where they are asked for."""
     if not asked:
         return logits
-    if theta is None or scores is None:
+    if theta is None:
         raise ValueError("UprightCNN: return_theta (True) needs a localization")
-    return logits, theta, scores
+    return logits, theta, torch.stack(scores, 1)
 
 
-torch.fx.wrap("with_theta")  # torch.fx, which follows no branch, calls it as it is
+for _name in ("composed", "with_theta"):  # torch.fx, which follows no branch, calls them as they are
+    torch.fx.wrap(_name)
 
 
 class UprightCNN(nn.Module):
@@ -101,13 +45,20 @@ class UprightCNN(nn.Module):
         stem: Channels of the first layer of the classifier.
         widths: Channels of its stages.
         localization: Stem and widths of the localization; None for no transformer.
-        angles: As in ``PoseNet``.
-        fine: As in ``PoseNet``.
+        shared: Whether the localization uses the features of the classifier instead of its own.
+        predicts: ``angle`` classifies the pose and ``pose`` regresses it, both told in training; ``similarity``, which
+            is bounded, and ``affine`` are trained by the classes alone.
+        prior: For these two: how much they are kept from changing upright images.
+        angles: As in ``PoseClassification``.
+        fine: As in ``PoseClassification``.
+        steps: Looks at the image, each after the first one at what the transformer made of it so far.
         padding_mode: As in ``SpatialTransformer``.
+        samples: As in ``SpatialTransformer``.
 
     Shape:
         - Input: (B, in_channels, H, W).
-        - Output: (B, num_classes) logits; with ``return_theta=True`` also theta (B, 2, 3) and the scores of the pose.
+        - Output: (B, num_classes) logits; with ``return_theta=True`` also theta (B, 2, 3) and the scores of every step
+          (B, n, S).
     """
 
     def __init__(
@@ -118,38 +69,73 @@ class UprightCNN(nn.Module):
         stem: int,
         widths: Sequence[int],
         localization: tuple[int, Sequence[int]] | None = None,
+        shared: bool = False,
+        predicts: str = "angle",
+        prior: float = 0.0,
         angles: int = 8,
         fine: bool = True,
+        steps: int = 1,
         padding_mode: str = "reflection",
+        samples: int = 1,
     ) -> None:
         super().__init__()
         num_classes = whole("UprightCNN: num_classes", num_classes)
         in_channels = whole("UprightCNN: in_channels", in_channels)
-        self.transformer = None
-        if localization is not None:
-            features = Features(in_channels, *localization)
-            pose = PoseNet(features, localization[1][-1], angles=angles, fine=fine)
-            self.transformer = SpatialTransformer(pose, transform=Similarity(), padding_mode=padding_mode)
         self.features = Features(in_channels, stem, widths)
         self.head = nn.Linear(widths[-1], num_classes)
+        self.transformer = None
+        if localization is not None or shared:
+            features, width = self.features, widths[-1]
+            if localization is not None and not shared:
+                features, width = Features(in_channels, *localization), localization[1][-1]
+            found: Localization
+            match predicts:
+                case "angle":
+                    found = PoseClassification(features, width, angles=angles, fine=fine)
+                case "pose":
+                    found = PoseRegression(features, width)
+                case "similarity":
+                    found = Localization(features, width, Similarity(180, 1.5, 0.5), prior=prior)
+                case "affine":
+                    found = Localization(features, width, Affine(), prior=prior)
+                case _:
+                    wanted = "angle, pose, similarity or affine"
+                    raise ValueError(f"UprightCNN: predicts ({predicts!r}) must be {wanted}")
+            self.transformer = SpatialTransformer(
+                found, transform=found.transform, steps=steps, padding_mode=padding_mode, samples=samples
+            )
 
     @property
     def smallest(self) -> int:
         """The least side of an image."""
         return max(part.smallest for part in self.modules() if isinstance(part, Features))
 
-    def forward(self, x: Tensor, return_theta: bool = False) -> Tensor | tuple[Tensor, Tensor, Tensor]:
-        """Return the logits, with theta and the scores of the pose where they are asked for."""
-        theta = scores = None
-        if self.transformer is not None:
-            scores = self.localization.scores(x)  # (B, 2 K + 3)
-            theta = self.transformer.theta(self.localization.pose(scores), x)  # (B, 2, 3)
-            x = self.transformer.warp(x, theta)
-        return with_theta(self.head(self.features(x)), theta, scores, return_theta)
-
     @property
-    def localization(self) -> PoseNet:
+    def localization(self) -> Localization:
         """The localization of the transformer."""
         assert self.transformer is not None
-        assert isinstance(self.transformer.localization, PoseNet)
+        assert isinstance(self.transformer.localization, Localization)
         return self.transformer.localization
+
+    def forward(self, x: Tensor, return_theta: bool = False) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+        """Return the logits, with theta and the scores where they are asked for."""
+        theta, scores, seen = None, [], x
+        if self.transformer is not None:
+            for _ in range(self.transformer.steps):
+                scores.append(self.localization.scores(seen))  # (B, S)
+                step = self.transformer.theta(self.localization.params(scores[-1]), x)
+                theta = step if theta is None else composed(self.transformer.transform, theta, step)  # (B, 2, 3)
+                seen = self.transformer.warp(x, theta)  # (B, C, H, W)
+        return with_theta(self.head(self.features(seen)), theta, scores, return_theta)
+
+    def pose_loss(self, scores: Tensor, poses: Tensor, aspect: float) -> Tensor:
+        """Return how wrong the scores (B, n, S) of all steps are, given the poses (B, 4) and width / height: (B,)."""
+        loss = torch.zeros(len(poses), device=poses.device)
+        similarity = Similarity()
+        for step in scores.unbind(1):
+            loss = loss + self.localization.loss(step, poses)
+            if scores.shape[1] > 1:  # the next step sees what this one left
+                undone = similarity.inverse(self.localization.transform.theta(self.localization.params(step), aspect))
+                left = similarity.compose(undone.detach(), similarity.theta(poses, aspect))
+                poses = similarity.params(left, aspect)
+        return loss

@@ -111,12 +111,12 @@ def objective(network: Network, plan: Plan) -> Objective:
     """What the network is trained for: the classes, and the poses where it predicts them."""
     if isinstance(network, STNClassifier) or network.transformer is None:
         return partial(cross_entropy, label_smoothing=plan.label_smoothing)
-    pose = network.localization
+    height, width = plan.image_size
 
     def classes_and_poses(model: nn.Module, images: Tensor, labels: Tensor, poses: Tensor) -> tuple[Tensor, Tensor]:
         logits, _, scores = model(images, return_theta=True)
         loss = F.cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=plan.label_smoothing)
-        return loss + pose.loss(scores, poses).sum(), logits
+        return loss + network.pose_loss(scores, poses, width / height).sum(), logits
 
     return classes_and_poses
 

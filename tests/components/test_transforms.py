@@ -151,6 +151,12 @@ def test_a_localization_that_follows_the_pose_makes_the_output_independent_of_it
     torch.testing.assert_close(transform.grid(moved, 6, 5), transform.grid(theta, 6, 5), atol=1e-8, rtol=1e-8)
 
 
+@given(seeds, batch_sizes, st.floats(0.3, 3))
+def test_parameters_of_a_similarity_are_found_again(seed: int, batch: int, aspect: float) -> None:
+    params = params_of(Similarity(), seed, batch)
+    torch.testing.assert_close(Similarity.params(Similarity().theta(params, aspect), aspect), params)
+
+
 BOUNDS = {  # transform, and the bounds of its parameters
     Translation(max_shift=0.3): (0.3, 0.3),
     Rotation(max_angle=30): (math.pi / 6,),

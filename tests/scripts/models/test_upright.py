@@ -1,101 +1,66 @@
-"""The network that turns images upright: its pose, the loss of a pose, and its sizes."""
-
-import math
+"""The network that turns images upright."""
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
 
 from components.transforms import Similarity
 from scripts.models.cnn import Features
-from scripts.models.upright import PoseNet, UprightCNN
-from tests.support.strategies import random_images, seeds
-
-angles = st.sampled_from((1, 4, 8, 24))
-finenesses = st.booleans()
-
-
-def pose_net(count: int, fine: bool) -> PoseNet:
-    return PoseNet(nn.Flatten(), 12, angles=count, fine=fine)
-
-
-def scores_of(net: PoseNet, poses: Tensor) -> Tensor:
-    """Scores that are certain of these poses, whose angles differ by less than half a step from one of the net's."""
-    step = 2 * math.pi / net.angles
-    nearest = (poses[:, 0] / step).round()
-    logits = 50 * nn.functional.one_hot(nearest.long() % net.angles, net.angles).float()
-    if not net.fine:
-        return logits
-    share = ((poses[:, 0] - nearest * step) / (step / 2)).atanh().unsqueeze(1)
-    return torch.cat([logits, share.expand(-1, net.angles), poses[:, 1:]], 1)
-
-
-def random_poses(seed: int, net: PoseNet) -> Tensor:
-    draw = torch.rand(5, 4, generator=torch.Generator().manual_seed(seed)) - 0.5
-    step = 2 * math.pi / net.angles
-    angle = step * (torch.arange(5) - 2) + (0.9 * step * draw[:, 0] if net.fine else 0)
-    return torch.cat([angle.unsqueeze(1), draw[:, 1:] if net.fine else torch.zeros(5, 3)], 1)
-
-
-@given(seeds, angles, finenesses)
-def test_scores_that_are_certain_of_a_pose_give_it_and_have_no_loss(seed: int, count: int, fine: bool) -> None:
-    net = pose_net(count, fine)
-    poses = random_poses(seed, net)
-    scores = scores_of(net, poses)
-    assert net.loss(scores, poses).abs().max() < 1e-6
-    found = net.pose(scores)
-    turns = (found[:, 0] - poses[:, 0]) / (2 * math.pi)
-    torch.testing.assert_close(turns, turns.round(), atol=1e-6, rtol=0)
-    torch.testing.assert_close(found[:, 1:], poses[:, 1:])
-
-
-@given(seeds, angles)
-def test_scores_that_are_certain_of_another_pose_have_a_loss(seed: int, count: int) -> None:
-    net = pose_net(count, fine=True)
-    poses = random_poses(seed, net)
-    for changed in torch.eye(4):
-        others = poses + 0.02 * changed
-        assert (net.loss(scores_of(net, others), poses) > 1e-4).all()
-    if count > 1:
-        others = poses + torch.tensor([2 * math.pi / count, 0, 0, 0])
-        assert (net.loss(scores_of(net, others), poses) > 10).all()
-
-
-@given(angles, finenesses)
-def test_it_starts_at_the_identity(count: int, fine: bool) -> None:
-    x = torch.rand(3, 3, 2, 2)
-    assert torch.equal(pose_net(count, fine)(x), torch.zeros(3, 4))
-
-
-def test_gradients_of_the_loss_reach_the_features_and_all_scores() -> None:
-    net = PoseNet(nn.Sequential(nn.Flatten(), nn.Linear(12, 6)), 6)
-    nn.init.normal_(net.head.weight)
-    scores = net.scores(torch.rand(9, 3, 2, 2))
-    net.loss(scores, torch.cat([torch.linspace(-3, 3, 9).unsqueeze(1), torch.rand(9, 3)], 1)).sum().backward()
-    assert all(parameter.grad is not None and parameter.grad.any() for parameter in net.parameters())
-    assert net.head.bias.grad is not None
-    assert net.head.bias.grad.all(), "each logit and each offset"
+from scripts.models.upright import UprightCNN
 
 
 def network(**options: object) -> UprightCNN:
-    return UprightCNN(7, 3, stem=4, widths=(5, 6), localization=(3, (4, 4)), **options).eval()
-
-
-@given(seeds)
-def test_the_classifier_sees_what_the_transformer_makes_of_the_pose(seed: int) -> None:
-    torch.manual_seed(seed)
-    net = network()
+    torch.manual_seed(5)
+    net = UprightCNN(7, 3, stem=4, widths=(5, 6), **{"localization": (3, (4, 4))} | options).eval()
     nn.init.normal_(net.localization.head.weight)
-    x = random_images(seed, 2, 3, 12, 16, dtype=torch.float32)
+    return net
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"fine": False}, {"angles": 24}, {"steps": 2}, {"steps": 3, "predicts": "pose"}, {"predicts": "similarity"},
+    {"predicts": "affine", "steps": 2}, {"shared": True}, {"padding_mode": "mean"}, {"samples": 2},
+], ids=str)  # fmt: skip
+def test_the_classifier_sees_what_the_transformer_makes_of_the_image(options: dict) -> None:
+    net = network(**options)
+    x = torch.rand(2, 3, 12, 16)
     logits, theta, scores = net(x, return_theta=True)
-    torch.testing.assert_close(theta, Similarity().theta(net.localization.pose(scores), 16 / 12))
-    torch.testing.assert_close(theta, net.transformer(x, return_theta=True)[1])
-    torch.testing.assert_close(logits, net.head(net.features(net.transformer(x))))
+    warped, expected = net.transformer(x, return_theta=True)
+    torch.testing.assert_close(theta, expected)
+    torch.testing.assert_close(logits, net.head(net.features(warped)))
     assert torch.equal(net(x), logits)
-    assert scores.shape == (2, 19)
+    assert scores.shape == (2, options.get("steps", 1), net.localization.head.out_features)
+    torch.testing.assert_close(scores[:, 0], net.localization.scores(x))
     torch.testing.assert_close(torch.fx.symbolic_trace(net)(x), logits)
+
+
+@pytest.mark.parametrize("predicts", ["angle", "pose"])
+def test_the_loss_of_a_later_step_is_that_of_the_pose_which_is_left(predicts: str) -> None:
+    """On images of 3 by 2, where a shift and a turn do not commute."""
+    net, aspect, similarity = network(predicts=predicts, steps=2), 1.5, Similarity()
+    poses = torch.tensor([[0.3, 0.1, 0.2, -0.1], [-0.2, -0.3, 0.1, 0.2]])
+    scores = torch.randn(2, 2, net.localization.head.out_features, generator=torch.Generator().manual_seed(1))
+    first = similarity.theta(net.localization.params(scores[:, 0]), aspect)
+    left = similarity.compose(similarity.inverse(first), similarity.theta(poses, aspect))
+    expected = net.localization.loss(scores[:, 0], poses)
+    expected = expected + net.localization.loss(scores[:, 1], similarity.params(left, aspect))
+    torch.testing.assert_close(net.pose_loss(scores, poses, aspect), expected)
+
+
+def test_a_pose_that_is_found_leaves_nothing_for_the_next_step() -> None:
+    net, poses = network(predicts="pose", steps=2), torch.tensor([[0.3, 0.1, 0.2, -0.1]])
+    right = torch.cat([poses[:, :1].cos(), poses[:, :1].sin(), poses[:, 1:]], 1)
+    nothing = torch.tensor([[1.0, 0, 0, 0, 0]])
+    assert net.pose_loss(torch.stack([right, nothing], 1), poses, 1.3) < 1e-10
+    assert net.pose_loss(torch.stack([right, right], 1), poses, 1.3) > 0.1
+
+
+def test_what_is_predicted_is_refused_by_name() -> None:
+    with pytest.raises(
+        ValueError, match=r"^UprightCNN: predicts \('turn'\) must be angle, pose, similarity or affine$"
+    ):
+        UprightCNN(stem=2, widths=(2,), localization=(2, (2,)), predicts="turn")
 
 
 def test_without_localization_it_is_the_classifier_alone() -> None:
