@@ -101,12 +101,15 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
             subject.network.load_state_dict(read_torch(folder.path / "best.pt")["model"])
             shown = trainer.evaluate(test)
             best = shown.accuracy
+        posed_tests = ((name, posed_split(dataset.test, POSES[name])) for name in subject.tested_in)
+        in_poses = {name: round(trainer.evaluate(split).accuracy, 2) for name, split in posed_tests}
     if processes.first:
         chosen = evenly_spaced(len(test)).to(device)
         posed, upright = (resized(split.images[chosen], plan.image_size) for split in (test, dataset.test))
         found = classification_findings(test.images, shown.logits, shown.labels, dataset.classes)
         found |= subject.findings(posed, upright, shown)
         numbers = summary(trainer, rows, last.accuracy, best) | found.get("numbers", {})
+        numbers |= {"test_accuracy_in_poses": in_poses} if in_poses else {}
         finish(folder, found, {"dataset": dataset.name, **numbers}, dataset.notice)
 
 

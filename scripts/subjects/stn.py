@@ -12,6 +12,7 @@ from scripts.data.transforms import Normalise
 from scripts.models.stn import STNClassifier
 from scripts.models.upright import UprightCNN
 from scripts.recipes.stn import Options
+from scripts.recipes.study import ArmOptions
 from scripts.run.findings import evenly_spaced
 from scripts.run.theta import circular_correlation, theta_angles, theta_remark, theta_statistics
 from scripts.subjects.subject import Subject
@@ -54,19 +55,21 @@ POSED_SHOWN = 4  # images that are shown in eight poses
 OPTIMIZERS = {"sgd": sgd, "muon": muon}  # by their names in recipes
 
 
-def subject(options: Options, plan: Plan, device: torch.device) -> Subject:
+def subject(options: Options | ArmOptions, plan: Plan, device: torch.device) -> Subject:
     """Build the network on its device.
 
     Raises:
         InputError: If the images are too small.
     """
-    transform = not options.no_transformer
-    network = tutorial_network(plan, transform) if "dropout" in plan.network else upright_network(plan, transform)
+    build = tutorial_network if "dropout" in plan.network else upright_network
+    network = build(plan, not options.no_transformer)
     height, width = plan.image_size
     if min(height, width) < network.smallest:
         wanted = f"images of at least {network.smallest}x{network.smallest} pixels"
         raise InputError(f"--data ({options.data}) must hold {wanted}")
     network.to(device).to(memory_format=torch.channels_last)
+
+    transform = network.transformer is not None
 
     def describe(theta: Tensor) -> tuple[dict[str, float], str]:
         columns = theta_statistics(theta, height, width)
@@ -90,16 +93,17 @@ def subject(options: Options, plan: Plan, device: torch.device) -> Subject:
         objective=objective(network, plan),
         predict=(lambda images: network(images, return_theta=True)[:2]) if transform else None,
         describe=describe if transform else None,
+        tested_in=tuple(POSES),
         findings=findings,
     )
 
 
-def tutorial_network(plan: Plan, transform: bool) -> STNClassifier:
+def tutorial_network(plan: Plan, transform: bool) -> Network:
     """Build the network of the tutorial."""
     return STNClassifier(len(plan.classes), transform=transform, **plan.network)
 
 
-def upright_network(plan: Plan, transform: bool) -> UprightCNN:
+def upright_network(plan: Plan, transform: bool) -> Network:
     """Build a CNN that sees images upright, for the poses of the plan."""
     options: dict[str, Any] = {"angles": max(plan.poses.turns, ANGLES), "fine": plan.poses.fine, **plan.network}
     if not transform:

@@ -24,6 +24,7 @@ class Subject:
         objective: As in ``Trainer``.
         predict: As in ``Trainer``.
         describe: As in ``Trainer``.
+        tested_in: Poses by name in which summary.json has the test accuracy too, of the checkpoint in the figures.
         findings: From a few uint8 test images, resized, the same images before they were posed, and the evaluation of
             the test set to what the report shows of the network; what is named ``numbers`` goes to summary.json too.
     """
@@ -35,4 +36,5 @@ class Subject:
     objective: Objective = cross_entropy
     predict: Predict | None = None
     describe: Callable[[Tensor], tuple[dict[str, float], str]] | None = None
+    tested_in: Sequence[str] = ()
     findings: Callable[[Tensor, Tensor, Evaluation], dict[str, Any]]

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import os
+import shlex
 import sys
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -159,8 +160,8 @@ def as_flags(values: Mapping[str, object]) -> list[str]:
     return [flag if value is True else f"{flag}={value}" for flag, value in given if value not in (None, False)]
 
 
-def run(main: Callable[[], None], program: str) -> NoReturn:
-    """Run ``main`` and exit with its code.
+def run(main: Callable[[], None], program: str, resumes: bool = False) -> NoReturn:
+    """Run ``main`` and exit with its code. ``resumes`` is for a program that goes on if it is started as before.
 
     0 on success; after one line on standard error, 2 if the user can fix the cause, 1 if the run diverged, and 128 + n
     after signal n.
@@ -169,7 +170,8 @@ def run(main: Callable[[], None], program: str) -> NoReturn:
     try:
         main()
     except Stopped as stopped:
-        command = f"python -m scripts.{program} --resume {stopped.folder}"
+        flags = shlex.join(sys.argv[1:]) if resumes else f"--resume {stopped.folder}"
+        command = f"python -m scripts.{program} {flags}"
         print(f"{program}: {stopped}; to resume: {command}", file=sys.stderr)
         sys.exit(128 + stopped.by)
     except Diverged as diverged:

@@ -1,0 +1,73 @@
+"""The arms of the study: when does a spatial transformer help, and what makes it help?
+
+All train the same way. The transformers stand in front of the same classifier; the plain network has no transformer
+and is as much wider as makes it equal in parameters and in multiply-adds.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from scripts.data.transforms import Augment
+from scripts.recipes.options import RunOptions
+from scripts.system.command_line import option, path, whole
+from scripts.training.plan import Recipe
+from scripts.training.schedule import Schedule
+
+PLAIN = Recipe(
+    lr=0.02,
+    batch_size=250,
+    epochs=15,
+    network={"stem": 8, "widths": (26, 44, 68)},
+    augment=Augment(mirror=True, shift=2),
+    schedule=Schedule("linear", warm_up=0.1),
+    label_smoothing=0.1,
+    optimizer="muon",
+)
+
+
+def _behind(predicts: str, **options: Any) -> Recipe:
+    """A recipe for the classifier behind a transformer."""
+    network = {"stem": 8, "widths": (16, 32, 48), "localization": (8, (16, 32, 48)), "predicts": predicts, **options}
+    return dataclasses.replace(PLAIN, network=network)
+
+
+ARMS = {
+    "plain": PLAIN,
+    "affine": _behind("affine"),
+    "similarity": _behind("similarity"),
+    "similarity-prior": _behind("similarity", prior=1.0),
+    "pose": _behind("pose"),
+    "angle": _behind("angle"),
+    "angle-two-steps": _behind("angle", steps=2),
+    "angle-shared": _behind("angle", shared=True),
+    "angle-zeros": _behind("angle", padding_mode="zeros"),
+    "angle-mean": _behind("angle", padding_mode="mean"),
+    "angle-four-samples": _behind("angle", samples=2),
+}
+# what is trained in which poses: the comparison in all of them, the ablations where turns are largest
+RUNS = [
+    *((arm, pose) for pose in ("c8", "none", "rts") for arm in ("plain", "angle", "affine", "similarity")),
+    *((arm, "c8") for arm in ARMS if arm not in ("plain", "angle", "affine", "similarity")),
+    ("angle-four-samples", "rts"),
+]
+
+
+@dataclass(frozen=True)
+class ArmOptions(RunOptions):
+    """Train one arm of the study."""
+
+    recipe: str = option("plain", "which arm", choices=tuple(ARMS))
+    no_transformer = False
+
+
+@dataclass(frozen=True)
+class Options:
+    """Run the study: train every arm in its poses, with several seeds, and print what was reached."""
+
+    data: str = option("auto", "as in train_stn", type=path)
+    out: str = option("runs/study", "folder of the runs; finished ones stay, an unfinished one is resumed", type=path)
+    seeds: int = option(3, "runs of every arm", type=whole(1))
+    epochs: int | None = option(None, "passes over the training images instead of 15, for a trial", type=whole(1))
+    limit_train: int | None = option(None, "use at most this many training images", type=whole(1))
+    limit_test: int | None = option(None, "use at most this many test images", type=whole(1))

@@ -1,0 +1,55 @@
+"""Find out when a spatial transformer helps: train every arm in several poses, with several seeds.
+
+    make study                                  # hours; finished runs are kept, an interrupted one is resumed
+    python -m scripts.study --epochs 1 --limit-train 1000 --limit-test 500 --out runs/trial
+
+A tenth of the training images chooses the best epoch; the test images are used once, after the last one.
+"""
+
+import json
+from pathlib import Path
+
+from scripts.recipes.study import ARMS, RUNS, ArmOptions, Options
+from scripts.system.command_line import parse, run
+from scripts.system.terminal import say
+
+
+def main(options: Options) -> None:
+    """Train what is not trained yet, and print a line for each run."""
+    # imported here: these load torch, and flags are read before that
+    from scripts.experiment import train
+    from scripts.subjects.stn import subject
+
+    for seed in range(1, options.seeds + 1):
+        for arm, pose in RUNS:
+            folder = Path(options.out) / f"{arm}-{pose}-seed{seed}"
+            if not (folder / "summary.json").is_file():
+                train(arm_options(options, arm, pose, seed, folder), ARMS, subject)
+            say(f"{folder.name}: {outcome(folder)}")
+
+
+def arm_options(options: Options, arm: str, pose: str, seed: int, folder: Path) -> ArmOptions:
+    """The flags of one run; only its folder if it was interrupted."""
+    if (folder / "config.json").is_file():
+        return ArmOptions(resume=str(folder))
+    changes = {"pose": pose} | ({} if options.epochs is None else {"epochs": options.epochs})
+    return ArmOptions(
+        recipe=arm,
+        data=options.data,
+        changes=changes,
+        seed=seed,
+        validation=0.1,
+        limit_train=options.limit_train,
+        limit_test=options.limit_test,
+        out=str(folder),
+    )
+
+
+def outcome(folder: Path) -> str:
+    """Test accuracy in every pose after the last epoch."""
+    accuracies = json.loads((folder / "summary.json").read_text("utf-8"))["test_accuracy_in_poses"]
+    return ", ".join(f"{pose} {accuracy:.2f} %" for pose, accuracy in accuracies.items())
+
+
+if __name__ == "__main__":
+    run(lambda: main(parse(Options, "study")), "study", resumes=True)

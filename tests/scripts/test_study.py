@@ -1,0 +1,84 @@
+"""The study: every arm is trained once, an interrupted one goes on, and its arms are as equal as they claim."""
+
+import json
+import re
+import shlex
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from scripts import study
+from scripts.data.poses import POSES
+from scripts.models.upright import UprightCNN
+from scripts.recipes.study import ARMS, RUNS, Options
+from scripts.system.errors import Stopped
+from scripts.training.trainer import Trainer
+from tests.support.runs import at_step, terminated
+
+
+def cost(network: dict) -> tuple[int, int]:
+    """Parameters, and multiply-adds for one image."""
+    total, model = [], UprightCNN(**network, fine=False).eval()
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+            layer.register_forward_hook(lambda layer, x, y: total.append(y.numel() * layer.weight[0].numel()))
+    model(torch.zeros(1, 3, 32, 32))
+    return sum(weight.numel() for weight in model.parameters()), sum(total)
+
+
+def test_the_plain_network_costs_what_the_transformer_costs() -> None:
+    (parameters, operations), plain = cost(ARMS["angle"].network), cost(ARMS["plain"].network)
+    assert plain[0] == pytest.approx(parameters, rel=0.005)
+    assert plain[1] == pytest.approx(operations, rel=0.005)
+
+
+def test_an_ablation_differs_from_the_arm_that_it_belongs_to_in_one_setting() -> None:
+    for name, recipe in ARMS.items():
+        base = ARMS[name.partition("-")[0]]
+        changed = {key for key in recipe.network if base.network.get(key) != recipe.network[key]}
+        assert len(changed) == ("-" in name), name
+        assert {**vars(recipe), "network": None} == {**vars(base), "network": None}
+    assert {arm for arm, _ in RUNS} == ARMS.keys()
+    assert {pose for _, pose in RUNS} == POSES.keys()
+    assert len(set(RUNS)) == len(RUNS)
+
+
+@pytest.fixture
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "RUNS", [("plain", "none"), ("angle", "rts")])
+    monkeypatch.setattr("scripts.run.page.write_report", lambda folder: folder / "report.html")
+
+
+@pytest.mark.usefixtures("_short")
+def test_a_study_that_is_interrupted_goes_on_and_trains_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = Options(data="digits", out=str(tmp_path / "study"), seeds=2, epochs=2, limit_train=60, limit_test=20)
+    began, fit = [], Trainer.fit
+    monkeypatch.setattr(Trainer, "fit", lambda self, *given: began.append(self.folder.path.name) or fit(self, *given))
+    with at_step(1, lambda: signal.raise_signal(signal.SIGTERM)), pytest.raises(Stopped):
+        study.main(options)
+    study.main(options)
+    study.main(options)
+    said = capsys.readouterr().out
+    folders = [f"{arm}-seed{seed}" for seed in (1, 2) for arm in ("plain-none", "angle-rts")]
+    assert began == [folders[0], *folders]
+    assert sorted(path.name for path in (tmp_path / "study").iterdir()) == sorted(folders)
+    for name in folders:
+        config = json.loads((tmp_path / "study" / name / "config.json").read_text())
+        summary = json.loads((tmp_path / "study" / name / "summary.json").read_text())
+        assert f"{summary['recipe']}-{config['resolved']['pose']}-seed{summary['seed']}" == name
+        accuracies = summary["test_accuracy_in_poses"]
+        assert accuracies[config["resolved"]["pose"]] == pytest.approx(summary["best_test_accuracy"], abs=0.01)
+        assert f"{name}: none {accuracies['none']:.2f} %, c8 {accuracies['c8']:.2f} %" in said
+
+
+@pytest.mark.long
+def test_a_study_that_is_terminated_says_how_it_goes_on(tmp_path: Path) -> None:
+    flags = ["--data", "digits", "--out", "a study", "--seeds", "1", "--epochs", "50"]
+    _, errors, code = terminated(["scripts.study", *flags], tmp_path, "Epoch 2/50")
+    assert code == 128 + signal.SIGTERM
+    said = f"study: stopped by SIGTERM after .*; to resume: python -m scripts.study {re.escape(shlex.join(flags))}\n"
+    assert re.fullmatch(said, errors)
