@@ -215,12 +215,14 @@ def poses(found: dict[str, Any], file: File) -> None:
 
 
 def angles(pairs: Tensor, correlation: float, file: File) -> None:
-    """Plot the angle of theta against the angle of the pose, (2, N) in radians."""
+    """Plot the angle of theta against the angle of the pose, (2, N) in radians; the larger a dot, the more images."""
     figure = _new(5.5, 5.5)
     axes = figure.subplots()
-    put_in, taken_out = ((pairs.rad2deg() + 180) % 360 - 180).numpy()
+    degrees = ((pairs.rad2deg().round() + 180) % 360 - 180).unique(dim=1, return_counts=True)
+    (put_in, taken_out), counts = degrees[0].numpy(), degrees[1].numpy()
     axes.plot((-180, 180), (-180, 180), color=FRAME_COLOUR, linestyle=":", linewidth=1)
-    axes.plot(put_in, taken_out, ".", color=HELD_OUT_COLOUR, markersize=3, alpha=min(1, 20 / len(put_in) ** 0.5))
+    alpha = min(1, 20 / len(counts) ** 0.5)
+    axes.scatter(put_in, taken_out, 3 + 3000 * counts / counts.sum(), HELD_OUT_COLOUR, alpha=alpha, linewidth=0)
     axes.set_title(f"circular correlation {correlation:.2f}", loc="left", fontsize=10)
     axes.set_xlabel("angle of the pose (degrees)")
     axes.set_ylabel("angle of theta (degrees)")
