@@ -45,19 +45,31 @@ class Run:
 
     @property
     def entry(self) -> str:
-        """The make target of the run: only train-stn has a theta."""
-        return "train-stn" if "theta_scale_mean" in self.rows[0] else "train-vit"
+        """The make target of the run: only train-stn has a transformer to leave out."""
+        return "train-stn" if "no_transformer" in self.config["asked"] else "train-vit"
 
     @property
-    def group(self) -> tuple[str, str, int]:
-        """Recipe, data and length, which the runs of one row of the table share."""
-        return self.summary["recipe"], self.environment["data"], self.summary["epochs"]
+    def pose(self) -> str:
+        """What was done to the images; empty where nothing was."""
+        return self.config["resolved"].get("pose", "none").replace("none", "")
+
+    @property
+    def plain(self) -> bool:
+        """Whether the transformer was left out."""
+        return bool(self.config["asked"].get("no_transformer"))
+
+    @property
+    def group(self) -> tuple[str, str, int, str, bool]:
+        """What the runs of one row of the table share, in the order of the rows."""
+        return self.summary["recipe"], self.environment["data"], self.summary["epochs"], self.pose, self.plain
 
 
 Column = Callable[[Sequence[Run]], str]  # from the runs of one row, one for each seed, to the cell
 
 
 def _scales(runs: Sequence[Run]) -> str:
+    if runs[0].plain:
+        return ""
     scales = [row["theta_scale_mean"] for run in runs for row in run.rows]
     return f"{min(scales):.2f} to {max(scales):.2f}"
 
@@ -85,34 +97,39 @@ def _spread(key: str) -> Column:
     return cell
 
 
+RECIPE: dict[str, Column] = {"recipe": lambda runs: f"`{runs[0].summary['recipe']}`"}
 COMMON: dict[str, Column] = {
-    "recipe": lambda runs: f"`{runs[0].summary['recipe']}`",
+    "pose": lambda runs: runs[0].pose,
     "data": lambda runs: str(runs[0].environment["data"]),
     "epochs": lambda runs: str(runs[0].summary["epochs"]),
     "seeds": lambda runs: " ".join(str(run.summary["seed"]) for run in runs),
     "test accuracy, last epoch": _spread("test_accuracy"),
     "best epoch": _spread("best_test_accuracy"),
     "training accuracy": _spread("train_accuracy"),
+    "parameters": lambda runs: f"{runs[0].summary['parameters']:,}",
 }
 TABLES: dict[str, dict[str, Column]] = {
-    "train-stn": {**COMMON, "mean scale of theta": _scales, "largest drop after epoch 25": _largest_drop},
-    "train-vit": {
+    "train-stn": {
+        **RECIPE,
+        "transformer": lambda runs: "no" if runs[0].plain else "yes",
         **COMMON,
-        "parameters": lambda runs: f"{runs[0].summary['parameters']:,}",
-        "patches": lambda runs: str(runs[0].config["resolved"]["patches"]),
+        "mean scale of theta": _scales,
+        "largest drop after epoch 25": _largest_drop,
     },
+    "train-vit": {**RECIPE, **COMMON, "patches": lambda runs: str(runs[0].config["resolved"]["patches"])},
 }
 
 
 def results_table(entry: str, folder: Path = RESULTS) -> str:
-    """Return the results of an entry in Markdown, with a row for each recipe, data source and length."""
-    runs: dict[tuple[str, str, int], list[Run]] = {}
+    """Return the results of an entry in Markdown, with a row for the runs that differ in the seed alone."""
+    runs: dict[tuple[str, str, int, str, bool], list[Run]] = {}
     for path in sorted(folder.glob("*/summary.json")):
         run = Run.read(path.parent)
         if run.entry == entry:
             runs.setdefault(run.group, []).append(run)
-    columns = TABLES[entry]
-    return table([*columns], ([column(group) for column in columns.values()] for group in runs.values()))
+    columns = {name: [column(runs[group]) for group in sorted(runs)] for name, column in TABLES[entry].items()}
+    columns = {name: cells for name, cells in columns.items() if any(cells)}
+    return table([*columns], zip(*columns.values(), strict=True))
 
 
 def recipe_table(entry: str) -> str:

@@ -1,0 +1,77 @@
+"""Tables of results: runs that differ in more than the seed have rows of their own, and the row says in what."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.pages.tables import results_table
+
+THETA = {"theta_scale_mean": 1.25}
+
+
+def write_run(folder: Path, *, asked: dict[str, Any], theta: bool = False, seed: int = 1, **resolved: Any) -> None:
+    """The files of a run that a table reads."""
+    folder.mkdir()
+    numbers = {"train_accuracy": 70.0, "test_accuracy": 60.0 + seed, "best_test_accuracy": 65.0, "parameters": 1234}
+    files = {
+        "summary": {"recipe": resolved.pop("recipe", "tuned"), "epochs": 2, "seed": seed, **numbers},
+        "config": {"asked": asked, "resolved": resolved},
+        "environment": {"data": "digits"},
+    }
+    for name, content in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    row = {"epoch": 1, "test_accuracy": 60, **(THETA if theta else {})}
+    with (folder / "metrics.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*row])
+        writer.writeheader()
+        writer.writerow(row)
+
+
+def write_stn(folder: Path, *, transformer: bool = True, **changes: Any) -> None:
+    write_run(folder, asked={"no_transformer": not transformer}, theta=transformer, **changes)
+
+
+def rows(entry: str, folder: Path) -> list[dict[str, str]]:
+    """The rows of the table, each cell by its column."""
+    table = results_table(entry, folder).splitlines()
+    head, _, *lines = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table)
+    return [dict(zip(head, line, strict=True)) for line in lines]
+
+
+def test_a_run_without_transformer_stands_below_its_twin_in_the_table_of_its_script(tmp_path: Path) -> None:
+    """Whatever their folders are called; runs of one recipe that differ in the seed alone share a row."""
+    write_stn(tmp_path / "a", transformer=False)
+    write_stn(tmp_path / "b", recipe="other", transformer=False)
+    for seed in (1, 2):
+        write_stn(tmp_path / f"c{seed}", seed=seed)
+    write_stn(tmp_path / "d", recipe="other")
+    found = rows("train-stn", tmp_path)
+    cells = [(row["recipe"], row["transformer"], row["seeds"]) for row in found]
+    assert cells == [("`other`", "yes", "1"), ("`other`", "no", "1"), ("`tuned`", "yes", "1 2"), ("`tuned`", "no", "1")]
+    assert [row["mean scale of theta"] for row in found] == ["1.25 to 1.25", "", "1.25 to 1.25", ""]
+    assert {row["parameters"] for row in found} == {"1,234"}
+
+
+@pytest.mark.parametrize(("entry", "write"), [("train-stn", write_stn), ("train-vit", write_run)])
+def test_runs_on_posed_images_have_rows_of_their_own(entry: str, write: Any, tmp_path: Path) -> None:
+    given = {} if write is write_stn else {"asked": {}, "patches": 4}
+    for name, poses in (("early", {}), ("none", {"pose": "none"}), ("c8", {"pose": "c8"}), ("rts", {"pose": "rts"})):
+        write(tmp_path / name, **given, **poses)
+    assert [(row["pose"], row["seeds"]) for row in rows(entry, tmp_path)] == [("", "1 1"), ("c8", "1"), ("rts", "1")]
+
+
+def test_a_column_that_says_nothing_is_left_out(tmp_path: Path) -> None:
+    write_stn(tmp_path / "a")
+    (row,) = rows("train-stn", tmp_path)
+    assert "pose" not in row
+    assert "transformer" in row
+
+
+def test_each_script_has_its_own_table(tmp_path: Path) -> None:
+    write_stn(tmp_path / "plain", recipe="one", transformer=False)
+    write_run(tmp_path / "vit", recipe="two", asked={}, patches=4)
+    assert [row["recipe"] for row in rows("train-stn", tmp_path)] == ["`one`"]
+    assert [row["recipe"] for row in rows("train-vit", tmp_path)] == ["`two`"]
