@@ -125,6 +125,7 @@ def summary(trainer: Trainer, rows: Sequence[dict[str, float]], last: float, bes
     plan = trainer.plan
     return {
         "recipe": plan.recipe,
+        "tta": plan.tta,
         "epochs": plan.epochs,
         "steps": plan.steps,
         "seed": plan.seed,
@@ -154,7 +155,7 @@ def planned(recipe: Recipe, options: RunOptions, dataset: Dataset, images: Split
     """Complete the recipe with everything that flags, data and machine decide.
 
     Raises:
-        InputError: If two flags contradict each other, or the machine does not support one.
+        InputError: If two flags contradict each other, or machine or data do not support one.
     """
     changes = options.changes
     if {"steps", "epochs"} <= changes.keys():
@@ -162,6 +163,10 @@ def planned(recipe: Recipe, options: RunOptions, dataset: Dataset, images: Split
     if "epochs" in changes:
         recipe = dataclasses.replace(recipe, steps=None)
     recipe = dataclasses.replace(recipe, **changes)
+    if recipe.tta == "mirror" and not dataset.mirrors_keep_class:
+        raise InputError(f"--tta (mirror) must be none for {dataset.name}, whose mirror images are other classes")
+    if recipe.tta == "turns" and POSES[recipe.pose].turns == 1:
+        raise InputError(f"--tta (turns) must be none or mirror with --pose {recipe.pose}, which has no fixed turns")
     steps_an_epoch = -(-len(images) // recipe.batch_size)
     steps = recipe.steps or recipe.epochs * steps_an_epoch
     height, width = images.images.shape[-2:]

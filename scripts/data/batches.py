@@ -68,9 +68,3 @@ def training_batches(
         augmented = augment(split.images[chosen], generator, part)
         images, drawn = poses(augmented, len(chosen), generator, part)
         yield prepare(images), split.labels[chosen[part]], drawn
-
-
-def evaluation_batches(split: Split, prepare: Prepare, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield one pass over the split in its own order."""
-    for images, labels in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
-        yield prepare(images), labels

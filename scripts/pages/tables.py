@@ -51,7 +51,16 @@ class Run:
     @property
     def pose(self) -> str:
         """What was done to the images; empty where nothing was."""
-        return self.config["resolved"].get("pose", "none").replace("none", "")
+        return self._setting("pose")
+
+    @property
+    def tta(self) -> str:
+        """The test-time augmentation, if any."""
+        return self._setting("tta")
+
+    def _setting(self, name: str) -> str:
+        setting = self.config["resolved"].get(name, "none")  # earlier versions had none
+        return "" if setting == "none" else str(setting)
 
     @property
     def plain(self) -> bool:
@@ -59,9 +68,10 @@ class Run:
         return bool(self.config["asked"].get("no_transformer"))
 
     @property
-    def group(self) -> tuple[str, str, int, str, bool]:
+    def group(self) -> tuple[str, str, int, str, str, bool]:
         """What the runs of one row of the table share, in the order of the rows."""
-        return self.summary["recipe"], self.environment["data"], self.summary["epochs"], self.pose, self.plain
+        summary, data = self.summary, self.environment["data"]
+        return summary["recipe"], data, summary["epochs"], self.pose, self.tta, self.plain
 
 
 Column = Callable[[Sequence[Run]], str]  # from the runs of one row, one for each seed, to the cell
@@ -103,6 +113,7 @@ COMMON: dict[str, Column] = {
     "data": lambda runs: str(runs[0].environment["data"]),
     "epochs": lambda runs: str(runs[0].summary["epochs"]),
     "seeds": lambda runs: " ".join(str(run.summary["seed"]) for run in runs),
+    "test-time augmentation": lambda runs: runs[0].tta,
     "test accuracy, last epoch": _spread("test_accuracy"),
     "best epoch": _spread("best_test_accuracy"),
     "training accuracy": _spread("train_accuracy"),
@@ -122,7 +133,7 @@ TABLES: dict[str, dict[str, Column]] = {
 
 def results_table(entry: str, folder: Path = RESULTS) -> str:
     """Return the results of an entry in Markdown, with a row for the runs that differ in the seed alone."""
-    runs: dict[tuple[str, str, int, str, bool], list[Run]] = {}
+    runs: dict[tuple[str, str, int, str, str, bool], list[Run]] = {}
     for path in sorted(folder.glob("*/summary.json")):
         run = Run.read(path.parent)
         if run.entry == entry:

@@ -1,9 +1,27 @@
-"""The result of evaluating a model on a split: loss, accuracy and logits."""
+"""The views of an image that are evaluated, and the result of a split: loss, accuracy and logits."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from scripts.data.poses import posed
+from scripts.training.plan import Plan
+
+
+def views(images: Tensor, plan: Plan) -> Iterator[Tensor]:
+    """Yield uint8 images as they are, then as test-time augmentation changes them."""
+    yield images
+    if plan.tta == "mirror":
+        yield images.flip(-1)
+    if plan.tta == "turns":
+        for turn in range(1, plan.poses.turns):
+            poses = torch.zeros(len(images), 4, device=images.device)
+            poses[:, 0] = 2 * math.pi * turn / plan.poses.turns
+            yield posed(images, poses)
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,11 @@ class Recipe:
         "degrees, scales it by 0.7 to 1.2 and shifts it by up to a fifth of its sides",
         choices=tuple(POSES), default="none",
     )  # fmt: skip
+    tta: str = setting(
+        "test-time augmentation: logits are averaged over an image and its mirror image, or over its turns by the "
+        "angles of --pose c8",
+        choices=("none", "mirror", "turns"), default="none",
+    )  # fmt: skip
     optimizer: str = ""
     schedule: Schedule
     label_smoothing: float = 0.0

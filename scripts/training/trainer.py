@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from scripts.data.batches import evaluation_batches, resized, shuffled, training_batches
+from scripts.data.batches import resized, shuffled, training_batches
 from scripts.data.datasets import Split
 from scripts.run.folder import RunFolder
 from scripts.system.devices import clock, peak_memory
@@ -20,7 +20,7 @@ from scripts.system.errors import Diverged, InputError, Stopped
 from scripts.system.processes import ALONE, Processes
 from scripts.system.signals import Asked, deferred
 from scripts.training.compiled import Compiled
-from scripts.training.evaluation import Evaluation
+from scripts.training.evaluation import Evaluation, views
 from scripts.training.plan import Plan
 from scripts.training.state import Progress, State
 from scripts.training.step import Objective, autocast, cross_entropy, train_step
@@ -201,19 +201,24 @@ class Trainer:
         return self.processes.parallel(Compiled(self.model, full) if self.plan.compiled else self.model)
 
     def evaluate(self, split: Split) -> Evaluation:
-        """Evaluate the model on a split."""
+        """Evaluate the model on a split: logits are averaged over the views, and second outputs are of the first."""
         self.model.eval()
         parts = []
         with torch.inference_mode(), autocast(self.device, self.plan.precision):
             mine = split[self.processes.share(len(split))]
-            for images, _ in evaluation_batches(mine, self.prepare, self.plan.at_once):
-                logits, extra = self.predict(images) if self.predict else (self.model(images), None)
-                parts.append((logits.float(), extra))
+            for images in mine.images.split(self.plan.at_once):
+                seen = [self._predicted(self.prepare(view)) for view in views(images, self.plan)]
+                (first, extra), *others = seen
+                parts.append((sum((logits for logits, _ in others), first) / len(seen), extra))
         logits = self.processes.joined(torch.cat([logits for logits, _ in parts]), len(split))
         extras = [extra for _, extra in parts if extra is not None]
         return Evaluation(
             logits, split.labels, self.processes.joined(torch.cat(extras), len(split)) if extras else None
         )
+
+    def _predicted(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        logits, extra = self.predict(images) if self.predict else (self.model(images), None)
+        return logits.float(), extra
 
     def evaluate_epoch(self) -> dict[str, float]:
         """Evaluate the held-out images and log the result; return the columns of metrics.csv."""
@@ -221,7 +226,8 @@ class Trainer:
         result, name = self.evaluate(self.held_out), self.held_out_name
         seconds = clock(self.device) - start
         row = {f"{name}_loss": result.loss, f"{name}_accuracy": result.accuracy, f"{name}_seconds": seconds}
-        self.folder.log(result.line(name))
+        averaged = "" if self.plan.tta == "none" else f", test-time augmentation: {self.plan.tta}"
+        self.folder.log(result.line(name) + averaged)
         if self.describe is not None and result.extra is not None:
             columns, remark = self.describe(result.extra)
             row |= columns

@@ -71,6 +71,8 @@ FLAGS = [
     stn("--validation 1.5", "--validation (1.5) must be a number between 0 and 1"),
     stn("--validation some", f"--validation (some) {ABOVE_ZERO}"),
     stn("--validation 0.1 --limit-train 1", "--validation (0.1) must leave images in both parts; no class has two"),
+    stn("--pose rts --tta turns", "--tta (turns) must be none or mirror with --pose rts, which has no fixed turns"),
+    stn("--data digits --tta mirror", "--tta (mirror) must be none for digits, whose mirror images are other classes"),
     stn("--precision half", "--precision (half) must be one of ..."),
     stn("--precision float16 --device cpu", "--precision (float16) must be auto, float32 or bfloat16 on cpu"),
     stn("--device cuda:99", f"--device (cuda:99) {DEVICE}; ..."),

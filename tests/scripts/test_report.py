@@ -108,6 +108,18 @@ def test_a_run_on_posed_images_draws_the_pose_taken_out_against_the_one_put_in(t
         assert f'alt="{title}' in text
 
 
+def test_the_page_says_which_views_the_accuracy_is_an_average_over(finished: Path, tmp_path: Path) -> None:
+    """A run of an earlier version knows of none."""
+    for tta, shown in (("mirror", ["mirror"]), ("none", []), (None, [])):
+        copy = tmp_path / str(tta)
+        shutil.copytree(finished, copy)
+        numbers = json.loads((copy / "summary.json").read_text())
+        assert numbers.pop("tta") == "none"
+        (copy / "summary.json").write_text(json.dumps(numbers | ({"tta": tta} if tta else {})))
+        text = write_report(copy).read_text("utf-8")
+        assert re.findall("<b>(.*)</b>test-time augmentation", text) == shown
+
+
 def test_angles_are_drawn_on_one_turn_with_their_correlation(tmp_path: Path) -> None:
     angles = torch.tensor([[0.0, math.radians(315), math.radians(-100)], [math.radians(370), 0.0, math.radians(260)]])
     drawn: list[Figure] = []

@@ -26,7 +26,7 @@ from scripts.system.files import write_whole
 from scripts.train_stn import RECIPES, Options, main
 from scripts.training.plan import Recipe
 from scripts.training.trainer import Trainer
-from tests.support.runs import flags, terminated
+from tests.support.runs import flags, terminated, without_times
 from tests.support.servers import go_offline
 
 pytestmark = pytest.mark.numerics
@@ -128,11 +128,32 @@ def test_without_the_transformer_there_is_no_theta(tree: Path, tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("_no_report")
+def test_test_time_augmentation_changes_the_test_results_alone_and_the_summary_names_it(
+    tree: Path, tmp_path: Path
+) -> None:
+    """Neither training nor theta; and a run does not resume with another one."""
+    for tta in ("none", "mirror", "turns"):
+        main(options(data=str(tree), recipe="small", epochs=2, pose="c8", tta=tta, out=tta))
+    (plain, *others) = (without_times(read_metrics(tmp_path / tta)) for tta in ("none", "mirror", "turns"))
+    for rows in others:
+        different = {name for row, one in zip(rows, plain, strict=True) for name in row if row[name] != one[name]}
+        assert {"test_loss"} <= different <= {"test_loss", "test_accuracy"}
+    summary, config = (tmp_path / "mirror" / f"{name}.json" for name in ("summary", "config"))
+    assert json.loads(summary.read_text())["tta"] == "mirror"
+    summary.unlink()
+    changed = json.loads(config.read_text())
+    changed["asked"]["tta"] = "turns"
+    config.write_text(json.dumps(changed))
+    with pytest.raises(InputError, match=r"must keep the same tta; it was mirror and is now turns$"):
+        main(parse(Options, "train_stn", ["--resume", "mirror"]))
+
+
+@pytest.mark.usefixtures("_no_report")
 def test_every_flag_reaches_the_configuration(tree: Path, tmp_path: Path) -> None:
     given = ["--recipe", "tutorial", "--data", str(tree), "--steps", "1", "--seed", "9", "--batch-size", "5",
              "--at-once", "3", "--save-minutes", "5", "--lr", "0.003", "--device", "cpu", "--precision", "float32",
              "--limit-train", "10", "--limit-test", "4", "--validation", "0.2", "--compile", "no", "--no-transformer",
-             "--pose", "c8", "--out", "run"]  # fmt: skip
+             "--pose", "c8", "--tta", "mirror", "--out", "run"]  # fmt: skip
     parsed = parse(Options, "train_stn", given)
     defaults = parse(Options, "train_stn", [])
     assert all(value != getattr(defaults, name) for name, value in vars(parsed).items() if name != "resume")

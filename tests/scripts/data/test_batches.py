@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scripts import train_stn, train_vit
-from scripts.data.batches import channel_statistics, evaluation_batches, resized, shuffled, training_batches
+from scripts.data.batches import channel_statistics, resized, shuffled, training_batches
 from scripts.data.datasets import Split
 from scripts.data.poses import POSES, posed
 from scripts.data.transforms import Augment, Normalise, random_boxes
@@ -157,14 +157,6 @@ def test_without_augmentation_images_are_not_even_copied() -> None:
     assert same.data_ptr() == x.data_ptr()
 
 
-@given(st.integers(1, 9), st.integers(1, 12))
-def test_evaluation_keeps_the_order(count: int, batch_size: int) -> None:
-    x = random_pixels(0, count, 6, 7)
-    parts = list(evaluation_batches(Split(x, torch.arange(count)), NORMALISE, batch_size))
-    assert torch.cat([labels for _, labels in parts]).tolist() == list(range(count))
-    torch.testing.assert_close(torch.cat([pixels for pixels, _ in parts]), NORMALISE(x))
-
-
 @given(seeds)
 def test_images_are_posed_after_they_are_augmented(seed: int) -> None:
     split = Split(random_pixels(seed, 7, 6, 7), torch.arange(7))
@@ -209,7 +201,7 @@ def test_a_batch_on_a_gpu_copies_its_draws_once_and_never_waits(name: str, copie
             assert {images.device, *(each.device for each in others)} == {CUDA}
             assert images.shape == (8, 3, *size)
         assert traffic.copies - before == copies * 7
-        frames = len([*evaluation_batches(split, prepare, 8)]) if size != (32, 32) else 0
+        frames = len([prepare(part) for part in split.images.split(8)]) if size != (32, 32) else 0
         assert traffic.copies - before == copies * 7 + frames
         assert traffic.waits == 0
 

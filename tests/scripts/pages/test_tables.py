@@ -34,6 +34,13 @@ def write_stn(folder: Path, *, transformer: bool = True, **changes: Any) -> None
     write_run(folder, asked={"no_transformer": not transformer}, theta=transformer, **changes)
 
 
+def write_each(write: Any, folder: Path, name: str, values: list[str]) -> None:
+    """A run of an earlier version, which has no such setting, and one with each value."""
+    given = {} if write is write_stn else {"asked": {}, "patches": 4}
+    for number, setting in enumerate([{}, *({name: value} for value in values)]):
+        write(folder / str(number), **given, **setting)
+
+
 def rows(entry: str, folder: Path) -> list[dict[str, str]]:
     """The rows of the table, each cell by its column."""
     table = results_table(entry, folder).splitlines()
@@ -57,16 +64,21 @@ def test_a_run_without_transformer_stands_below_its_twin_in_the_table_of_its_scr
 
 @pytest.mark.parametrize(("entry", "write"), [("train-stn", write_stn), ("train-vit", write_run)])
 def test_runs_on_posed_images_have_rows_of_their_own(entry: str, write: Any, tmp_path: Path) -> None:
-    given = {} if write is write_stn else {"asked": {}, "patches": 4}
-    for name, poses in (("early", {}), ("none", {"pose": "none"}), ("c8", {"pose": "c8"}), ("rts", {"pose": "rts"})):
-        write(tmp_path / name, **given, **poses)
+    write_each(write, tmp_path, "pose", ["none", "c8", "rts"])
     assert [(row["pose"], row["seeds"]) for row in rows(entry, tmp_path)] == [("", "1 1"), ("c8", "1"), ("rts", "1")]
+
+
+@pytest.mark.parametrize(("entry", "write"), [("train-stn", write_stn), ("train-vit", write_run)])
+def test_runs_tested_on_several_views_have_rows_of_their_own(entry: str, write: Any, tmp_path: Path) -> None:
+    write_each(write, tmp_path, "tta", ["none", "mirror", "turns"])
+    cells = [(row["test-time augmentation"], row["seeds"]) for row in rows(entry, tmp_path)]
+    assert cells == [("", "1 1"), ("mirror", "1"), ("turns", "1")]
 
 
 def test_a_column_that_says_nothing_is_left_out(tmp_path: Path) -> None:
     write_stn(tmp_path / "a")
     (row,) = rows("train-stn", tmp_path)
-    assert "pose" not in row
+    assert {"pose", "test-time augmentation"}.isdisjoint(row)
     assert "transformer" in row
 
 

@@ -29,7 +29,7 @@ from scripts.training.step import Objective, cross_entropy
 from scripts.training.trainer import Trainer
 from tests.support import fake_cuda
 from tests.support.marks import pretends_cuda
-from tests.support.runs import dots, told_poses, trainer
+from tests.support.runs import dots, run, told_poses, trainer
 
 pytestmark = pytest.mark.numerics
 
@@ -212,6 +212,47 @@ def test_evaluation_runs_in_the_planned_precision_and_returns_float32(tmp_path: 
     assert seen == [torch.bfloat16]
 
 
+def turned(images: Tensor) -> list[Tensor]:
+    return [posed(images, torch.tensor([[math.radians(45 * k), 0, 0, 0]]).expand(len(images), 4)) for k in range(8)]
+
+
+VIEWS = {"none": lambda x: [x], "mirror": lambda x: [x, x.flip(-1)], "turns": turned}
+
+
+@pytest.mark.parametrize("tta", VIEWS)
+def test_logits_are_averaged_over_the_views_and_the_second_output_is_of_the_image_as_it_is(
+    tta: str, tmp_path: Path
+) -> None:
+    made = run(tmp_path / "run", tta=tta, poses=POSES["c8"], at_once=3)
+    views = [made.prepare(view) for view in VIEWS[tta](made.held_out.images)]
+    assert all(not torch.equal(view, views[0]) for view in views[1:])
+    result = made.evaluate(made.held_out)
+    torch.testing.assert_close(result.logits, sum(made.model(view) for view in views).detach() / len(views))
+    assert torch.equal(result.extra, views[0][:, 0, 0])
+
+
+def test_without_views_the_logits_have_the_bits_of_the_model(tmp_path: Path) -> None:
+    made = run(tmp_path / "run", precision="bfloat16", at_once=5)
+    result = made.evaluate(made.held_out).logits
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = [made.model(made.prepare(part)).float() for part in made.held_out.images.split(5)]
+    assert torch.equal(result, torch.cat(expected))
+
+
+def test_a_network_that_sees_no_difference_in_a_mirror_image_predicts_the_same(tmp_path: Path) -> None:
+    def predict(images: Tensor) -> tuple[Tensor, None]:
+        return images.mean(3).flatten(1)[:, :2], None
+
+    one, other = (trainer(tmp_path / tta, tta=tta, predict=predict) for tta in ("none", "mirror"))
+    torch.testing.assert_close(other.evaluate(other.held_out).logits, one.evaluate(one.held_out).logits)
+
+
+def test_the_log_says_by_which_views_the_accuracy_was_reached(tmp_path: Path) -> None:
+    run(tmp_path / "run", tta="mirror", steps=4).fit()
+    *_, line, _ = (tmp_path / "run" / "train.log").read_text().splitlines()
+    assert re.fullmatch(r"Test set: .*, Accuracy: \d+/14 \(\d+\.\d\d%\), test-time augmentation: mirror", line)
+
+
 @pytest.mark.parametrize(("fall", "middle"), [("linear", 0.75), ("cosine", (1 + math.cos(math.pi / 4)) / 2)])
 def test_schedules_rise_linearly_and_fall_to_zero(fall: str, middle: float) -> None:
     factor = Schedule(fall, warm_up=0.2)
@@ -269,7 +310,8 @@ def test_a_run_may_end_within_an_epoch(tmp_path: Path) -> None:
 
 
 @pretends_cuda
-def test_the_waits_of_an_evaluation_do_not_depend_on_the_number_of_images(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tta", ["none", "mirror", "turns"])
+def test_the_waits_of_an_evaluation_do_not_depend_on_the_number_of_images(tta: str, tmp_path: Path) -> None:
     """It also needs no float64 on the device, which Apple's GPUs lack."""
     counts = []
     with fake_cuda.gpu() as traffic:
@@ -281,7 +323,7 @@ def test_the_waits_of_an_evaluation_do_not_depend_on_the_number_of_images(tmp_pa
             run = trainer(
                 tmp_path / str(len(counts)), model=model, predict=lambda x: model(x, return_theta=True), at_once=10,
                 describe=lambda theta: (theta_statistics(theta, 32, 32), ""), train=split, held_out=split,
-                image_size=(32, 32),
+                image_size=(32, 32), tta=tta, poses=POSES["c8"],
             )  # fmt: skip
             before = traffic.waits
             run.evaluate_epoch()
