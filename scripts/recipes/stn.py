@@ -33,7 +33,7 @@ RECIPES = {
         lr=0.02,
         batch_size=250,
         epochs=50,
-        network={"stem": 8, "widths": (16, 32, 40), "localization": (4, (8, 12, 12))},
+        network={"stem": 8, "widths": (16, 32, 40), "localization": (4, (7, 12, 12))},
         augment=Augment(mirror=True, shift=2),
         schedule=Schedule("linear", warm_up=0.1),
         label_smoothing=0.1,

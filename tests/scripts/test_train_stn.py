@@ -1,8 +1,10 @@
 """scripts.train_stn from the command line: flags in, a run folder and a last line of JSON out."""
 
 import json
+import math
 import re
 import resource
+import signal
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -21,12 +23,12 @@ from scripts.run.folder import RunFolder, read_metrics
 from scripts.run.page import NEEDED as NEEDED_BY_THE_REPORT
 from scripts.system import command_line
 from scripts.system.command_line import flag_values, parse
-from scripts.system.errors import InputError
+from scripts.system.errors import InputError, Stopped
 from scripts.system.files import write_whole
 from scripts.train_stn import RECIPES, Options, main
 from scripts.training.plan import Recipe
 from scripts.training.trainer import Trainer
-from tests.support.runs import flags, terminated, without_times
+from tests.support.runs import at_step, flags, terminated, without_times
 from tests.support.servers import go_offline
 
 pytestmark = pytest.mark.numerics
@@ -125,6 +127,36 @@ def test_without_the_transformer_there_is_no_theta(tree: Path, tmp_path: Path) -
     assert not any(name.startswith("theta") for name in read_metrics(tmp_path / "run")[0])
     assert not (tmp_path / "run" / "transformer.png").exists()
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["parameters"] == 31_340 - 7 * 51
+
+
+@pytest.mark.usefixtures("_no_report")
+@pytest.mark.parametrize("no_transformer", [False, True])
+@pytest.mark.parametrize("pose", POSES)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_trains_in_every_pose_with_and_without_transformer(
+    recipe: str, pose: str, no_transformer: bool, tree: Path, tmp_path: Path
+) -> None:
+    main(options(data=str(tree), recipe=recipe, pose=pose, no_transformer=no_transformer, epochs=1, out="run"))
+    (row,) = read_metrics(tmp_path / "run")
+    assert math.isfinite(row["train_loss"])
+    assert ("theta_spread" in row) == (not no_transformer)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert ("pose_correlation" in summary) == (pose != "none" and not no_transformer)
+
+
+@pytest.mark.usefixtures("_no_report")
+@pytest.mark.parametrize("step", [2, 4])
+def test_a_run_that_learns_poses_resumes_with_the_same_bits(step: int, tree: Path, tmp_path: Path) -> None:
+    """Stopped within its first or second epoch, or after it; batch norm has a state that no optimizer knows."""
+    given = {"data": str(tree), "recipe": "small", "pose": "rts", "batch_size": 10, "epochs": 2}
+    main(options(**given, out="whole"))
+    with at_step(step, lambda: signal.raise_signal(signal.SIGTERM)), pytest.raises(Stopped):
+        main(options(**given, out="run"))
+    main(parse(Options, "train_stn", ["--resume", "run"]))
+    one, other = (torch.load(tmp_path / name / "last.pt", weights_only=True)["model"] for name in ("run", "whole"))
+    assert any("running_mean" in name for name in one)
+    assert all(torch.equal(one[name], value) for name, value in other.items())
+    assert without_times(read_metrics(tmp_path / "run")) == without_times(read_metrics(tmp_path / "whole"))
 
 
 @pytest.mark.usefixtures("_no_report")
