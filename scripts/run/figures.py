@@ -64,7 +64,7 @@ def curves(rows: Rows, held_out: str, file: File) -> None:
             axes.plot(epochs, [row[f"{name}_{kind}"] for row in rows], color=colour, label=name, marker=marker)
         axes.legend(frameon=False)
     rate.plot(epochs, [row["lr"] for row in rows], color="black", marker=marker)
-    _tidy(loss, "cross entropy")
+    _tidy(loss, "loss")
     _tidy(accuracy, "accuracy (%)")
     _tidy(rate, "learning rate")
     figure.savefig(file)

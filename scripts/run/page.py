@@ -56,7 +56,7 @@ def write_report(folder: Path) -> Path:
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     ).get_template("report.html")
     try:
-        drawn = _figures(rows, found)
+        drawn = _figures(config["resolved"], rows, found)
         text = page.render(
             title=f"Recipe {summary['recipe']} on {summary['dataset']}, seed {summary['seed']}",
             notices=_notices(config, environment, rows),
@@ -114,7 +114,7 @@ def _selection(config: dict[str, Any], summary: dict[str, Any]) -> str:
     )
 
 
-def _figures(rows: figures.Rows, found: dict[str, Any]) -> list[ReportFigure]:
+def _figures(resolved: dict[str, Any], rows: figures.Rows, found: dict[str, Any]) -> list[ReportFigure]:
     drawn: list[ReportFigure] = []
 
     def add(name: str, title: str, caption: str, draw: Callable[..., None], *data: object) -> None:
@@ -123,7 +123,9 @@ def _figures(rows: figures.Rows, found: dict[str, Any]) -> list[ReportFigure]:
         drawn.append(ReportFigure(name, title, caption, file.getvalue()))
 
     held_out = "validation" if "validation_loss" in rows[0] else "test"
+    parts = _parts_of_the_loss(resolved, "theta" in found)
     caption = f"Training set (during the epoch) and {held_out} set (after it)."
+    caption += f" The training loss includes {' and '.join(parts)}." if parts else ""
     add("curves", "Curves", caption, figures.curves, rows, held_out)
     if "theta" in found:
         caption = (
@@ -167,6 +169,18 @@ def _figures(rows: figures.Rows, found: dict[str, Any]) -> list[ReportFigure]:
     caption = f"{counts} misclassified test images, drawn at random: truth → prediction, confidence."
     add("misclassified", "Misclassified test images", caption, figures.misclassified, found)
     return drawn
+
+
+def _parts_of_the_loss(resolved: dict[str, Any], transformer: bool) -> list[str]:
+    """What is minimised in training beside the cross entropy; earlier versions had nothing else, nor the settings."""
+    network = resolved.get("network", {})
+    told = "localization" in network and network.get("predicts", "angle") in ("angle", "pose")
+    parts = {
+        "label smoothing": resolved.get("label_smoothing"),
+        "the loss of the predicted pose": transformer and told,
+        "the prior of theta": transformer and network.get("prior"),
+    }
+    return [words for words, given in parts.items() if given]
 
 
 def _last_epochs(log: str) -> str:

@@ -11,10 +11,13 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
+from scripts.experiment import train
+from scripts.recipes.study import ARMS, ArmOptions
 from scripts.run import figures, page
 from scripts.run.findings import classification_findings, evenly_spaced
 from scripts.run.page import write_report
-from scripts.train_stn import Options, main
+from scripts.subjects.stn import subject
+from scripts.train_stn import RECIPES, Options, main
 from tests.support.runs import flags
 from tests.support.trees import write_tree
 
@@ -118,6 +121,26 @@ def test_the_page_says_which_views_the_accuracy_is_an_average_over(finished: Pat
         (copy / "summary.json").write_text(json.dumps(numbers | ({"tta": tta} if tta else {})))
         text = write_report(copy).read_text("utf-8")
         assert re.findall("<b>(.*)</b>test-time augmentation", text) == shown
+
+
+@pytest.mark.parametrize(
+    ("given", "more"),
+    [
+        ({"recipe": "tuned"}, ""),
+        ({"recipe": "small"}, " The training loss includes label smoothing and the loss of the predicted pose."),
+        ({"recipe": "small", "no_transformer": True}, " The training loss includes label smoothing."),
+        ({"recipe": "affine"}, " The training loss includes label smoothing."),
+        ({"recipe": "similarity-prior"}, " The training loss includes label smoothing and the prior of theta."),
+    ],
+)
+@pytest.mark.usefixtures("tree")
+def test_the_caption_of_the_curves_says_what_else_is_in_the_training_loss(
+    given: dict[str, object], more: str, tmp_path: Path
+) -> None:
+    entry = ArmOptions if given["recipe"] in ARMS else Options
+    train(flags(entry, data="photos", epochs=1, out="run", **given), RECIPES | ARMS, subject)
+    text = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert f"<p>Training set (during the epoch) and test set (after it).{more}</p>" in text
 
 
 def test_angles_are_drawn_on_one_turn_with_their_correlation(tmp_path: Path) -> None:
