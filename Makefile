@@ -114,12 +114,12 @@ bench-compare: $(READY)  ## fail if this tree is slower than BASE=, a file of `m
 	@$(BIN)/python -m benchmarks.compare $(call quoted,$(BASE)) $(ARGS)
 
 # the flags of a run that have a variable of their own: make train-stn DATA=digits EPOCHS=5
-FLAGS = $(foreach flag,DATA EPOCHS RECIPE SEED OUT RESUME,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z) $(call quoted,$($(flag)))))
+FLAGS = $(foreach flag,DATA EPOCHS RECIPE POSE SEED OUT RESUME,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z) $(call quoted,$($(flag)))))
 
 # PROCESSES=2 is for one process a GPU, or two on a CPU
 RUN = $(BIN)/$(if $(PROCESSES),torchrun --standalone --nproc-per-node $(PROCESSES),python)
 
-train-stn: $(READY)  ## train a spatial transformer network; DATA= EPOCHS= RECIPE= SEED= OUT= RESUME= PROCESSES= ARGS="--more flags"
+train-stn: $(READY)  ## train a spatial transformer network; DATA= EPOCHS= RECIPE= POSE= SEED= OUT= RESUME= PROCESSES= ARGS="--more flags"
 	@$(RUN) -m scripts.train_stn $(FLAGS) $(ARGS)
 
 train-vit: $(READY)  ## train a Vision Transformer; the same, and WEIGHTS=

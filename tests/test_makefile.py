@@ -44,6 +44,12 @@ def test_a_folder_of_any_name_reaches_the_script(name: str) -> None:
     assert f"--benchmark-json={name}" in recipe("bench", f"OUT={escaped}")
 
 
+def test_a_setting_that_has_a_variable_reaches_the_script() -> None:
+    given = recipe("train-stn", "RECIPE=small", "POSE=c8", "SEED=2", "EPOCHS=3", "ARGS=--no-transformer")
+    flags = ["--epochs", "3", "--recipe", "small", "--pose", "c8", "--seed", "2", "--no-transformer"]
+    assert given[given.index("scripts.train_stn") + 1 :] == flags
+
+
 def test_a_python_that_is_told_to_be_safe_still_finds_the_scripts() -> None:
     """PYTHONSAFEPATH takes the folder of the checkout off the path."""
     probe = "-include Makefile\nprobe:\n\t@echo safe=$$PYTHONSAFEPATH\n"

@@ -171,6 +171,7 @@ def _described(recipe: Recipe, optimizers: Callable[..., object]) -> dict[str, s
         "peak learning rate": f"{recipe.lr:g}",
         "schedule": rise + fall,
         "batch size": f"{recipe.batch_size}" + ("" if one_pass else f", {recipe.at_once} at once"),
+        "label smoothing": f"{recipe.label_smoothing:g}" if recipe.label_smoothing else "",
         "length": f"{recipe.steps:,} steps" if recipe.steps else f"{recipe.epochs} epochs",
         "largest gradient norm": f"{recipe.clip:g}" if recipe.clip else "",
         "precision": recipe.precision,
