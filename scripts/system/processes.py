@@ -6,7 +6,7 @@ Without torchrun there is one process, whose share is everything.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -89,6 +89,12 @@ class Processes:
     def any(self, here: bool) -> bool:
         """Return whether the value is true in any process."""
         return bool(self.total(torch.tensor(float(here))))
+
+    def agree(self, values: Iterable[Tensor]) -> None:
+        """Overwrite the values with those of the first process."""
+        if self.count > 1:
+            for value in values:
+                distributed.broadcast(value, src=0)
 
     def broadcast(self, text: str) -> str:
         """Return the text of the first process."""

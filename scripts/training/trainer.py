@@ -203,6 +203,7 @@ class Trainer:
     def evaluate(self, split: Split) -> Evaluation:
         """Evaluate the model on a split: logits are averaged over the views, and second outputs are of the first."""
         self.model.eval()
+        self.processes.agree(self.model.buffers())  # running statistics, which each has of its share
         parts = []
         with torch.inference_mode(), autocast(self.device, self.plan.precision):
             mine = split[self.processes.share(len(split))]

@@ -17,7 +17,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from scripts.data.datasets import Split
 from scripts.data.poses import UPRIGHT
@@ -70,6 +70,14 @@ def fitted_stn(folder: Path, processes: Processes) -> tuple[list[dict[str, float
     return made.fit(), model.state_dict()
 
 
+def normed(folder: Path, processes: Processes) -> Trainer:
+    """A run with batch norm, whose running statistics come from the share of each process."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 2), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(36, 2))
+    optimizers = [torch.optim.SGD(model.parameters(), lr=0.05)]
+    return run(folder, processes, model=model, predict=lambda x: (model(x), None), optimizers=optimizers)
+
+
 def stopped(made: Trainer, step: int, here: bool = True) -> str:
     """Terminate the run within that step by a signal to this process or another, and return where it stopped."""
     terminate = at_step(step, lambda: signal.raise_signal(signal.SIGTERM) if here else None)
@@ -104,6 +112,11 @@ def all_laws(processes: Processes, root: Path) -> dict[str, Any]:
     plain = run(root / "plain", processes, augment=Augment(), poses=UPRIGHT, steps=4)
     found["seen"] = seen_images(plain)
     plain.fit()
+
+    with_norm = normed(root / "normed", processes)
+    with_norm.fit()
+    found["normed logits"] = with_norm.evaluate(with_norm.held_out).logits
+    found["normed state"] = with_norm.model.state_dict()
 
     last = processes.rank == processes.count - 1
     found["stopped"] = stopped(run(root / "stopped", processes), step=6, here=last)
@@ -198,6 +211,16 @@ def test_curve_and_weights_are_those_of_one_process_and_weights_have_the_same_bi
         assert_close(found[rows], alone[rows])
         torch.testing.assert_close(found[weights], alone[weights], atol=TOLERANCE, rtol=TOLERANCE)
         assert all(torch.equal(found[weights][name], weight) for name, weight in several[1][0][weights].items())
+
+
+def test_all_evaluate_with_the_running_statistics_that_the_checkpoint_has(several: tuple[Path, list[Any]]) -> None:
+    root, all_found = several
+    made = normed(root.with_name(f"{root.name}-normed"), Processes())
+    made.model.load_state_dict(torch.load(root / "normed" / "last.pt", weights_only=True)["model"])
+    expected = made.evaluate(made.held_out).logits
+    for found in all_found:
+        torch.testing.assert_close(found["normed logits"], expected, atol=TOLERANCE, rtol=TOLERANCE)
+        assert all(torch.equal(found["normed state"][name], value) for name, value in made.model.state_dict().items())
 
 
 def test_each_image_is_seen_once_an_epoch_and_evaluated_once(several: tuple[Path, list[Any]]) -> None:
