@@ -80,7 +80,7 @@ class Trainer:
 
         Raises:
             Stopped: On Ctrl-C or SIGTERM, once the current step is saved.
-            Diverged: If ten steps in a row were skipped, or a weight is not finite.
+            Diverged: If ten steps in a row were skipped, or a weight or a running statistic is not finite.
             InputError: If the checkpoint belongs to another run or version of the kit.
         """
         state = self.begin() if checkpoint is None else self.resume(checkpoint)
@@ -248,9 +248,9 @@ class Trainer:
         """Write last.pt, best.pt after the best epoch so far, and metrics.csv between epochs.
 
         Raises:
-            Diverged: If a weight is not finite; then nothing is written.
+            Diverged: If a weight or a running statistic is not finite; then nothing is written.
         """
-        for name, weight in self.model.named_parameters():
+        for name, weight in self.model.state_dict().items():
             if not weight.isfinite().all():
                 raise Diverged(self._advised(f"{name} is not finite"))
         rows = state.progress.rows

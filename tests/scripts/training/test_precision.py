@@ -148,6 +148,19 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     assert all(weight.isfinite().all() for weight in saved["model"].values())
 
 
+def test_running_statistics_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
+    """A forward pass updates them, also that of a step which is then skipped."""
+    made = run(tmp_path / "run", **PLAIN)
+    made.model.insert(1, nn.BatchNorm2d(4))
+    state = made.begin()
+    state.progress.step = 1
+    made.save(state)
+    made.model[1].running_var[2] = math.inf
+    with pytest.raises(Diverged, match=r"^1\.running_var is not finite; the last checkpoint in .*/run is unchanged"):
+        made.save(state)
+    assert made.folder.last_checkpoint()["model"]["1.running_var"].isfinite().all()
+
+
 def test_a_diverged_run_ends_with_one_line_and_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
     def diverge() -> None:
         raise Diverged("10 steps in a row were skipped")
