@@ -15,9 +15,10 @@ from scripts.system.terminal import say
 
 
 def main(options: Options) -> None:
-    """Train what is not trained yet, and print a line for each run."""
+    """Train what is not trained yet, and print a line for each run and a table of all."""
     # imported here: these load torch, and flags are read before that
     from scripts.experiment import train
+    from scripts.pages.study import study_table
     from scripts.subjects.stn import subject
 
     for seed in range(1, options.seeds + 1):
@@ -26,6 +27,7 @@ def main(options: Options) -> None:
             if not (folder / "summary.json").is_file():
                 train(arm_options(options, arm, pose, seed, folder), ARMS, subject)
             say(f"{folder.name}: {outcome(folder)}")
+    say(study_table(Path(options.out)))
 
 
 def arm_options(options: Options, arm: str, pose: str, seed: int, folder: Path) -> ArmOptions:

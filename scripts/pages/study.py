@@ -1,0 +1,79 @@
+"""The results of the study: a table, and a picture of every run."""
+
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from matplotlib.figure import Figure
+
+from scripts.pages.markdown import table
+from scripts.recipes.study import RUNS
+
+TITLES = {"c8": "turned by multiples of 45°", "none": "upright", "rts": "turned, scaled and shifted"}
+COLUMNS = (
+    "trained on", "arm", "seeds", "tested on the same", "tested on upright images", "parameters",
+    "spread of theta in pixels", "correlation of pose and theta",
+)  # fmt: skip
+
+
+class Arm(NamedTuple):
+    """The finished runs of an arm in one pose, by their summaries."""
+
+    name: str
+    pose: str
+    runs: Sequence[dict[str, Any]]
+
+    def accuracies(self, tested: str) -> list[float]:
+        """Test accuracy in percent of each run, on images in these poses."""
+        return [run["test_accuracy_in_poses"][tested] for run in self.runs]
+
+
+def finished(folder: Path) -> list[Arm]:
+    """Read the finished runs in a folder of the study, in the order of the arms."""
+    arms = []
+    for name, pose in RUNS:
+        found = sorted(folder.glob(f"{name}-{pose}-seed*/summary.json"))
+        if found:
+            arms.append(Arm(name, pose, [json.loads(path.read_text("utf-8")) for path in found]))
+    return arms
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Mean and standard deviation, the value alone if there is one, empty if there is none."""
+    if len(values) < 2:
+        return f"{values[0]:.{digits}f}" if values else ""
+    return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
+
+
+def study_table(folder: Path) -> str:
+    """Return the results in Markdown, with a row for each arm in each pose."""
+    rows = []
+    for arm in finished(folder):
+        theta = ([run[key] for run in arm.runs if key in run] for key in ("theta_spread", "pose_correlation"))
+        tested = (f"{spread(arm.accuracies(pose))} %" for pose in (arm.pose, "none"))
+        parameters = f"{arm.runs[0]['parameters']:,}"
+        rows.append([arm.pose, arm.name, str(len(arm.runs)), *tested, parameters, *(spread(each) for each in theta)])
+    return table(COLUMNS, rows)
+
+
+def study_picture(folder: Path) -> Figure:
+    """Draw the test accuracy of every run, on images in the poses that it was trained on."""
+    arms = finished(folder)
+    poses = [pose for pose in TITLES if any(arm.pose == pose for arm in arms)]
+    figure = Figure(figsize=(11, 1 + 0.34 * max(sum(arm.pose == pose for arm in arms) for pose in poses)),
+                    dpi=100, layout="constrained")  # fmt: skip
+    for axes, pose in zip(figure.subplots(1, len(poses), squeeze=False)[0], poses, strict=True):
+        shown = [arm for arm in arms if arm.pose == pose]
+        for row, arm in enumerate(shown):
+            values = arm.accuracies(pose)
+            axes.plot(values, [row] * len(values), "o", color="#1f5fa8", alpha=0.5, markersize=5)
+            axes.plot(statistics.mean(values), row, "|", color="black", markersize=14)
+        axes.set_yticks(range(len(shown)), [arm.name for arm in shown])
+        axes.invert_yaxis()
+        axes.set_title(TITLES[pose], loc="left", fontsize=10)
+        axes.set_xlabel("test accuracy (%)")
+        axes.grid(axis="x", alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure

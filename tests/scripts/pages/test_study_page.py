@@ -1,0 +1,49 @@
+"""The page of the study: every finished run counts, with its arm, its pose and its seed."""
+
+import json
+from pathlib import Path
+
+from scripts.pages.study import finished, study_picture, study_table
+from scripts.recipes.study import RUNS
+
+
+def write(folder: Path, name: str, **summary: object) -> None:
+    (folder / name).mkdir(parents=True)
+    (folder / name / "summary.json").write_text(json.dumps({"parameters": 1234, **summary}))
+
+
+def accuracies(**tested: float) -> dict[str, dict[str, float]]:
+    return {"test_accuracy_in_poses": {"none": 50.0, "c8": 40.0, "rts": 30.0} | tested}
+
+
+def results(folder: Path) -> Path:
+    for seed in (1, 2, 3):
+        write(folder, f"angle-c8-seed{seed}", **accuracies(c8=60.0 + seed), theta_spread=20.0, pose_correlation=0.8)
+    write(folder, "plain-c8-seed1", **accuracies())
+    write(folder, "angle-two-steps-c8-seed1", **accuracies(c8=70.0), theta_spread=21.5)
+    write(folder, "plain-none-seed1", **accuracies(none=77.0))
+    (folder / "angle-none-seed1").mkdir()  # not finished
+    return folder
+
+
+def test_the_table_has_mean_and_spread_of_the_finished_runs_in_the_order_of_the_arms(tmp_path: Path) -> None:
+    _, _, *rows = [line.split(" | ") for line in study_table(results(tmp_path)).splitlines()]
+    assert [row[:3] for row in rows] == [["| c8", "plain", "1"], ["| c8", "angle", "3"], ["| none", "plain", "1"],
+                                         ["| c8", "angle-two-steps", "1"]]  # fmt: skip
+    assert rows[1][3:] == ["62.00 ± 1.00 %", "50.00 ± 0.00 %", "1,234", "20.00 ± 0.00", "0.80 ± 0.00 |"]
+    assert rows[2][3:] == ["77.00 %", "77.00 %", "1,234", "", " |"]
+    assert rows[3][6:] == ["21.50", " |"]
+
+
+def test_the_picture_shows_every_run_beside_its_arm(tmp_path: Path) -> None:
+    first, second = study_picture(results(tmp_path)).axes
+    assert [label.get_text() for label in first.get_yticklabels()] == ["plain", "angle", "angle-two-steps"]
+    assert [label.get_text() for label in second.get_yticklabels()] == ["plain"]
+    shown = [sorted(line.get_xdata()) for line in first.lines if line.get_marker() == "o"]
+    assert shown == [[40.0], [61.0, 62.0, 63.0], [70.0]]
+
+
+def test_a_name_belongs_to_one_arm_in_one_pose(tmp_path: Path) -> None:
+    for name, pose in RUNS:
+        write(tmp_path, f"{name}-{pose}-seed1", **accuracies())
+    assert [(arm.name, arm.pose, len(arm.runs)) for arm in finished(tmp_path)] == [(*run, 1) for run in RUNS]
