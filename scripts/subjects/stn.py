@@ -25,6 +25,7 @@ from scripts.training.step import Objective, cross_entropy
 from scripts.training.untraced import SGD, AdamW
 
 ANGLES = 8  # that are told apart where poses are no multiples of an angle
+POSED_SHOWN = 4  # images that are shown in eight poses
 Network = STNClassifier | UprightCNN
 
 
@@ -51,7 +52,6 @@ def muon(network: Network, lr: float) -> list[torch.optim.Optimizer]:
     return [Muon(hidden, lr=lr, weight_decay=0.01, dtype=dtype), adamw]
 
 
-POSED_SHOWN = 4  # images that are shown in eight poses
 OPTIMIZERS = {"sgd": sgd, "muon": muon}  # by their names in recipes
 
 
@@ -68,7 +68,6 @@ def subject(options: Options | ArmOptions, plan: Plan, device: torch.device) -> 
         wanted = f"images of at least {network.smallest}x{network.smallest} pixels"
         raise InputError(f"--data ({options.data}) must hold {wanted}")
     network.to(device).to(memory_format=torch.channels_last)
-
     transform = network.transformer is not None
 
     def describe(theta: Tensor) -> tuple[dict[str, float], str]:
