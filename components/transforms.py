@@ -245,8 +245,8 @@ class Projective(Transform):
         """Multiply every output pixel (x, y, 1) by theta, and divide by the third coordinate."""
         points = linear_grid(theta, height, width, align_corners)  # (B, 3, h, w)
         xy, w = points[:, :2], points[:, 2:]
-        nowhere = w == 0
-        return (xy / w.masked_fill(nowhere, 1)).masked_fill(nowhere, 0).permute(0, 2, 3, 1)
+        # infinity in place of zero: both the quotient and its gradient are then zero
+        return (xy / w.masked_fill(w == 0, math.inf)).permute(0, 2, 3, 1)
 
     def compose(self, first: Tensor, second: Tensor) -> Tensor:
         """Multiply the homographies."""
@@ -301,7 +301,8 @@ class ThinPlateSpline(Transform):
         y = centres(height, theta, align_corners)[:, None].expand(height, width)
         x = centres(width, theta, align_corners).expand(height, width)
         weights = self._weights(torch.stack([x.flatten(), y.flatten()], 1))  # (h w, K)
-        return product(theta.mT, weights.T).reshape(-1, 2, height, width).permute(0, 2, 3, 1)  # (B, h, w, 2)
+        planes = product(theta.mT.flatten(0, 1), weights.T)  # (2 B, h w): one product for all images
+        return planes.reshape(-1, 2, height, width).permute(0, 2, 3, 1)  # (B, h, w, 2)
 
     def compose(self, first: Tensor, second: Tensor) -> Tensor:
         """Move the control points twice: exact there, and between them the smoothest map."""
