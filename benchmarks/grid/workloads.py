@@ -1,6 +1,6 @@
 """The workloads: every component and both models, in common sizes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,18 +15,27 @@ from scripts.models.stn import STNClassifier
 from scripts.models.vit import PRESETS, VisionTransformer
 
 VITS = {"b16-32px": ("b16", 32), "b16-224px": ("b16", 224), "lite-32px": ("lite", 32)}  # name -> preset, pixels
+TRANSFORMS = {"Similarity": (2, 3), "Projective": (3, 3), "ThinPlateSpline": (2, 16)}  # besides affine; shape of theta
 STNS = {f"{side}px": side for side in (32, 64, 224)}
 
 
 class Fixed(nn.Module):
-    """A localization module that costs nothing: theta is a parameter."""
+    """A localization module that costs nothing: the parameters of the transform, near its identity, are its own."""
 
-    def __init__(self, batch: int) -> None:
+    def __init__(self, batch: int, identity: Sequence[float] = (1, 0, 0, 0, 1, 0)) -> None:
         super().__init__()
-        self.theta = nn.Parameter(torch.eye(2, 3) + 0.1 * torch.randn(batch, 2, 3))
+        self.params = nn.Parameter(torch.tensor(identity) + 0.1 * torch.randn(batch, len(identity)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.theta[: x.shape[0]]
+        return self.params[: x.shape[0]]
+
+
+def warp(batch: int, transform: str, *, align_corners: bool = False) -> SpatialTransformer:
+    """A warp by one of ``components.transforms``."""
+    from components import transforms  # here, because a tree to compare with may be older than they are
+
+    chosen = getattr(transforms, transform)()
+    return SpatialTransformer(Fixed(batch, chosen.identity), transform=chosen, align_corners=align_corners)
 
 
 def nowhere_zero(module: nn.Module) -> nn.Module:
@@ -63,6 +72,9 @@ def workloads() -> dict[str, Workload]:
         }
         for kind, (build, work) in parts.items():
             found[f"{kind}-{name}"] = Workload(build, (3, side, side), partial(work, side=side))
+    for transform, size in TRANSFORMS.items():
+        work = partial(flops.warp, side=32, theta=size)
+        found[f"SpatialTransformer-{transform}-32px"] = Workload(partial(warp, transform=transform), (3, 32, 32), work)
     for name, (preset, side) in VITS.items():
         found |= {f"{kind}-{name}": each for kind, each in vision_transformer_workloads(preset, side).items()}
     return found

@@ -96,17 +96,18 @@ def localization_net(batch: int, side: int, channels: int = 3, outputs: int = 6)
     )
 
 
-def warp(batch: int, side: int, channels: int = 3) -> Work:
-    """For each output pixel theta (2x3) times a position and a weighted sum of four neighbours; theta has a gradient.
+def warp(batch: int, side: int, channels: int = 3, theta: tuple[int, int] = (2, 3)) -> Work:
+    """For each output pixel theta times a position and a weighted sum of four neighbours; theta has a gradient.
 
-    Backward: a gradient of each of the two coordinates from four neighbours, and a product with the position.
+    Backward: a gradient of each of the two coordinates from four neighbours, and a product with the position. For a
+    spline, theta is the control points, and a position their weights there.
     """
-    pixels = batch * side**2
+    pixels, numbers = batch * side**2, theta[0] * theta[1]
     return Work(
-        pixels * (2 * 2 * 3 + 2 * 4 * channels),
-        pixels * (2 * 2 * 4 * channels + 2 * 2 * 3),
-        2 * channels * pixels + 6 * batch,
-        2 * channels * pixels + 12 * batch,
+        pixels * (2 * numbers + 2 * 4 * channels),
+        pixels * (2 * 2 * 4 * channels + 2 * numbers),
+        2 * channels * pixels + numbers * batch,
+        2 * channels * pixels + 2 * numbers * batch,
     )
 
 

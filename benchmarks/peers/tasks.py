@@ -243,7 +243,7 @@ def patch_embeddings(side: int, dim: int) -> Modules:
 def warps(batch: int, side: int) -> Modules:
     """An affine warp; kornia takes the inverse matrix, from image to output, in pixels."""
     ours = SpatialTransformer(Fixed(batch))
-    theta = ours.localization.theta.detach()
+    theta = ours.localization.params.detach().view(-1, 2, 3)
     pixels = torch.tensor([[2 / side, 0, 1 / side - 1], [0, 2 / side, 1 / side - 1], [0, 0, 1]])  # to [-1, 1]
     square = torch.cat([theta, torch.tensor([0.0, 0.0, 1.0]).expand(batch, 1, 3)], 1)
     matrix = (pixels.inverse() @ square @ pixels).inverse()[:, :2]

@@ -11,18 +11,26 @@ from torch import Tensor
 import components
 from benchmarks.grid import cells
 from benchmarks.grid.cells import BATCHES, DTYPES, Cell, grid, prepared
-from benchmarks.grid.workloads import WORKLOADS
+from benchmarks.grid.workloads import TRANSFORMS, WORKLOADS
 from benchmarks.measure.calls import CALLS
 from components import MLP
 from tests.support.machines import CPU
 
+TRANSFORMED = {f"SpatialTransformer-{transform}-32px" for transform in TRANSFORMS}
 TINY = Cell("MLP-lite-32px", 1, "forward", "float32", compiled=False)
 
 
 def test_every_component_and_both_models_have_three_sizes() -> None:
-    kinds = Counter(name.split("-")[0] for name in WORKLOADS)
+    kinds = Counter(name.split("-")[0] for name in WORKLOADS if name not in TRANSFORMED)
     wanted = dict.fromkeys((*components.__all__, "STNClassifier", "VisionTransformer"), 3)
     assert kinds == wanted, "benchmarks/grid/workloads.py has three sizes of each"
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_a_transform_has_the_theta_that_its_flops_count(transform: str) -> None:
+    workload = WORKLOADS[f"SpatialTransformer-{transform}-32px"]
+    _, theta = workload.build(2)(torch.rand(2, *workload.shape), return_theta=True)
+    assert sorted(theta.shape) == sorted((2, *TRANSFORMS[transform]))
 
 
 def test_the_grid_is_complete() -> None:

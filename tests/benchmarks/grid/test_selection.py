@@ -122,7 +122,7 @@ def test_a_forward_pass_keeps_about_as_much_as_the_closed_form(row: str) -> None
     x.requires_grad_(x.ndim == 3)
     estimate = work.held("backward", 4) - 2 * 4 * work.parameters
     kept = kept_bytes(lambda: module(x), module)
-    assert kept < 1.5 * estimate
+    assert kept < 1.6 * estimate
     assert kept > 0.4 * estimate or row.startswith("PatchEmbeddings")
 
 

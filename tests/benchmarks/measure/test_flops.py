@@ -75,13 +75,13 @@ def test_a_component_has_the_flops_of_the_counter(name: str, drawn: list[int]) -
     holds(*COMPONENTS[name](*drawn))
 
 
-@given(sizes, sizes, sizes)
-def test_warp(batch: int, side: int, channels: int) -> None:
+@given(sizes, sizes, sizes, st.tuples(sizes, sizes))
+def test_warp(batch: int, side: int, channels: int, shape: tuple[int, int]) -> None:
     """As products: theta times positions, and neighbours times weights; backward times a slope for x and one for y."""
-    work, pixels = flops.warp(batch, side, channels), batch * side**2
-    theta = torch.empty(batch, 2, 3, device="meta", requires_grad=True)
+    work, pixels = flops.warp(batch, side, channels, shape), batch * side**2
+    theta = torch.empty(batch, *shape, device="meta", requires_grad=True)
     with FlopCounterMode(display=False) as forward:
-        coordinates = theta @ torch.empty(batch, 3, side**2, device="meta")
+        coordinates = theta @ torch.empty(batch, shape[1], side**2, device="meta")
         torch.empty(pixels, 1, 4, device="meta") @ torch.empty(pixels, 4, channels, device="meta")
     with FlopCounterMode(display=False) as backward:
         coordinates.sum().backward()
