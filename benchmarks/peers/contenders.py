@@ -71,8 +71,8 @@ def contenders(group: Group, device: torch.device) -> Iterator[tuple[Variant, Co
     """Build every library's module in every mode, with the same input; its modes share weights and optimizer."""
     task, kind, modes = group
     train = kind == "training"
-    batch, tokens = (task.training if train else task.inference), len(task.shape) == 2
-    x = torch.randn(batch, *task.shape, device=device, requires_grad=train and tokens)  # images need no gradient
+    batch, inner = (task.training if train else task.inference), task.features or len(task.shape) == 2
+    x = torch.randn(batch, *task.shape, device=device, requires_grad=train and inner)  # images need no gradient
     if task.channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
     for library, module in task.build().items():

@@ -9,23 +9,21 @@ from functools import partial
 from typing import NamedTuple
 
 import timm
-import torch
 import torchvision
 import transformers
 from einops import rearrange
-from kornia.geometry.transform import warp_affine
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 from torchvision.models.vision_transformer import EncoderBlock
 from transformers.models.vit.modeling_vit import ViTEmbeddings
 from transformers.utils.logging import disable_progress_bar
 from vit_pytorch import vit as vit_pytorch
 
-from benchmarks.grid.workloads import Fixed
+from benchmarks.grid.workloads import warp
 from benchmarks.peers import modules as wrapped
 from benchmarks.peers.modules import CLASSES, NORM
+from benchmarks.peers.warps import PEERS
 from benchmarks.peers.weights import as_ours, drawn, loaded, renamed
-from components import MLP, Attention, Block, Encoder, LocalizationNet, PatchEmbeddings, SpatialTransformer
+from components import MLP, Attention, Block, Encoder, LocalizationNet, PatchEmbeddings
 from scripts.models.stn import STNClassifier
 from scripts.models.vit import PRESETS, VisionTransformer
 from scripts.train_vit import RECIPES
@@ -60,6 +58,7 @@ class Task(NamedTuple):
         whole: Whether it is a whole model, trained with an optimizer; a component ends with its backward pass.
         float32: Whether it is compared in float32 only: autocast rounds the peers' grids to bfloat16, off by pixels.
         compiled: What the kit compiles by default: inference by ``for_inference``, training by its recipe on a CPU.
+        features: Whether images are feature maps, which need a gradient.
         channels_last: Whether images and kernels are channels last, as in the kit's own run.
     """
 
@@ -71,6 +70,7 @@ class Task(NamedTuple):
     whole: bool = False
     float32: bool = False
     compiled: frozenset[str] = frozenset()
+    features: bool = False
     channels_last: bool = False
 
 
@@ -97,9 +97,14 @@ def tasks(*, small: bool = False, batch: int | None = None) -> list[Task]:
         found.append(Task(f"PatchEmbeddings, {side} pixels", embeddings, (3, side, side), *batches))
     for side, most in ((32, 256), (64, 256), (224, 64)):
         images = batch or most
-        warp = partial(warps, images, side)
+        build = partial(warps, "Affine", images, side)
         name = f"SpatialTransformer's warp, {side} pixels"
-        found.append(Task(name, warp, (3, side, side), images, images, float32=True))
+        found.append(Task(name, build, (3, side, side), images, images, float32=True))
+    for transform in PEERS:
+        images = batch or 256
+        build = partial(warps, transform, images, 32)
+        name = f"SpatialTransformer's warp of features, {transform}, 32 pixels"
+        found.append(Task(name, build, (3, 32, 32), images, images, float32=True, features=True))
     convolutions = ((3, 32, 32), batch or 256, batch or 256)
     found.append(Task("LocalizationNet, 32 pixels", localization_nets, *convolutions, channels_last=True))
     stn = Task("STN classifier, 32 pixels", stn_classifiers, *convolutions, channels_last=True)
@@ -240,21 +245,12 @@ def patch_embeddings(side: int, dim: int) -> Modules:
     }
 
 
-def warps(batch: int, side: int) -> Modules:
-    """An affine warp; kornia takes the inverse matrix, from image to output, in pixels."""
-    ours = SpatialTransformer(Fixed(batch))
-    theta = ours.localization.params.detach().view(-1, 2, 3)
-    pixels = torch.tensor([[2 / side, 0, 1 / side - 1], [0, 2 / side, 1 / side - 1], [0, 0, 1]])  # to [-1, 1]
-    square = torch.cat([theta, torch.tensor([0.0, 0.0, 1.0]).expand(batch, 1, 3)], 1)
-    matrix = (pixels.inverse() @ square @ pixels).inverse()[:, :2]
-
-    def tutorials(x: Tensor, theta: Tensor) -> Tensor:
-        return F.grid_sample(x, F.affine_grid(theta, list(x.shape), align_corners=False), align_corners=False)
-
-    def kornias(x: Tensor, matrix: Tensor) -> Tensor:
-        return warp_affine(x, matrix, (side, side), align_corners=False)
-
-    return {KIT: ours, "torch": wrapped.Warp(tutorials, theta), "kornia": wrapped.Warp(kornias, matrix)}
+def warps(transform: str, batch: int, side: int) -> Modules:
+    """A warp with other parameters for every image."""
+    ours = warp(batch, transform, align_corners=True)
+    params = ours.localization.params.detach()
+    in_torch, in_kornia, theirs = PEERS[transform](params, side)
+    return {KIT: ours, "torch": wrapped.Warp(in_torch, params), "kornia": wrapped.Warp(in_kornia, theirs)}
 
 
 def localization_nets() -> Modules:

@@ -23,6 +23,8 @@ from benchmarks.peers.comparison import KINDS
 from benchmarks.peers.contenders import Group, Mode, all_modes, contenders, over_best, own_mode
 from benchmarks.peers.table import markdown, means, memory
 from benchmarks.peers.tasks import KIT
+from benchmarks.peers.warps import PEERS
+from components import transforms
 from scripts.system.errors import InputError
 from scripts.system.machine import Machine
 from tests.support.machines import CPU, EVERY, FAST_CPU, H100, MACHINES
@@ -50,6 +52,31 @@ def test_all_modules_of_a_task_compute_the_same_output_and_gradient(name: str) -
     for output, gradient in found.values():
         check(output, found[KIT][0])
         check(gradient, found[KIT][1])
+
+
+@pytest.mark.parametrize("transform", PEERS)
+def test_torchs_warp_and_the_kits_have_the_same_gradient_of_the_parameters(transform: str) -> None:
+    torch.manual_seed(0)
+    modules, found = peers.warps(transform, 4, 9), {}
+    x, weights = torch.rand(2, 4, 3, 9, 9, dtype=torch.float64, generator=generator(0))
+    for library in (KIT, "torch"):
+        module = modules[library].double()
+        (module(x) * weights).sum().backward()
+        (parameter,) = module.parameters()
+        found[library] = parameter.grad
+    check(found["torch"], found[KIT])
+
+
+def test_every_transform_is_compared() -> None:
+    everything = {name for name, each in vars(transforms).items() if isinstance(each, type) and hasattr(each, "theta")}
+    assert PEERS.keys() == everything - {"Transform", "MatrixTransform"}
+
+
+def test_images_need_no_gradient_and_features_do() -> None:
+    for name, task in TASKS.items():
+        for kind in KINDS:
+            inputs = {each.x.requires_grad for _, each in contenders(Group(task, kind, [EAGER]), CPU)}
+            assert inputs == {kind == "training" and ("tokens" in name or "features" in name)}, name
 
 
 def test_tasks_are_the_same_in_every_size_and_take_a_given_batch() -> None:
