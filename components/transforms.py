@@ -102,7 +102,7 @@ class Transform:
         """The parameters of the identity."""
         raise NotImplementedError
 
-    def theta(self, params: Tensor, aspect: float = 1.0) -> Tensor:
+    def theta(self, params: Tensor, aspect: float) -> Tensor:
         """Return theta of parameters (B, P), for images of an aspect (width / height)."""
         raise NotImplementedError
 
@@ -149,7 +149,7 @@ class Translation(MatrixTransform):
     def __post_init__(self) -> None:
         check_bound("Translation: max_shift", self.max_shift)
 
-    def theta(self, params: Tensor, aspect: float = 1.0) -> Tensor:
+    def theta(self, params: Tensor, aspect: float) -> Tensor:
         """Return the matrix of a shift."""
         x, y = bounded(params, self.max_shift).unbind(1)
         zero = torch.zeros_like(x)
@@ -170,7 +170,7 @@ class Rotation(MatrixTransform):
     def __post_init__(self) -> None:
         check_bound("Rotation: max_angle", self.max_angle)
 
-    def theta(self, params: Tensor, aspect: float = 1.0) -> Tensor:
+    def theta(self, params: Tensor, aspect: float) -> Tensor:
         """Return the matrix of a turn."""
         angle = bounded(params[:, 0], None if self.max_angle is None else math.radians(self.max_angle))
         zero = torch.zeros_like(angle)
@@ -197,7 +197,7 @@ class Similarity(MatrixTransform):
         check_bound("Similarity: max_scale", self.max_scale, least=1.0)
         check_bound("Similarity: max_shift", self.max_shift)
 
-    def theta(self, params: Tensor, aspect: float = 1.0) -> Tensor:
+    def theta(self, params: Tensor, aspect: float) -> Tensor:
         """Return the matrix of a similarity."""
         angle, log_scale, x, y = params.unbind(1)
         return similarity_matrix(
@@ -209,7 +209,7 @@ class Similarity(MatrixTransform):
         )
 
     @staticmethod
-    def params(theta: Tensor, aspect: float = 1.0) -> Tensor:
+    def params(theta: Tensor, aspect: float) -> Tensor:
         """Return the unbounded parameters (B, 4) of a theta that is a similarity; angles from -pi to pi."""
         cos, sin = theta[:, 0, 0], theta[:, 1, 0] / aspect
         scale = torch.hypot(cos, sin)
@@ -222,7 +222,7 @@ class Affine(MatrixTransform):
 
     identity = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
-    def theta(self, params: Tensor, aspect: float = 1.0) -> Tensor:
+    def theta(self, params: Tensor, aspect: float) -> Tensor:
         """Return the parameters as a matrix."""
         return params.reshape(-1, 2, 3)
 
@@ -236,7 +236,7 @@ class Projective(Transform):
 
     identity = (0.0,) * 8
 
-    def theta(self, params: Tensor, aspect: float = 1.0) -> Tensor:
+    def theta(self, params: Tensor, aspect: float) -> Tensor:
         """Return the homography, whose last number is one."""
         eye = torch.eye(3, device=params.device, dtype=params.dtype)
         return eye + torch.cat([params, torch.zeros_like(params[:, :1])], 1).reshape(-1, 3, 3)
@@ -292,7 +292,7 @@ class ThinPlateSpline(Transform):
         """Offsets of zero."""
         return (0.0,) * (2 * self.points**2)
 
-    def theta(self, params: Tensor, aspect: float = 1.0) -> Tensor:
+    def theta(self, params: Tensor, aspect: float) -> Tensor:
         """Return the places of the control points."""
         return self._control(params) + params.reshape(-1, self.points**2, 2)
 

@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from components import Attention
 from components.attention import cpu_instructions, longest_plain
+from components.attention import given as given_or_x
 from tests import reference
 from tests.contract.cases import randomised
 from tests.support.strategies import batch_sizes, generator, head_counts, head_widths, random_mask, random_tokens, seeds
@@ -489,6 +490,12 @@ def test_a_float32_mask_works_under_autocast(seed: int) -> None:
 )  # fmt: skip
 def test_the_kernel_is_the_one_that_was_measured_to_be_fast(instructions, dtype: torch.dtype, keys: int) -> None:
     assert longest_plain(dtype, instructions) == keys
+
+
+def test_without_a_context_the_tokens_themselves_are_given() -> None:
+    x, context = torch.zeros(1, 2, 3), torch.ones(1, 4, 3)
+    assert given_or_x(None, x) is x
+    assert given_or_x(context, x) is context
 
 
 @pytest.mark.parametrize(("dtype", "exporting", "plain"), [

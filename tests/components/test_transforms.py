@@ -151,6 +151,12 @@ def test_a_localization_that_follows_the_pose_makes_the_output_independent_of_it
     torch.testing.assert_close(transform.grid(moved, 6, 5), transform.grid(theta, 6, 5), atol=1e-8, rtol=1e-8)
 
 
+@families
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_theta_has_the_type_of_the_parameters(transform: Transform, dtype: torch.dtype) -> None:
+    assert transform.theta(torch.zeros(2, transform.num_params, dtype=dtype), 1.5).dtype == dtype
+
+
 @given(seeds, batch_sizes, st.floats(0.3, 3))
 def test_parameters_of_a_similarity_are_found_again(seed: int, batch: int, aspect: float) -> None:
     params = params_of(Similarity(), seed, batch)
@@ -168,10 +174,10 @@ BOUNDS = {  # transform, and the bounds of its parameters
 @given(st.sampled_from((-1, 1)), st.floats(5, 1e6))
 def test_bounds_are_approached_and_never_passed(transform: Transform, bounds, sign: int, large: float) -> None:
     unbounded, limits = type(transform)(), torch.tensor([bounds], dtype=torch.float64)
-    far = transform.theta(sign * large * torch.ones_like(limits))
-    torch.testing.assert_close(far, unbounded.theta(sign * limits), atol=1e-3, rtol=0)
+    far = transform.theta(sign * large * torch.ones_like(limits), 1.5)
+    torch.testing.assert_close(far, unbounded.theta(sign * limits, 1.5), atol=1e-3, rtol=0)
     near = torch.full_like(limits, 1e-3)
-    torch.testing.assert_close(transform.theta(sign * near), unbounded.theta(sign * near), atol=1e-7, rtol=0)
+    torch.testing.assert_close(transform.theta(sign * near, 1.5), unbounded.theta(sign * near, 1.5), atol=1e-7, rtol=0)
 
 
 @given(seeds, st.integers(2, 5))
@@ -196,7 +202,7 @@ def test_a_spline_of_moved_corners_contains_every_affine_map(seed: int, batch: i
 def test_a_homography_that_sends_points_to_infinity_stays_finite_with_its_gradients() -> None:
     params = torch.zeros(1, 8, dtype=torch.float64, requires_grad=True)
     bent = params + torch.tensor([[0, 0, 0, 0, 0, 0, 1.0, 0]])  # w = x + 1, which is zero on the left edge
-    grid = Projective().grid(Projective().theta(bent), 3, 3, align_corners=True)
+    grid = Projective().grid(Projective().theta(bent, 1.0), 3, 3, align_corners=True)
     assert grid.isfinite().all()
     assert torch.equal(grid[0, :, 0], torch.zeros(3, 2, dtype=torch.float64))
     grid.sum().backward()

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call, grad, jvp, stack_module_state, vmap
 
+import components
 from tests.contract.cases import Case, Refusal
 from tests.contract.items import each_component
 from tests.support import fake_cuda
@@ -443,7 +444,8 @@ def test_an_option_of_a_wrong_type_is_refused_with_name_and_value(case: Case, wr
         if name == "device" or wrong is parameter.default or (wrong is True and parameter.default is False):
             continue
         said = f"({re.escape(repr(wrong))}|{type(wrong).__name__})"  # objects are named by their type
-        with pytest.raises((TypeError, ValueError), match=rf"^\w+: {name} \({said}\) must be "):
+        component = "|".join(components.__all__)  # or one that it is made of
+        with pytest.raises((TypeError, ValueError), match=rf"^({component}): {name} \({said}\) must be "):
             kind(**options | {name: wrong})
 
 

@@ -71,7 +71,7 @@ def aspect_upside_down(angle, log_scale, shift_x, shift_y, aspect):
 
 
 @exhibit(Rotation.theta, transform_laws.test_quarter_turns_are_rot90, align_corners=False)
-def degrees(self, params, aspect=1.0):
+def degrees(self, params, aspect):
     """The angle is read as degrees."""
     angle = params[:, 0].deg2rad()
     return similarity_matrix(angle, 0 * angle, 0 * angle, 0 * angle, aspect)
@@ -84,7 +84,7 @@ def other_way_round(angle, log_scale, shift_x, shift_y, aspect):
 
 
 @exhibit(Similarity.theta, transform_laws.test_the_grid_is_that_of_single_points, transform=Similarity())
-def scale_without_logarithm(self, params, aspect=1.0):
+def scale_without_logarithm(self, params, aspect):
     """The scale is one plus the parameter: it can be zero or negative."""
     angle, scale, x, y = params.unbind(1)
     return similarity_matrix(angle, (1 + scale).clamp(min=1e-3).log(), x, y, aspect)
