@@ -17,7 +17,7 @@ class Options:
 
     source: str = argument("a file of any family, recognised by its names")
     target: str = argument("the new file: .npz, .safetensors, .pt, .pth, .bin, .ckpt or .tar")
-    family: str = option("kit", "names and layout of the new file", choices=tuple(FAMILIES))
+    family: str = option("kit", "names and layout of the new file; dinov2 is only read", choices=tuple(FAMILIES))
     num_heads: int | None = option(
         None, "attention heads, if neither the source nor a preset of its width determines them", type=whole(1)
     )

@@ -17,8 +17,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     "l16": {"patch_size": 16, "dim": 1024, "depth": 24, "num_heads": 16, "mlp_dim": 4096, "dropout": 0.1},
     "l32": {"patch_size": 32, "dim": 1024, "depth": 24, "num_heads": 16, "mlp_dim": 4096, "dropout": 0.1},
     "h14": {"patch_size": 14, "dim": 1280, "depth": 32, "num_heads": 16, "mlp_dim": 5120, "dropout": 0.1},
+    "s14": {  # DINOv2's small network
+        "image_size": 518, "patch_size": 14, "dim": 384, "depth": 12, "num_heads": 6, "mlp_dim": 1536,
+        "interpolation": "bicubic",
+    },
     "lite": {"image_size": 32, "patch_size": 4, "dim": 256, "depth": 7, "num_heads": 4, "mlp_dim": 512},
-}
+}  # fmt: skip
 
 
 def heads_of_width(dim: int) -> int | None:

@@ -1,7 +1,9 @@
 """Convert Vision Transformer weights between the kit and other families of code bases.
 
 Arrays are renamed and rearranged as the table in ``names.py`` says. No number is computed, so that a round trip gives
-the same bits. The one exception is big_vision, which has no position for the class token.
+the same bits. There are two exceptions: big_vision has no position for the class token, and DINOv2 has LayerScale.
+
+    LayerScale(W x + b) = factors * (W x + b) = (diag(factors) W) x + factors * b
 """
 
 import re
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from scripts.models.vit import VisionTransformer
 from scripts.system.errors import InputError
-from scripts.weights.names import FAMILIES, STACK, entries
+from scripts.weights.names import FAMILIES, STACK, entries, layer_scales
 from scripts.weights.search import some
 
 CLASS, POSITIONS = "embeddings.cls_token", "embeddings.pos_embed"
@@ -63,6 +65,11 @@ def from_family(arrays: Mapping[str, Tensor], family: str, source: str) -> Weigh
     if FAMILIES[family].column == "big_vision":
         zero = torch.full_like(state[CLASS], -0.0)  # adding -0.0 keeps the bits of every number, 0.0 included
         state[POSITIONS] = torch.cat([zero, state[POSITIONS]], 1)
+    for layer, name in layer_scales(family, _depth(arrays, family)):
+        weight, bias, factors = (
+            _exact(array) for array in (state[f"{layer}.weight"], state[f"{layer}.bias"], arrays[name])
+        )
+        state |= {f"{layer}.weight": factors[:, None] * weight, f"{layer}.bias": factors * bias}
     return Weights(state, family, num_heads, pre_logits)
 
 
@@ -79,10 +86,16 @@ def _check_names(arrays: Mapping[str, Tensor], family: str, source: str) -> None
     found = list(entries(family, _depth(arrays, family)))
     head = [name for kit, names, _ in found if kit in HEAD for name in names]
     wanted = {name: None for _, names, _ in found for name in names}  # in their order
+    wanted |= {name: None for _, name in layer_scales(family, _depth(arrays, family))}
     for name in wanted:
         if name not in arrays and (name not in head or any(other in arrays for other in head)):
             raise InputError(f"{source} must hold {name}, as {family} files do; it is missing")
-    if unknown := [name for name in arrays if name not in wanted]:
+    unknown = [name for name in arrays if name not in wanted]
+    if registers := [name for name in unknown if name.endswith("register_tokens")]:
+        raise InputError(
+            f"{source} must hold no register tokens, which the kit has no place for; it has {registers[0]}"
+        )
+    if unknown:
         raise InputError(f"{source} must hold only a Vision Transformer; unknown names: {some(unknown)}")
 
 
@@ -102,16 +115,19 @@ def _check_shapes(arrays: Mapping[str, Tensor], family: str, source: str) -> int
     num_heads = shape("encoder.blocks.0.attn.qkv.bias", 2)[0] if flax else None
     try:
         model = VisionTransformer(
-            shape("head.bias", 1)[0] if names["head.bias"] in arrays else 1,
+            shape("head.bias", 1)[0] if names.get("head.bias") in arrays else 1,
             image_size=(side, side * (tokens - 1)), patch_size=side, dim=dim, depth=_depth(arrays, family),
             num_heads=num_heads or 1, mlp_dim=shape("encoder.blocks.0.mlp.fc1.bias", 1)[0], in_channels=in_channels,
             device="meta",
         )  # fmt: skip
     except ValueError as error:
         raise InputError(f"{source} must hold the shapes of a Vision Transformer; {error}") from None
-    for name, array in _split_blocks(to_family(model.state_dict(), family, num_heads)).items():
-        if name in arrays and arrays[name].shape != array.shape:
-            raise InputError(f"{source}: {name} {tuple(arrays[name].shape)} must be {tuple(array.shape)}")
+    wanted = _split_blocks(to_family(model.state_dict(), family, num_heads))
+    shapes = {name: tuple(array.shape) for name, array in wanted.items()}
+    shapes |= {name: (dim,) for _, name in layer_scales(family, _depth(arrays, family))}
+    for name, wanted_shape in shapes.items():
+        if name in arrays and arrays[name].shape != wanted_shape:
+            raise InputError(f"{source}: {name} {tuple(arrays[name].shape)} must be {wanted_shape}")
     return num_heads
 
 
@@ -137,6 +153,11 @@ def _stack_blocks(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, array in arrays.items():
         stacked.setdefault(re.sub(r"block_\d+/", "block/", name), []).append(array)
     return {name: torch.stack(blocks) if STACK in name else blocks[0] for name, blocks in stacked.items()}
+
+
+def _exact(array: Tensor) -> Tensor:
+    """Half precision as float32: factors may be so small that a product is 0 in float16."""
+    return array.to(torch.promote_types(array.dtype, torch.float32))
 
 
 def _as_in_torch(array: Tensor, layout: str) -> Tensor:

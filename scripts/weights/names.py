@@ -18,6 +18,7 @@ class Part(NamedTuple):
     timm: str
     torchvision: str
     huggingface: str
+    dinov2: str  # as Hugging Face names it; empty if there is no such part
     flax: str = ""  # torch's layout of the weight -> Flax's, if they differ; all other families have torch's
     flax_bias: str = ""
 
@@ -31,6 +32,7 @@ TABLE = (
         timm="cls_token",
         torchvision="class_token",
         huggingface="vit.embeddings.cls_token",
+        dinov2="dinov2.embeddings.cls_token",
     ),
     Part(
         kit="embeddings.pos_embed",
@@ -40,6 +42,7 @@ TABLE = (
         timm="pos_embed",
         torchvision="encoder.pos_embedding",
         huggingface="vit.embeddings.position_embeddings",
+        dinov2="dinov2.embeddings.position_embeddings",
     ),
     Part(
         kit="embeddings.proj.{weight}",
@@ -49,6 +52,7 @@ TABLE = (
         timm="patch_embed.proj.{weight}",
         torchvision="conv_proj.{weight}",
         huggingface="vit.embeddings.patch_embeddings.projection.{weight}",
+        dinov2="dinov2.embeddings.patch_embeddings.projection.{weight}",
         flax="d c h w -> h w c d",
     ),
     Part(
@@ -59,6 +63,7 @@ TABLE = (
         timm="blocks.{i}.norm1.{weight}",
         torchvision="encoder.layers.encoder_layer_{i}.ln_1.{weight}",
         huggingface="vit.encoder.layer.{i}.layernorm_before.{weight}",
+        dinov2="dinov2.encoder.layer.{i}.norm1.{weight}",
     ),
     Part(
         kit="encoder.blocks.{i}.attn.qkv.{weight}",
@@ -68,6 +73,7 @@ TABLE = (
         timm="blocks.{i}.attn.qkv.{weight}",
         torchvision="encoder.layers.encoder_layer_{i}.self_attention.in_proj_{weight}",
         huggingface="vit.encoder.layer.{i}.attention.attention.{query}.{weight}",
+        dinov2="dinov2.encoder.layer.{i}.attention.attention.{query}.{weight}",
         flax="(heads d) i -> i heads d",
         flax_bias="(heads d) -> heads d",
     ),
@@ -79,6 +85,7 @@ TABLE = (
         timm="blocks.{i}.attn.proj.{weight}",
         torchvision="encoder.layers.encoder_layer_{i}.self_attention.out_proj.{weight}",
         huggingface="vit.encoder.layer.{i}.attention.output.dense.{weight}",
+        dinov2="dinov2.encoder.layer.{i}.attention.output.dense.{weight}",
         flax="o (heads d) -> heads d o",
     ),
     Part(
@@ -89,6 +96,7 @@ TABLE = (
         timm="blocks.{i}.norm2.{weight}",
         torchvision="encoder.layers.encoder_layer_{i}.ln_2.{weight}",
         huggingface="vit.encoder.layer.{i}.layernorm_after.{weight}",
+        dinov2="dinov2.encoder.layer.{i}.norm2.{weight}",
     ),
     Part(
         kit="encoder.blocks.{i}.mlp.fc1.{weight}",
@@ -98,6 +106,7 @@ TABLE = (
         timm="blocks.{i}.mlp.fc1.{weight}",
         torchvision="encoder.layers.encoder_layer_{i}.mlp.0.{weight}",
         huggingface="vit.encoder.layer.{i}.intermediate.dense.{weight}",
+        dinov2="dinov2.encoder.layer.{i}.mlp.fc1.{weight}",
         flax="o i -> i o",
     ),
     Part(
@@ -108,6 +117,7 @@ TABLE = (
         timm="blocks.{i}.mlp.fc2.{weight}",
         torchvision="encoder.layers.encoder_layer_{i}.mlp.3.{weight}",
         huggingface="vit.encoder.layer.{i}.output.dense.{weight}",
+        dinov2="dinov2.encoder.layer.{i}.mlp.fc2.{weight}",
         flax="o i -> i o",
     ),
     Part(
@@ -118,6 +128,7 @@ TABLE = (
         timm="norm.{weight}",
         torchvision="encoder.ln.{weight}",
         huggingface="vit.layernorm.{weight}",
+        dinov2="dinov2.layernorm.{weight}",
     ),
     Part(
         kit="head.{weight}",
@@ -127,6 +138,7 @@ TABLE = (
         timm="head.{weight}",
         torchvision="heads.head.{weight}",
         huggingface="classifier.{weight}",
+        dinov2="",
         flax="o i -> i o",
     ),
 )
@@ -138,6 +150,8 @@ class Family(NamedTuple):
     column: str
     prefix: str = ""  # of every name
     flax: bool = False  # whether arrays have Flax's layout
+    ignored: tuple[str, ...] = ()  # beginnings of the names of parts that the kit has no use for
+    layer_scale: str = ""  # names of the factors of LayerScale {n} in block {i}, which reading folds; or it has none
 
 
 FAMILIES = {
@@ -149,7 +163,13 @@ FAMILIES = {
     "jeonsworld": Family("jeonsworld"),
     "timm": Family("timm"),
     "torchvision": Family("torchvision"),
-    "huggingface": Family("huggingface"),
+    "huggingface": Family("huggingface", ignored=("vit.pooler.",)),
+    "dinov2-original": Family("timm", ignored=("mask_token",), layer_scale="blocks.{i}.ls{n}.gamma"),
+    "dinov2": Family(
+        "dinov2",
+        ignored=("dinov2.embeddings.mask_token", "classifier."),  # it takes twice the width
+        layer_scale="dinov2.encoder.layer.{i}.layer_scale{n}.lambda1",
+    ),
 }
 
 STACK = "Transformer/encoderblock/"  # prefix under which big_vision may keep all blocks in one array
@@ -159,11 +179,12 @@ OTHER_SPELLINGS = {
     r"(?<=\.)(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.": "",  # blocks wrapped by torch
     r"\.mlp\.linear_1\.": ".mlp.0.",  # torchvision's first files
     r"\.mlp\.linear_2\.": ".mlp.3.",
+    r"^blocks\.\d+\.(?=\d+\.)": "blocks.",  # DINOv2 trains blocks in chunks, and counts through
     r"^vit\.layers\.": "vit.encoder.layer.",  # in memory in transformers 5, whose files keep the old names
-    r"^(vit\.\S+\.attention)\.q_proj\.": r"\1.attention.query.",
-    r"^(vit\.\S+\.attention)\.k_proj\.": r"\1.attention.key.",
-    r"^(vit\.\S+\.attention)\.v_proj\.": r"\1.attention.value.",
-    r"^(vit\.\S+\.attention)\.o_proj\.": r"\1.output.dense.",
+    r"^((?:vit|dinov2)\.\S+\.attention)\.q_proj\.": r"\1.attention.query.",
+    r"^((?:vit|dinov2)\.\S+\.attention)\.k_proj\.": r"\1.attention.key.",
+    r"^((?:vit|dinov2)\.\S+\.attention)\.v_proj\.": r"\1.attention.value.",
+    r"^((?:vit|dinov2)\.\S+\.attention)\.o_proj\.": r"\1.output.dense.",
     r"^(vit\.\S+)\.mlp\.fc1\.": r"\1.intermediate.dense.",
     r"^(vit\.\S+)\.mlp\.fc2\.": r"\1.output.dense.",
 }
@@ -182,12 +203,22 @@ class Entry(NamedTuple):
 
 def entries(family: str, depth: int) -> Iterator[Entry]:
     """Yield every array of a network of that depth, in the order of the kit."""
-    column, prefix, flax = FAMILIES[family]
+    column, prefix, flax, *_ = FAMILIES[family]
     for part in TABLE:
         template = getattr(part, column)
+        if not template:
+            continue
         thirds = ("query", "key", "value") if "{query}" in template else ("",)
         for i in range(depth if "{i}" in part.kit else 1):
             for leaf in (WEIGHT, BIAS) if "{weight}" in part.kit else (WEIGHT,):
                 names = tuple(prefix + template.format(i=i, query=third, **leaf) for third in thirds)
                 layout = (part.flax if leaf is WEIGHT else part.flax_bias) if flax else ""
                 yield Entry(part.kit.format(i=i, **leaf), names, layout)
+
+
+def layer_scales(family: str, depth: int) -> Iterator[tuple[str, str]]:
+    """Yield the kit's layers that LayerScale follows in a family, and the name of its factors."""
+    if template := FAMILIES[family].layer_scale:
+        for i in range(depth):
+            for n, layer in enumerate(("attn.proj", "mlp.fc2"), 1):
+                yield f"encoder.blocks.{i}.{layer}", template.format(i=i, n=n)

@@ -17,6 +17,7 @@ from scripts.system.errors import InputError
 from scripts.system.files import read_json
 from scripts.weights.families import HEAD, POSITIONS, Weights, from_family, sizes, to_family
 from scripts.weights.files import check_arrays, flat, read_file, write_arrays
+from scripts.weights.names import FAMILIES
 from scripts.weights.search import find, some
 
 NUM_HEADS = re.compile(r"(^|[./])num_(attention_)?heads$")  # names in checkpoints, metadata and config.json
@@ -58,7 +59,16 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def write_weights(path: Path, state: Mapping[str, Tensor], family: str, num_heads: int | None) -> None:
-    """Write the ``state_dict`` of a VisionTransformer as a file of a family, of the kind that the suffix says."""
+    """Write the ``state_dict`` of a VisionTransformer as a file of a family, of the kind that the suffix says.
+
+    Raises:
+        InputError: If the family has LayerScale.
+    """
+    if FAMILIES[family].layer_scale:
+        raise InputError(
+            f"family ({family}) must be another one to write: it has LayerScale, which reading folds into the layers "
+            "before it, and which cannot be recovered from them"
+        )
     write_arrays(path, to_family(state, family, num_heads), **{"num_heads": num_heads} if num_heads else {})
 
 

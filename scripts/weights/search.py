@@ -8,12 +8,11 @@ from os.path import commonprefix
 from typing import NamedTuple
 
 from scripts.system.errors import InputError
-from scripts.weights.names import FAMILIES, OTHER_SPELLINGS, STACK, TABLE, entries
+from scripts.weights.names import FAMILIES, OTHER_SPELLINGS, STACK, TABLE, entries, layer_scales
 
 CLASS_TOKENS = set(TABLE[0][:-2])
 OPTIMIZER = re.compile(r"opt(imizers?)?(_states?)?/(?!target/)")  # its moments have the names of the network
 AVERAGE = re.compile(r"(^|[./_])ema([./_]|$)")  # of the weights over the steps
-POOLER = "vit.pooler."  # a layer that Hugging Face's encoder has and no classifier uses
 SHOWN = 3  # names listed in a message
 
 
@@ -45,8 +44,8 @@ def find(names: Sequence[str], source: str) -> Found:
     if others:
         raise InputError(f"{source} must hold one Vision Transformer; it holds several: {some([prefix, *others])}")
     family, inside = networks[prefix]
-    own = FAMILIES[family].prefix
-    inside = {own + name: given for name, given in inside.items() if not name.startswith(POOLER)}
+    own, ignored = FAMILIES[family].prefix, FAMILIES[family].ignored
+    inside = {own + name: given for name, given in inside.items() if not name.startswith(ignored)}
     return Found(family, inside, prefix.removesuffix(own), _rest(names, sorted(inside.values())))
 
 
@@ -65,10 +64,12 @@ def _prefixes(names: Iterable[str]) -> list[str]:
 
 def _usual(names: Sequence[str], prefix: str, source: str) -> dict[str, str]:
     """Map the names of the table to those in the file, which has the prefix and may be of another version."""
-    encoder = f"{prefix}embeddings.position_embeddings" in names  # Hugging Face's without a classifier
+    body = ""
+    if f"{prefix}embeddings.position_embeddings" in names:  # Hugging Face's without a classifier
+        body = "dinov2." if f"{prefix}encoder.layer.0.layer_scale1.lambda1" in names else "vit."
     usual: dict[str, str] = {}
     for given in (name for name in names if name.startswith(prefix)):
-        name = ("vit." if encoder else "") + given.removeprefix(prefix)
+        name = body + given.removeprefix(prefix)
         for pattern, replacement in OTHER_SPELLINGS.items():
             name = re.sub(pattern, replacement, name)
         if name in usual:
@@ -85,9 +86,9 @@ def _family(names: Iterable[str], prefix: str) -> str | None:
     def share(family: str) -> float:
         return len(present & _of_one_block(family)) / len(_of_one_block(family))
 
-    def fit(family: str) -> tuple[bool, int]:
-        own = FAMILIES[family].prefix
-        return family.endswith("-stacked") == stacked, len(own) if prefix.endswith(own) else 0
+    def fit(family: str) -> tuple[bool, int, int]:
+        own, shared = FAMILIES[family].prefix, len(present & _of_one_block(family))  # more with LayerScale
+        return family.endswith("-stacked") == stacked, shared, len(own) if prefix.endswith(own) else 0
 
     likely = max(FAMILIES, key=share)
     same = [family for family in FAMILIES if FAMILIES[family].column == FAMILIES[likely].column]
@@ -97,7 +98,8 @@ def _family(names: Iterable[str], prefix: str) -> str | None:
 @cache  # a hostile file has thousands of prefixes
 def _of_one_block(family: str) -> set[str]:
     """Return the names of a network with one block, without the prefix of the family."""
-    return {name.removeprefix(FAMILIES[family].prefix) for entry in entries(family, 1) for name in entry.names}
+    names = {name.removeprefix(FAMILIES[family].prefix) for entry in entries(family, 1) for name in entry.names}
+    return names | {name for _, name in layer_scales(family, 1)}
 
 
 def _rest(names: Sequence[str], network: Sequence[str]) -> tuple[str, ...]:

@@ -111,6 +111,9 @@ FLAGS = [
         "num_heads 2); it has patch_size 8, dim 12, mlp_dim 20, num_heads 3"),
     convert("vit.npz", "the following arguments are required: TARGET"),
     convert("vit.npz new.pt --family keras", "--family (keras) must be one of kit, google, ..."),
+    convert("vit.npz new.pt --family dinov2",
+            "family (dinov2) must be another one to write: it has LayerScale, which reading folds into the layers "
+            "before it, and which cannot be recovered from them"),
     convert("vit.npz new.pt --num-heads 0", f"--num-heads (0) {ONE_UP}"),
     convert("vit.npz new.npz --family google --num-heads 4",
             "--num-heads (4) must be 3, as in vit.npz, or be left out"),

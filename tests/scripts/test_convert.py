@@ -68,7 +68,7 @@ def test_a_pooler_is_left_out_with_a_note(capsys: pytest.CaptureFixture[str]) ->
     assert "hub.bin: the rest of the file is ignored: vit.pooler\n" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("dim", "heads"), [(256, 4), (768, 12), (1024, 16), (1280, 16), (100, None)])
+@pytest.mark.parametrize(("dim", "heads"), [(256, 4), (384, 6), (768, 12), (1024, 16), (1280, 16), (100, None)])
 def test_the_heads_of_the_presets_are_known_by_their_width(dim: int, heads: int | None) -> None:
     assert heads_of_width(dim) == heads
 

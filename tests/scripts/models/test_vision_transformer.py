@@ -67,6 +67,14 @@ def test_lite_is_vit_lite_7_4() -> None:
     assert round(count("lite", 10, qkv_bias=False) / 1e6, 3) == 3.717
 
 
+def test_s14_is_the_small_network_of_dinov2() -> None:
+    """In timm it has 22,056,192 parameters without a head; 2 x 12 x 384 of them are LayerScale's, folded here."""
+    assert count("s14", 10) == 22_056_192 - 2 * 12 * 384 + 10 * 385
+    model = VisionTransformer.from_preset("s14", device="meta")
+    assert (model.embeddings.grid, model.embeddings.interpolation) == ((37, 37), "bicubic")
+    assert (model.encoder.blocks[0].attn.num_heads, model.encoder.blocks[0].norm1.eps) == (6, 1e-6)
+
+
 def test_the_first_prediction_is_uniform_and_only_the_head_has_a_gradient() -> None:
     torch.manual_seed(0)
     model = VisionTransformer.from_preset("lite", dim=32, mlp_dim=64)

@@ -17,9 +17,9 @@ from scripts.weights.families import to_family
 from scripts.weights.files import write_arrays
 from scripts.weights.names import FAMILIES
 from scripts.weights.pretrained import load_weights, read_weights, write_weights
-from tests.support.networks import Bomb, bits, every_family, network
+from tests.support.networks import WRITTEN, Bomb, bits, every_family, network
 
-TORCH = [family for family in FAMILIES if not FAMILIES[family].flax]
+TORCH = [family for family in WRITTEN if not FAMILIES[family].flax]
 torch_families = pytest.mark.parametrize("family", TORCH)
 flax_families = pytest.mark.parametrize("family", [family for family in FAMILIES if FAMILIES[family].flax])
 
