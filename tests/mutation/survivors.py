@@ -49,8 +49,11 @@ EQUIVALENT = (
     Survivor("components/attention.py", ("b heads n d -> b n (heads d)", "B HEADS N D -> B N (HEADS D)"), NAMES),
     Survivor("components/block.py", ("context is None else", "(context is None) and False else"),
              "tokens that are their own context attend to themselves"),
-    Survivor("components/block.py", ("given(context, x)", "given(context, None)"),
-             "only a traced graph comes here without a context"),
+    *(
+        Survivor(f"components/{name}.py", ("given(context, x)", "given(context, None)"),
+                 "only a traced graph comes here without a context")
+        for name in ("attention", "block")
+    ),
     Survivor("components/localization_net.py", ("columns - columns // 2", "columns - columns // 3"), FLOORED),
     Survivor("components/localization_net.py", ("rows - rows // 2", "rows - rows // 3"), FLOORED),
     *(

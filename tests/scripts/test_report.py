@@ -1,7 +1,6 @@
 """The report: drawn from the run folder alone, one page that works offline, and figures of the right data."""
 
 import json
-import math
 import re
 import shutil
 from pathlib import Path
@@ -144,14 +143,17 @@ def test_the_caption_of_the_curves_says_what_else_is_in_the_training_loss(
 
 
 def test_angles_are_drawn_on_one_turn_with_their_correlation(tmp_path: Path) -> None:
-    angles = torch.tensor([[0.0, math.radians(315), math.radians(-100)], [math.radians(370), 0.0, math.radians(260)]])
+    """The more images there are of a pair, the larger is its dot."""
+    put_in = torch.tensor([0.0, 315, -100, -45]).deg2rad()
+    angles = torch.stack([put_in, torch.tensor([370.0, 0, 260, 360]).deg2rad()])
     drawn: list[Figure] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Figure, "savefig", lambda figure, file: drawn.append(figure))
         figures.angles(angles, 0.857, tmp_path / "angles.png")
     (axes,) = drawn[0].axes
-    _, points = (line.get_xydata() for line in axes.lines)
-    assert points.tolist() == [pytest.approx(point, abs=1e-3) for point in ((0, 10), (-45, 0), (-100, -100))]
+    (dots,) = axes.collections
+    assert dots.get_offsets().tolist() == [[-100, -100], [-45, 0], [0, 10]]
+    assert dots.get_sizes()[1] > dots.get_sizes()[0] == dots.get_sizes()[2]
     assert "0.86" in axes.get_title(loc="left")
 
 
