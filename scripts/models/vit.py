@@ -1,13 +1,14 @@
 """The Vision Transformer, put together from the components."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, overload
 
 import torch
 from torch import Tensor, nn
 
 from components import Encoder, PatchEmbeddings
 from components.attention import joined, parted, rate, whole
+from scripts.models.resnet import ResNet
 
 # The sizes in table 1 of the paper, and the dropout of its pretraining on ImageNet-21k; ``lite`` is ViT-Lite-7/4 of
 # "Escaping the Big Data Paradigm with Compact Transformers" (https://arxiv.org/abs/2104.05704)
@@ -23,6 +24,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "lite": {"image_size": 32, "patch_size": 4, "dim": 256, "depth": 7, "num_heads": 4, "mlp_dim": 512},
 }  # fmt: skip
+PRESETS["r50-b16"] = PRESETS["b16"] | {"resnet": (3, 4, 9)}  # the paper's R50+ViT-B/16
 
 
 def heads_of_width(dim: int) -> int | None:
@@ -41,6 +43,16 @@ def few_patches_warning(patches: int, size: Sequence[int]) -> str:
         f"an image of {size[0]}x{size[1]} pixels is only {patches} patches, too few for attention to work with; "
         "recipe lite, with patches of 4 pixels, learns far more from images as small as these"
     )
+
+
+def on_map(name: str, pixels: SupportsIndex, stride: int) -> int:
+    """Return a length in cells of a feature map with this stride."""
+    pixels = whole(f"VisionTransformer: {name}", pixels)
+    if pixels % stride:
+        raise ValueError(
+            f"VisionTransformer: {name} ({pixels}) must be a multiple of {stride}, the stride of the ResNet"
+        )
+    return pixels // stride
 
 
 def drop_patches(tokens: Tensor, share: float) -> Tensor:
@@ -69,6 +81,8 @@ class VisionTransformer(nn.Module):
         num_heads: Number of attention heads in each block.
         mlp_dim: Hidden width of each MLP.
         in_channels: Channels of the image.
+        resnet: Number of units in each stage of a ``ResNet`` in front of the patches, which are then cut from its
+            feature map; empty for none.
         qkv_bias: Whether q, k and v have a bias.
         dropout: Probability of dropping an element of the tokens, of any branch and of any MLP's hidden layer.
         attn_dropout: Probability of dropping an attention weight.
@@ -97,6 +111,7 @@ class VisionTransformer(nn.Module):
         num_heads: int,
         mlp_dim: int,
         in_channels: int = 3,
+        resnet: Sequence[int] = (),
         qkv_bias: bool = True,
         dropout: float = 0.0,
         attn_dropout: float = 0.0,
@@ -110,6 +125,12 @@ class VisionTransformer(nn.Module):
         super().__init__()
         num_classes = whole("VisionTransformer: num_classes", num_classes)
         self.patch_dropout = rate("VisionTransformer: patch_dropout", patch_dropout)
+        self.resnet = ResNet(resnet, in_channels=in_channels, device=device, dtype=dtype) if resnet else None
+        if self.resnet is not None:
+            sides = image_size if isinstance(image_size, tuple | list) else (image_size, image_size)
+            image_size = tuple(on_map("image_size", side, self.resnet.stride) for side in sides)  # type: ignore[assignment]
+            patch_size = on_map("patch_size", patch_size, self.resnet.stride)
+            in_channels = self.resnet.out_channels
         self.embeddings = PatchEmbeddings(
             image_size, patch_size, dim=dim, in_channels=in_channels, dropout=dropout, interpolation=interpolation,
             device=device, dtype=dtype,
@@ -138,6 +159,8 @@ class VisionTransformer(nn.Module):
     def forward(self, x: Tensor, return_weights: bool) -> Tensor | tuple[Tensor, Tensor]: ...
     def forward(self, x: Tensor, return_weights: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Return the logits, and the attention weights of every layer where they are asked for."""
+        if self.resnet is not None:
+            x = self.resnet(x)  # (B, C, H / S, W / S)
         x = self.embeddings(x)  # (B, 1 + N, D)
         if self.training and self.patch_dropout:
             x = drop_patches(x, self.patch_dropout)
