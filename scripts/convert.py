@@ -54,7 +54,7 @@ def main(options: Options) -> None:
     if flax and not (heads or assumed):
         raise InputError(f"--num-heads must be given: {source} does not store it, no preset has width {dim}")
     write_weights(target, state, options.family, heads or assumed)
-    print(f"{source}: {family}, " + ", ".join(f"{name} {value}" for name, value in shape.items()))
+    print(f"{source}: {family}, " + ", ".join(f"{name} {value}" for name, value in shape.items() if value))
     for note in (*notes, *(f"left out: {name}" for name in pre_logits)):
         print(note)
     print(f"{target}: {options.family}" + (f", num_heads {heads or assumed}" if flax else ""))

@@ -1,26 +1,29 @@
 """Convert Vision Transformer weights between the kit and other families of code bases.
 
-Arrays are renamed and rearranged as the table in ``names.py`` says. No number is computed, so that a round trip gives
-the same bits. There are two exceptions: big_vision has no position for the class token, and DINOv2 has LayerScale.
+Arrays are renamed and rearranged as the tables in ``names.py`` and ``hybrid.py`` say. No number is computed, so that a
+round trip gives the same bits. There are two exceptions: big_vision has no position for the class token, and DINOv2 has
+LayerScale.
 
     LayerScale(W x + b) = factors * (W x + b) = (diag(factors) W) x + factors * b
 """
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
+from scripts.models.resnet import stride_of
 from scripts.models.vit import VisionTransformer
 from scripts.system.errors import InputError
-from scripts.weights.names import FAMILIES, STACK, entries, layer_scales
+from scripts.weights import hybrid
+from scripts.weights.names import FAMILIES, STACK, Entry, entries, layer_scales
 from scripts.weights.search import some
 
 CLASS, POSITIONS = "embeddings.cls_token", "embeddings.pos_embed"
-PATCHES = "embeddings.proj.weight"
+PATCHES, PIXELS = "embeddings.proj.weight", "resnet.stem.conv.weight"  # a hybrid's pixels go through the latter
 HEAD = ("head.weight", "head.bias")
 DEEPEST = 1000  # most blocks in one array
 
@@ -44,7 +47,7 @@ def to_family(state: Mapping[str, Tensor], family: str, num_heads: int | None) -
     if FAMILIES[family].column == "big_vision":
         state[CLASS] = state[CLASS] + state[POSITIONS][:, :1]
         state[POSITIONS] = state[POSITIONS][:, 1:]
-    for kit, names, layout in entries(family, sizes(state)["depth"]):
+    for kit, names, layout in _network(state, "kit", family):
         if kit in state:  # the head may be missing
             for name, array in zip(names, state[kit].chunk(len(names)), strict=True):
                 heads = {"heads": num_heads} if "heads" in layout else {}
@@ -57,9 +60,10 @@ def from_family(arrays: Mapping[str, Tensor], family: str, source: str) -> Weigh
     pre_logits = tuple(name for name in arrays if name.startswith(f"{FAMILIES[family].prefix}pre_logits"))
     arrays = _split_blocks({name: array for name, array in arrays.items() if name not in pre_logits})
     _check_names(arrays, family, source)
+    arrays = hybrid.with_four_axes(arrays, family, hybrid.units_of(arrays, family))
     num_heads = _check_shapes(arrays, family, source)
     state = {}
-    for kit, names, layout in entries(family, _depth(arrays, family)):
+    for kit, names, layout in _network(arrays, family, family):
         if names[0] in arrays:
             state[kit] = torch.cat([_as_in_torch(arrays[name], layout) for name in names])
     if FAMILIES[family].column == "big_vision":
@@ -73,17 +77,28 @@ def from_family(arrays: Mapping[str, Tensor], family: str, source: str) -> Weigh
     return Weights(state, family, num_heads, pre_logits)
 
 
-def sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
+def sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """Return the options of VisionTransformer that the shapes of a ``state_dict`` determine."""
     dim, in_channels, patch_size, _ = state[PATCHES].shape
+    if resnet := hybrid.units_of(state, "kit"):
+        in_channels, patch_size = state[PIXELS].shape[1], patch_size * stride_of(resnet)
     depth = len({name.split(".")[2] for name in state if name.startswith("encoder.blocks.")})
     mlp_dim = state["encoder.blocks.0.mlp.fc1.bias"].numel()
-    return {"patch_size": patch_size, "dim": dim, "depth": depth, "mlp_dim": mlp_dim, "in_channels": in_channels}
+    return {
+        "patch_size": patch_size, "dim": dim, "depth": depth, "mlp_dim": mlp_dim, "in_channels": in_channels,
+        "resnet": resnet,
+    }  # fmt: skip
+
+
+def _network(arrays: Mapping[str, Tensor], family: str, other: str) -> list[Entry]:
+    """Return every entry of the network that arrays of a family belong to, with the names of another family."""
+    resnet = hybrid.entries(other, hybrid.units_of(arrays, family))
+    return [*resnet, *entries(other, _depth(arrays, family))]
 
 
 def _check_names(arrays: Mapping[str, Tensor], family: str, source: str) -> None:
     """Raise InputError for missing and unknown names; the whole head may be missing."""
-    found = list(entries(family, _depth(arrays, family)))
+    found = _network(arrays, family, family)
     head = [name for kit, names, _ in found if kit in HEAD for name in names]
     wanted = {name: None for _, names, _ in found for name in names}  # in their order
     wanted |= {name: None for _, name in layer_scales(family, _depth(arrays, family))}
@@ -101,7 +116,7 @@ def _check_names(arrays: Mapping[str, Tensor], family: str, source: str) -> None
 
 def _check_shapes(arrays: Mapping[str, Tensor], family: str, source: str) -> int | None:
     """Derive the network from a few shapes and check all others; return its number of heads if the file has it."""
-    names = {kit: names[0] for kit, names, _ in entries(family, 1)}
+    names = {kit: names[0] for kit, names, _ in _network(arrays, family, family)}
 
     def shape(kit: str, axes: int) -> torch.Size:
         found = arrays[names[kit]].shape
@@ -111,6 +126,8 @@ def _check_shapes(arrays: Mapping[str, Tensor], family: str, source: str) -> int
 
     flax, patches = FAMILIES[family].flax, shape(PATCHES, 4)
     dim, in_channels, side = (patches[axis] for axis in ((3, 2, 0) if flax else (0, 1, 2)))
+    if resnet := hybrid.units_of(arrays, family):
+        in_channels, side = shape(PIXELS, 4)[2 if flax else 1], side * stride_of(resnet)
     tokens = shape(POSITIONS, 3)[1] + (FAMILIES[family].column == "big_vision")
     num_heads = shape("encoder.blocks.0.attn.qkv.bias", 2)[0] if flax else None
     try:
@@ -118,7 +135,7 @@ def _check_shapes(arrays: Mapping[str, Tensor], family: str, source: str) -> int
             shape("head.bias", 1)[0] if names.get("head.bias") in arrays else 1,
             image_size=(side, side * (tokens - 1)), patch_size=side, dim=dim, depth=_depth(arrays, family),
             num_heads=num_heads or 1, mlp_dim=shape("encoder.blocks.0.mlp.fc1.bias", 1)[0], in_channels=in_channels,
-            device="meta",
+            resnet=resnet, device="meta",
         )  # fmt: skip
     except ValueError as error:
         raise InputError(f"{source} must hold the shapes of a Vision Transformer; {error}") from None

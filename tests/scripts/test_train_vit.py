@@ -168,6 +168,25 @@ def test_fine_tuning_blocks_of_vit_b16_at_224_pixels(
     assert all(np.isfinite(list(row.values())).all() for row in read_metrics(tmp_path / "run"))
 
 
+def test_a_hybrid_is_fine_tuned_and_its_report_shows_a_square_for_each_patch(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its patches are cells of the feature map: 14x14 of 16 pixels, as of ViT-B/16."""
+    monkeypatch.setitem(PRESETS, "b16", TINY | {"resnet": (1, 1, 1)})
+    start = pretrained(tmp_path / "start.npz", 21).state_dict()
+    main(options(data=str(tree), recipe="b16-finetune", steps=2, batch_size=2, limit_test=2, weights="start.npz",
+                 out="run"))  # fmt: skip
+    found = torch.load(tmp_path / "run" / "findings.pt", weights_only=True)
+    assert found["attention_rollout"].shape == (2, 14, 14)
+    assert found["attention_last_layer"].shape == (2, 2, 14, 14)
+    assert "Where the class token looks" in (tmp_path / "run" / "report.html").read_text("utf-8")
+    network = json.loads((tmp_path / "run" / "config.json").read_text())["resolved"]["network"]
+    assert (network["resnet"], network["patch_size"]) == ([1, 1, 1], 16)
+    state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)["model"]
+    changed = {name for name, array in state.items() if name in start and not torch.equal(array, start[name])}
+    assert {"resnet.stem.conv.weight", "resnet.stages.2.0.norm3.weight", "embeddings.proj.weight"} <= changed
+
+
 @pytest.mark.usefixtures("_tiny", "_no_report")
 @pytest.mark.parametrize("entry", [train_stn, train_vit], ids=lambda entry: entry.__name__)
 def test_the_same_seed_gives_the_same_run(entry: ModuleType, tree: Path, tmp_path: Path) -> None:
