@@ -131,9 +131,9 @@ def test_a_theta_that_is_not_a_number_shows_in_its_image_alone(padding_mode: str
 
 @given(seeds, padding_modes)
 def test_padding_mode_decides_what_lies_outside_the_image(seed: int, padding_mode: str) -> None:
-    x = random_images(seed, 1, 1, 8, 8)
-    theta = identity(1)
-    theta[0, 0, 2] = 2.0  # one image width to the right: every sample lies outside
+    x = random_images(seed, 2, 3, 8, 8)
+    theta = identity(2)
+    theta[:, 0, 2] = 2.0  # one image width to the right: every sample lies outside
     mean = x.mean((2, 3), keepdim=True).expand_as(x)
     expected = {"zeros": 0 * x, "border": x[..., -1:].expand_as(x), "reflection": x.flip(-1), "mean": mean}[
         padding_mode
