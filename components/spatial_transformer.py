@@ -16,26 +16,14 @@ centres; grid and sampling always use the same one. With an affine theta equal t
 float32, because bfloat16 takes steps of 1/256 near the border, which is a whole pixel at 512 pixels.
 """
 
-import operator
-from contextlib import suppress
-from typing import SupportsIndex
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .transforms import Affine, Transform
+from .transforms import Affine, Transform, whole
 
 AFFINE = Affine()
 PADDING_MODES = ("zeros", "border", "reflection", "mean")
-
-
-def whole(name: str, value: SupportsIndex) -> int:
-    """Return a size as an int: any integer type is taken, but neither True nor False."""
-    if not isinstance(value, bool):
-        with suppress(TypeError):
-            return operator.index(value)
-    raise TypeError(f"{name} ({value!r}) must be an integer")
 
 
 def check_images(x: Tensor) -> None:

@@ -53,8 +53,8 @@ class Localization(nn.Module):
 
     def loss(self, scores: Tensor, poses: Tensor) -> Tensor:
         """Return how wrong the scores of each image are, given its pose (B, 4): (B,)."""
-        distance = (scores - scores.new_tensor(self.transform.identity)).square().sum(1)
-        return self.prior * distance.where((poses == 0).all(1), 0)
+        change = (scores - scores.new_tensor(self.transform.identity)).square().sum(1)
+        return self.prior * change.where((poses == 0).all(1), 0)
 
 
 class PoseRegression(Localization):

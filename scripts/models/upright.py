@@ -84,9 +84,9 @@ class UprightCNN(nn.Module):
         self.features = Features(in_channels, stem, widths)
         self.head = nn.Linear(widths[-1], num_classes)
         self.transformer = None
-        if localization is not None or shared:
+        if localization is not None:
             features, width = self.features, widths[-1]
-            if localization is not None and not shared:
+            if not shared:
                 features, width = Features(in_channels, *localization), localization[1][-1]
             found: Localization
             match predicts:

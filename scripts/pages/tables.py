@@ -89,9 +89,9 @@ def _largest_drop(runs: Sequence[Run]) -> str:
         before["test_accuracy"] - after["test_accuracy"]
         for run in runs
         for before, after in zip(run.rows, run.rows[1:], strict=False)
-        if before["epoch"] >= 25
+        if before["epoch"] >= 25 and "test_accuracy" in before
     ]
-    return f"{max(drops, default=0.0):.1f} points"
+    return f"{max(drops):.1f} points" if drops else ""
 
 
 def _spread(key: str) -> Column:

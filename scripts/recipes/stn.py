@@ -1,5 +1,6 @@
 """Recipes for the spatial transformer network, and the flags of train_stn."""
 
+import dataclasses
 from dataclasses import dataclass
 
 from scripts.data.transforms import Augment, Normalise
@@ -8,6 +9,15 @@ from scripts.system.command_line import option
 from scripts.training.plan import Recipe
 from scripts.training.schedule import Schedule
 
+UPRIGHT = Recipe(  # of every UprightCNN
+    lr=0.02,
+    batch_size=250,
+    epochs=50,
+    augment=Augment(mirror=True, shift=2),
+    schedule=Schedule("linear", warm_up=0.1),
+    label_smoothing=0.1,
+    optimizer="muon",
+)
 RECIPES = {
     "tutorial": Recipe(
         lr=0.01,
@@ -29,25 +39,11 @@ RECIPES = {
         schedule=Schedule("linear", warm_up=0.2),
         optimizer="muon",
     ),
-    "small": Recipe(
-        lr=0.02,
-        batch_size=250,
-        epochs=50,
-        network={"stem": 8, "widths": (16, 32, 40), "localization": (4, (7, 12, 12))},
-        augment=Augment(mirror=True, shift=2),
-        schedule=Schedule("linear", warm_up=0.1),
-        label_smoothing=0.1,
-        optimizer="muon",
+    "small": dataclasses.replace(
+        UPRIGHT, network={"stem": 8, "widths": (16, 32, 40), "localization": (4, (7, 12, 12))}
     ),
-    "strong": Recipe(
-        lr=0.02,
-        batch_size=250,
-        epochs=50,
-        network={"stem": 24, "widths": (40, 96, 144), "localization": (12, (24, 44, 64))},
-        augment=Augment(mirror=True, shift=2),
-        schedule=Schedule("linear", warm_up=0.1),
-        label_smoothing=0.1,
-        optimizer="muon",
+    "strong": dataclasses.replace(
+        UPRIGHT, network={"stem": 24, "widths": (40, 96, 144), "localization": (12, (24, 44, 64))}
     ),
 }
 

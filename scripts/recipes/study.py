@@ -8,22 +8,12 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from scripts.data.transforms import Augment
 from scripts.recipes.options import RunOptions
+from scripts.recipes.stn import UPRIGHT
 from scripts.system.command_line import option, path, whole
 from scripts.training.plan import Recipe
-from scripts.training.schedule import Schedule
 
-PLAIN = Recipe(
-    lr=0.02,
-    batch_size=250,
-    epochs=15,
-    network={"stem": 8, "widths": (26, 44, 68)},
-    augment=Augment(mirror=True, shift=2),
-    schedule=Schedule("linear", warm_up=0.1),
-    label_smoothing=0.1,
-    optimizer="muon",
-)
+PLAIN = dataclasses.replace(UPRIGHT, epochs=15, network={"stem": 8, "widths": (26, 44, 68)})
 
 
 def _behind(predicts: str, **options: Any) -> Recipe:

@@ -149,9 +149,9 @@ def _figures(resolved: dict[str, Any], rows: figures.Rows, found: dict[str, Any]
         add("poses", "The same image in eight poses", caption, figures.poses, found)
     if "angles" in found:
         caption = (
-            "A point for each test image: by how much it was turned, and by how much theta turns the sampled area. A "
-            "transformer that undoes the pose puts all points on the dotted line or on a parallel of it; one that does "
-            "the same to every image puts them on a level line."
+            "By how much a test image was turned, and by how much theta turns the sampled area: the larger a dot, the "
+            "more images. A transformer that undoes the pose puts all on the dotted line or on a parallel of it; one "
+            "that does the same to every image puts them on a level line."
         )
         title, correlation = "The angle taken out against the angle put in", found["numbers"]["pose_correlation"]
         add("angles", title, caption, figures.angles, found["angles"], correlation)

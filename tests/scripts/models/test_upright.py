@@ -63,8 +63,9 @@ def test_what_is_predicted_is_refused_by_name() -> None:
         UprightCNN(stem=2, widths=(2,), localization=(2, (2,)), predicts="turn")
 
 
-def test_without_localization_it_is_the_classifier_alone() -> None:
-    net = UprightCNN(7, stem=4, widths=(5, 6)).eval()
+@pytest.mark.parametrize("shared", [False, True])
+def test_without_localization_it_is_the_classifier_alone(shared: bool) -> None:
+    net = UprightCNN(7, stem=4, widths=(5, 6), shared=shared).eval()
     x = torch.rand(2, 3, 9, 9)
     assert torch.equal(net(x), net.head(net.features(x)))
     with pytest.raises(ValueError, match=r"^UprightCNN: return_theta \(True\) needs a localization$"):

@@ -87,3 +87,14 @@ def test_each_script_has_its_own_table(tmp_path: Path) -> None:
     write_run(tmp_path / "vit", recipe="two", asked={}, patches=4)
     assert [row["recipe"] for row in rows("train-stn", tmp_path)] == ["`one`"]
     assert [row["recipe"] for row in rows("train-vit", tmp_path)] == ["`two`"]
+
+
+def test_the_largest_drop_is_that_of_test_accuracies_and_empty_where_there_are_none(
+    tmp_path: Path,
+) -> None:
+    write_stn(tmp_path / "a")
+    write_stn(tmp_path / "b", recipe="other")
+    for name, measured in (("a", "test"), ("b", "validation")):
+        lines = [f"epoch,{measured}_accuracy,theta_scale_mean", "24,70,1", "25,60,1", "26,58.5,1", "27,59,1"]
+        (tmp_path / name / "metrics.csv").write_text("\n".join(lines) + "\n")
+    assert [row["largest drop after epoch 25"] for row in rows("train-stn", tmp_path)] == ["", "1.5 points"]
