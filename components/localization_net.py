@@ -28,8 +28,8 @@ SMALLEST = 18  # the side that leaves one cell there
 
 
 def whole(name: str, value: SupportsIndex) -> int:
-    """Return a size as an int: any integer type is taken, but neither True nor False."""
-    if not isinstance(value, bool):
+    """Return a size as an int: any integer type is taken, but neither True nor False, of NumPy and torch neither."""
+    if not isinstance(value, bool) and not str(getattr(value, "dtype", "")).endswith("bool"):
         with suppress(TypeError):
             return operator.index(value)
     raise TypeError(f"{name} ({value!r}) must be an integer")
