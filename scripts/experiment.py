@@ -80,6 +80,7 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
             objective=subject.objective,
             predict=subject.predict,
             describe=subject.describe,
+            before_epoch=subject.before_epoch,
             optimizers=subject.optimizers,
             train=images,
             held_out=held_out,

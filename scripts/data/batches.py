@@ -1,6 +1,6 @@
 """Batches made on the model's device, where the whole split is kept as uint8, indexed, augmented and normalised.
 
-uint8 (N, 3, H, W) -> shuffled -> uint8 (B, 3, H, W) -> mirrored, shifted, cropped -> posed -> float32 (B, 3, h, w)
+uint8 (N, 3, H, W) -> shuffled -> uint8 (B, 3, H, W) -> augmented -> posed -> float32 (B, 3, h, w) -> mixed
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from scripts.data.datasets import Split
+from scripts.data.mixing import UNMIXED, Mix
 from scripts.data.poses import UPRIGHT, Poses
 from scripts.data.resampling import resampled
 from scripts.data.transforms import ALL, Augment, Normalise, sent
@@ -51,20 +52,34 @@ def training_batches(
     generator: torch.Generator,
     share: Callable[[int], slice] = lambda count: ALL,
     poses: Poses = UPRIGHT,
+    mix: Mix = UNMIXED,
+    classes: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yield images, labels and poses of each batch, drawn when it is requested, so that draws follow the order.
+
+    Labels are classes (B,), where images are mixed the shares of all classes (B, classes).
 
     Args:
         split: The images and labels.
         batches: Indices into the split.
         prepare: From uint8 images to the input of the model.
         augment: Augmentation, drawn for whole batches.
-        generator: The random generator of augmentation and poses.
+        generator: The random generator of augmentation, poses and mixing.
         share: From the size of a batch to the part of it that this process trains on.
         poses: Of the augmented images, drawn for whole batches.
+        mix: How images are mixed with the next one of the batch; poses stay those of the first of both.
+        classes: Number of classes, needed for mixing.
     """
     for chosen in batches:
         part = share(len(chosen))
+        if mix != UNMIXED:  # each image needs the next one, the last one the first
+            start, stop, _ = part.indices(len(chosen))
+            chosen, part = torch.cat([chosen, chosen[:1]]), slice(start, stop + 1)
         augmented = augment(split.images[chosen], generator, part)
         images, drawn = poses(augmented, len(chosen), generator, part)
-        yield prepare(images), split.labels[chosen[part]], drawn
+        images, labels = prepare(images), split.labels[chosen[part]]
+        if mix != UNMIXED:
+            draws = sent(mix.draws(len(chosen), generator)[part][:-1], images.device)
+            images, labels = mix(images, torch.eye(classes, device=labels.device)[labels], draws)
+            drawn = drawn[:-1]
+        yield images, labels, drawn

@@ -60,12 +60,19 @@ class Augment:
         crop: Smallest share of the area to keep: a box of random size, place and aspect ratio (3/4 to 4/3) is resized
             to the size of the image, or to ``size``.
         size: Side in pixels of a resized crop; None for the size of the image.
+        geometry: Largest change of each entry of the linear map that turns, shears and stretches an image about its
+            centre; 0.1 moves the corners by up to a tenth of the image.
+        colour: Largest relative change of brightness, contrast and saturation.
+        cutout: Side in pixels of a square that the mean colour of the image replaces, anywhere in it.
     """
 
     mirror: bool = False
     shift: int = 0
     crop: float | None = None
     size: int | None = None
+    geometry: float = 0.0
+    colour: float = 0.0
+    cutout: int = 0
 
     def __call__(self, images: Tensor, generator: torch.Generator, share: slice = ALL) -> Tensor:
         """Return that share of the images, augmented; the generator is on the CPU.
@@ -74,6 +81,7 @@ class Augment:
         """
         import torch
 
+        from scripts.data.distortions import cut_out, recoloured, stretched
         from scripts.data.resampling import resampled
 
         count, channels, height, width = images.shape
@@ -85,29 +93,52 @@ class Augment:
             coins, draws = draws[:, 0].bool(), draws[:, 1:]
             images = torch.where(coins.view(-1, 1, 1, 1), images.flip(-1), images)
         if self.shift:
-            (down, right), draws = draws[:, :2].split(1, 1), draws[:, 2:]
+            (down, right), draws = draws[:, :2].long().split(1, 1), draws[:, 2:]
             rows = _reflect(torch.arange(height, device=images.device) + down, height)  # (B, H)
             columns = _reflect(torch.arange(width, device=images.device) + right, width)  # (B, W)
             images = images.gather(2, rows[:, None, :, None].expand(-1, channels, -1, width))
             images = images.gather(3, columns[:, None, None, :].expand(-1, channels, height, -1))
         if self.crop is not None:
-            images = resampled(images, draws, (height, width) if self.size is None else (self.size, self.size))
+            boxes, draws = draws[:, :4], draws[:, 4:]
+            images = resampled(images, boxes, (height, width) if self.size is None else (self.size, self.size))
+        if self.geometry or self.colour:
+            pixels = images.float()
+            if self.geometry:
+                maps, draws = draws[:, :4], draws[:, 4:]
+                pixels = stretched(pixels, maps)
+            if self.colour:
+                factors, draws = draws[:, :3], draws[:, 3:]
+                pixels = recoloured(pixels, factors)
+            images = pixels.round().clamp(0, 255).to(torch.uint8, memory_format=torch.channels_last)
+        if self.cutout:
+            images = cut_out(images, draws, self.cutout)
         return images
 
     def draws(self, count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
-        """Draw a row of whole numbers for every image, in one tensor, which needs only one copy to the device.
+        """Draw a row of numbers for every image, in one tensor, which needs only one copy to the device.
 
-        The columns: whether it is mirrored; pixels down and to the right; top, left, height and width of its box.
+        The columns: whether it is mirrored; pixels down and to the right; top, left, height and width of its box; the
+        four entries of the change of its linear map; factors of brightness, contrast and saturation; the centre of the
+        square to cut out as shares of height and width.
         """
         import torch
 
-        drawn = [torch.empty(count, 0, dtype=torch.long)]
+        def spread(columns: int, largest: float) -> Tensor:
+            return largest * (2 * torch.rand(count, columns, generator=generator) - 1)
+
+        drawn = [torch.empty(count, 0, dtype=torch.long)]  # floating-point columns make all of them so
         if self.mirror:
             drawn.append((torch.rand(count, 1, generator=generator) < 0.5).long())
         if self.shift:
             drawn.append(torch.randint(-self.shift, self.shift + 1, (2, count), generator=generator).T)
         if self.crop is not None:
             drawn.append(random_boxes(count, height, width, self.crop, generator))
+        if self.geometry:
+            drawn.append(spread(4, self.geometry))
+        if self.colour:
+            drawn.append(1 + spread(3, self.colour))
+        if self.cutout:
+            drawn.append(torch.rand(count, 2, generator=generator))
         return torch.cat(drawn, 1)
 
 

@@ -9,6 +9,7 @@ and without the whitening of its first layer.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -40,14 +41,14 @@ class Features(nn.Module):
         return x.amax((2, 3))
 
 
-def stage(before: int, width: int) -> nn.Sequential:
+def stage(before: int, width: int, **factory: Any) -> nn.Sequential:
     """Two convolutions with a pooling: (B, before, H, W) -> (B, width, H // 2, W // 2)."""
     return nn.Sequential(
-        nn.Conv2d(before, width, kernel_size=3, padding=1, bias=False),
+        nn.Conv2d(before, width, kernel_size=3, padding=1, bias=False, **factory),
         nn.MaxPool2d(2),
-        nn.BatchNorm2d(width),
+        nn.BatchNorm2d(width, **factory),
         nn.GELU(),
-        nn.Conv2d(width, width, kernel_size=3, padding=1, bias=False),
-        nn.BatchNorm2d(width),
+        nn.Conv2d(width, width, kernel_size=3, padding=1, bias=False, **factory),
+        nn.BatchNorm2d(width, **factory),
         nn.GELU(),
     )

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from components import Encoder, PatchEmbeddings
 from components.attention import joined, parted, rate, whole
+from scripts.models.conv_stem import ConvStem
 from scripts.models.resnet import ResNet
 
 # The sizes in table 1 of the paper, and the dropout of its pretraining on ImageNet-21k; ``lite`` is ViT-Lite-7/4 of
@@ -23,6 +24,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "interpolation": "bicubic",
     },
     "lite": {"image_size": 32, "patch_size": 4, "dim": 256, "depth": 7, "num_heads": 4, "mlp_dim": 512},
+    "compact": {
+        "image_size": 32, "patch_size": 4, "stem": (64, 128), "dim": 192, "depth": 6, "num_heads": 3, "mlp_dim": 384,
+    },
 }  # fmt: skip
 PRESETS["r50-b16"] = PRESETS["b16"] | {"resnet": (3, 4, 9)}  # the paper's R50+ViT-B/16
 
@@ -50,7 +54,7 @@ def on_map(name: str, pixels: SupportsIndex, stride: int) -> int:
     pixels = whole(f"VisionTransformer: {name}", pixels)
     if pixels % stride:
         raise ValueError(
-            f"VisionTransformer: {name} ({pixels}) must be a multiple of {stride}, the stride of the ResNet"
+            f"VisionTransformer: {name} ({pixels}) must be a multiple of {stride}, the stride in front of the patches"
         )
     return pixels // stride
 
@@ -61,6 +65,11 @@ def drop_patches(tokens: Tensor, share: float) -> Tensor:
     kept = torch.rand(batch, count, device=tokens.device).argsort(1)[:, : max(1, round((1 - share) * count))]
     patches = tokens[:, 1:].gather(1, kept[..., None].expand(-1, -1, dim))
     return torch.cat([tokens[:, :1], patches], 1)
+
+
+def pooled(tokens: Tensor, score: nn.Module) -> Tensor:
+    """Return the mean of all tokens, weighted by a softmax of their scores: (B, N, D) -> (B, D)."""
+    return (score(tokens).softmax(1) * tokens).sum(1)
 
 
 for _name in ("drop_patches", "joined", "parted"):  # torch.fx, which follows no branch, calls them as they are
@@ -83,6 +92,9 @@ class VisionTransformer(nn.Module):
         in_channels: Channels of the image.
         resnet: Number of units in each stage of a ``ResNet`` in front of the patches, which are then cut from its
             feature map; empty for none.
+        stem: Widths of the stages of a ``ConvStem`` in front of the patches instead; empty for none.
+        pool: What the head reads: the class ``token``, or the ``sequence``, which is a mean of all patches with learned
+            weights, as in Compact Transformers (https://arxiv.org/abs/2104.05704).
         qkv_bias: Whether q, k and v have a bias.
         dropout: Probability of dropping an element of the tokens, of any branch and of any MLP's hidden layer.
         attn_dropout: Probability of dropping an attention weight.
@@ -112,6 +124,8 @@ class VisionTransformer(nn.Module):
         mlp_dim: int,
         in_channels: int = 3,
         resnet: Sequence[int] = (),
+        stem: Sequence[int] = (),
+        pool: str = "token",
         qkv_bias: bool = True,
         dropout: float = 0.0,
         attn_dropout: float = 0.0,
@@ -125,12 +139,17 @@ class VisionTransformer(nn.Module):
         super().__init__()
         num_classes = whole("VisionTransformer: num_classes", num_classes)
         self.patch_dropout = rate("VisionTransformer: patch_dropout", patch_dropout)
+        if resnet and stem:
+            raise ValueError(f"VisionTransformer: stem ({stem}) must be empty with a resnet ({resnet})")
+        if pool not in ("token", "sequence"):
+            raise ValueError(f"VisionTransformer: pool ({pool!r}) must be token or sequence")
         self.resnet = ResNet(resnet, in_channels=in_channels, device=device, dtype=dtype) if resnet else None
-        if self.resnet is not None:
+        self.stem = ConvStem(stem, in_channels=in_channels, device=device, dtype=dtype) if stem else None
+        if (front := self.resnet or self.stem) is not None:
             sides = image_size if isinstance(image_size, tuple | list) else (image_size, image_size)
-            image_size = tuple(on_map("image_size", side, self.resnet.stride) for side in sides)  # type: ignore[assignment]
-            patch_size = on_map("patch_size", patch_size, self.resnet.stride)
-            in_channels = self.resnet.out_channels
+            image_size = tuple(on_map("image_size", side, front.stride) for side in sides)  # type: ignore[assignment]
+            patch_size = on_map("patch_size", patch_size, front.stride)
+            in_channels = front.out_channels
         self.embeddings = PatchEmbeddings(
             image_size, patch_size, dim=dim, in_channels=in_channels, dropout=dropout, interpolation=interpolation,
             device=device, dtype=dtype,
@@ -140,6 +159,7 @@ class VisionTransformer(nn.Module):
             attn_dropout=attn_dropout, stochastic_depth=stochastic_depth, checkpointing=checkpointing,
             device=device, dtype=dtype,
         )  # fmt: skip
+        self.pool = nn.Linear(self.encoder.dim, 1, device=device, dtype=dtype) if pool == "sequence" else None
         self.head = nn.Linear(self.encoder.dim, num_classes, device=device, dtype=dtype)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -161,12 +181,15 @@ class VisionTransformer(nn.Module):
         """Return the logits, and the attention weights of every layer where they are asked for."""
         if self.resnet is not None:
             x = self.resnet(x)  # (B, C, H / S, W / S)
+        if self.stem is not None:
+            x = self.stem(x)  # (B, C, H / S, W / S)
         x = self.embeddings(x)  # (B, 1 + N, D)
         if self.training and self.patch_dropout:
             x = drop_patches(x, self.patch_dropout)
-        encoded = self.encoder(x, return_weights=return_weights, first=1)  # the head reads the class token alone
-        x, weights = parted(encoded)  # (B, 1, D), (B, L, heads, 1 + N, 1 + N)
-        return joined(self.head(x[:, 0]), weights)
+        first = 1 if self.pool is None else None  # the head reads the class token alone
+        x, weights = parted(self.encoder(x, return_weights=return_weights, first=first))
+        x = x[:, 0] if self.pool is None else pooled(x[:, 1:], self.pool)  # (B, D)
+        return joined(self.head(x), weights)  # (B, classes), (B, L, heads, 1 + N, 1 + N)
 
     if TYPE_CHECKING:
         __call__ = forward  # nn.Module's own returns Any

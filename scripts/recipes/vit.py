@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 
+from scripts.data.mixing import Mix
 from scripts.data.transforms import Augment, Normalise
 from scripts.recipes.options import RunOptions
 from scripts.system.command_line import option, path
@@ -25,6 +26,18 @@ FINETUNE = Recipe(
     optimizer="sgd",
 )
 RECIPES = {
+    "compact": Recipe(
+        network={"preset": "compact", "patch_dropout": 0.5, "whole_images": 0.2},
+        lr=0.006,
+        batch_size=250,
+        epochs=50,
+        augment=Augment(mirror=True, shift=4, geometry=0.15, colour=0.3, cutout=8),
+        mix=Mix(mixup=0.25, cutmix=0.25),
+        schedule=Schedule("linear", warm_up=0.1),
+        label_smoothing=0.1,
+        averaged=0.995,
+        optimizer="muon",
+    ),
     "lite": Recipe(
         network={"preset": "lite", "patch_dropout": 0.5},
         lr=0.006,

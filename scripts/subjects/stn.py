@@ -1,6 +1,5 @@
 """The spatial transformer network, its optimizers, and its theta for log and report."""
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from scripts.system.machine import this_machine
 from scripts.training.evaluation import Evaluation
 from scripts.training.optimizers import Muon
 from scripts.training.plan import Plan
-from scripts.training.step import Objective, cross_entropy
+from scripts.training.step import Objective
 from scripts.training.untraced import SGD, AdamW
 
 ANGLES = 8  # that are told apart where poses are no multiples of an angle
@@ -110,10 +109,10 @@ def upright_network(plan: Plan, transform: bool) -> Network:
     return UprightCNN(len(plan.classes), **options)
 
 
-def objective(network: Network, plan: Plan) -> Objective:
-    """What the network is trained for: the classes, and the poses where it predicts them."""
+def objective(network: Network, plan: Plan) -> Objective | None:
+    """What the network is trained for where it predicts poses: these and the classes."""
     if isinstance(network, STNClassifier) or network.transformer is None:
-        return partial(cross_entropy, label_smoothing=plan.label_smoothing)
+        return None
     height, width = plan.image_size
 
     def classes_and_poses(model: nn.Module, images: Tensor, labels: Tensor, poses: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from scripts.training.evaluation import Evaluation
-from scripts.training.step import Objective, cross_entropy
+from scripts.training.step import Objective
 from scripts.training.trainer import Predict
 
 
@@ -24,6 +24,7 @@ class Subject:
         objective: As in ``Trainer``.
         predict: As in ``Trainer``.
         describe: As in ``Trainer``.
+        before_epoch: As in ``Trainer``.
         tested_in: Poses by name in which summary.json has the test accuracy too, of the checkpoint in the figures.
         findings: From a few uint8 test images, resized, the same images before they were posed, and the evaluation of
             the test set to what the report shows of the network; what is named ``numbers`` goes to summary.json too.
@@ -33,8 +34,9 @@ class Subject:
     optimizers: Sequence[torch.optim.Optimizer]
     settings: dict[str, Any] = field(default_factory=dict)
     remarks: Sequence[str] = ()
-    objective: Objective = cross_entropy
+    objective: Objective | None = None
     predict: Predict | None = None
     describe: Callable[[Tensor], tuple[dict[str, float], str]] | None = None
+    before_epoch: Callable[[float], None] | None = None
     tested_in: Sequence[str] = ()
     findings: Callable[[Tensor, Tensor, Evaluation], dict[str, Any]]

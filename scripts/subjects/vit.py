@@ -34,8 +34,10 @@ def adamw(network: VisionTransformer, lr: float) -> list[torch.optim.Optimizer]:
 
 
 def muon(network: VisionTransformer, lr: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the encoder, AdamW at 1/6 of its rate for the rest."""
+    """Muon for the matrices of the encoder and the convolutions in front, AdamW at 1/6 of its rate for the rest."""
     matrices = [parameter for parameter in network.encoder.parameters() if parameter.ndim == 2]
+    if network.stem is not None:
+        matrices += [parameter for parameter in network.stem.parameters() if parameter.ndim == 4]
     chosen = {id(matrix) for matrix in matrices}
     rest = [parameter for parameter in network.parameters() if id(parameter) not in chosen]
     return [
@@ -67,12 +69,17 @@ def subject(options: Options, plan: Plan, device: torch.device) -> Subject:
     if any(length % side for length in size):
         wanted = f"images whose sides are multiples of {side} pixels for recipe {plan.recipe}"
         raise InputError(f"--data ({options.data}) must hold {wanted}")
-    network = VisionTransformer.from_preset(
-        num_classes=len(plan.classes), image_size=size, device=device, **plan.network
-    )
+    settings = dict(plan.network)
+    whole_images = settings.pop("whole_images", 0.0)  # share of the run, at its end, that drops no patch
+    network = VisionTransformer.from_preset(num_classes=len(plan.classes), image_size=size, device=device, **settings)
     remarks = []
     if options.weights and not options.resume:  # a checkpoint has its own weights
         remarks = load_weights(network, Path(options.weights))
+    dropped = network.patch_dropout
+
+    def before_epoch(done: float) -> None:
+        network.patch_dropout = dropped if done < 1 - whole_images else 0.0
+
     grid = (size[0] // side, size[1] // side)
     if warning := few_patches_warning(grid[0] * grid[1], size):
         remarks.append(f"WARNING: {warning}")
@@ -81,6 +88,7 @@ def subject(options: Options, plan: Plan, device: torch.device) -> Subject:
         optimizers=OPTIMIZERS[plan.optimizer](network, plan.lr),
         settings={"network": {**preset, **plan.network}, "patches": grid[0] * grid[1]},
         remarks=remarks,
+        before_epoch=before_epoch,
         findings=lambda images, *_: attention_findings(network, images, plan.normalise, grid),
     )
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from scripts.data.mixing import UNMIXED, Mix
 from scripts.data.poses import POSES, Poses
 from scripts.data.transforms import Augment, Normalise
 from scripts.system.command_line import positive, setting, whole
@@ -23,8 +24,10 @@ class Recipe:
         optimizer: Name of one of the optimizers in the network's subject.
         schedule: Learning-rate factor over the run.
         label_smoothing: Share of the target that is spread evenly over all classes.
+        averaged: Decay in a step of the moving average of the weights that is evaluated and saved; zero for none.
         clip: Largest norm of all gradients together; a longer gradient is scaled down to it.
         augment: Augmentation; mirroring is dropped if it changes the class.
+        mix: How training images are mixed with each other.
         normalise: Fixed statistics; None for those of the training images.
         image_size: Height and width that images are resized to; None for their own.
         network: Options of the network.
@@ -54,8 +57,10 @@ class Recipe:
     optimizer: str = ""
     schedule: Schedule
     label_smoothing: float = 0.0
+    averaged: float = 0.0
     clip: float | None = None
     augment: Augment
+    mix: Mix = UNMIXED
     normalise: Normalise | None = None
     image_size: tuple[int, int] | None = None
     network: Mapping[str, Any] = dataclasses.field(default_factory=dict)

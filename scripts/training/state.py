@@ -2,12 +2,14 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from scripts.training.plan import Plan
 from scripts.training.random_states import random_states, restore_random_states
@@ -23,7 +25,7 @@ class Progress:
         shuffle: Generator state at the start of the epoch, which determines the order of its images.
         step: Steps done, including skipped ones.
         loss: Sum of the losses; like ``hits`` and ``seen`` without the images of skipped steps.
-        hits: Images classified correctly.
+        hits: Images classified correctly, as in ``Outcome``.
         seen: Images.
         skipped: Steps skipped in a row up to now.
         seconds: Time spent.
@@ -34,7 +36,7 @@ class Progress:
     shuffle: Tensor | None = None
     step: int = 0
     loss: float = 0.0
-    hits: int = 0
+    hits: float = 0.0
     seen: int = 0
     skipped: int = 0
     seconds: float = 0.0
@@ -46,7 +48,7 @@ class Progress:
 
 
 class State:
-    """Model, optimizers with their schedules, gradient scaler, random number generators, and progress.
+    """Model, its average, optimizers with their schedules, gradient scaler, random number generators, and progress.
 
     Args:
         model: On the device.
@@ -67,11 +69,32 @@ class State:
         self.scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "float16")
         self.generator = torch.Generator().manual_seed(plan.seed)  # for the order of the images and their augmentation
         self.progress = Progress()
+        self.average: AveragedModel | None = None
+        if plan.averaged:  # running statistics are averaged like weights
+            average = get_ema_multi_avg_fn(plan.averaged)
+            self.average = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Let the model have its average inside, where there is one."""
+        if self.average is None:
+            yield
+            return
+        trained = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self.model.load_state_dict(self.average.module.state_dict())
+        try:
+            yield
+        finally:
+            self.model.load_state_dict(trained)
 
     def saved(self) -> dict[str, Any]:
-        """Return the state as tensors and plain values."""
+        """Return the state as tensors and plain values; ``model`` is what is evaluated."""
+        averaged = {}
+        if self.average is not None:
+            averaged = {"trained": self.model.state_dict(), "averaged_steps": self.average.n_averaged}
         return {
-            "model": self.model.state_dict(),
+            "model": (self.model if self.average is None else self.average.module).state_dict(),
+            **averaged,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
             "scaler": self.scaler.state_dict(),
@@ -87,7 +110,10 @@ class State:
             ValueError: If the state does not fit model and optimizers.
         """
         try:
-            self.model.load_state_dict(saved["model"])
+            self.model.load_state_dict(saved["model"] if self.average is None else saved["trained"])
+            if self.average is not None:
+                self.average.module.load_state_dict(saved["model"])
+                self.average.n_averaged.copy_(saved["averaged_steps"])
             for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
                 optimizer.load_state_dict(state)
             for scheduler, state in zip(self.schedulers, saved["schedulers"], strict=True):

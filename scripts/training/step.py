@@ -14,7 +14,7 @@ from scripts.system.signals import Asked
 from scripts.training.plan import Plan
 from scripts.training.state import State
 
-# from network, images, labels and poses to the loss, summed over the images, and the logits
+# from network, images, labels or shares of the classes, and poses to the loss, summed over the images, and the logits
 Objective = Callable[[nn.Module, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -23,13 +23,13 @@ class Outcome(NamedTuple):
 
     Args:
         loss: Sum over the batch.
-        hits: Images classified correctly.
+        hits: Images classified correctly; of a mixed image the share of the predicted class.
         stop: Whether any process has to stop, so that all stop after this step.
         broken: Why the step was skipped, else empty.
     """
 
     loss: float
-    hits: int
+    hits: float
     stop: bool
     broken: str
 
@@ -65,7 +65,7 @@ def train_step(
         objective: What the network is trained for; it is called under autocast.
         plan: The plan of the run.
         processes: The processes that share the batch.
-        batch: Images, labels and poses of this process's share, which may be empty.
+        batch: Images, labels (or shares of the classes) and poses of this process's share, which may be empty.
         count: Images in the whole batch.
         asked: Whether this process has to stop after the step.
     """
@@ -79,8 +79,7 @@ def train_step(
                 loss, logits = objective(network, images, labels, poses)
             # DDP averages over the processes; the average of these sums is the mean over the batch
             state.scaler.scale(loss * (processes.count / count)).backward()
-        hits = (logits.detach().argmax(1) == labels).sum()
-        totals[:2] += torch.stack([loss.detach(), hits])
+        totals[:2] += torch.stack([loss.detach(), hits(logits.detach(), labels)])
     for optimizer in state.optimizers:
         state.scaler.unscale_(optimizer)
     norm = nn.utils.get_total_norm([weight.grad for weight in state.model.parameters() if weight.grad is not None])
@@ -94,10 +93,18 @@ def train_step(
         for optimizer, scheduler in zip(state.optimizers, state.schedulers, strict=True):
             optimizer.step()
             scheduler.step()
+        if state.average is not None:
+            state.average.update_parameters(state.model)
     else:
         broken = _broken(state, loss_sum / count)
     state.scaler.update()
-    return Outcome(loss_sum, int(correct), bool(stopping), broken)
+    return Outcome(loss_sum, correct, bool(stopping), broken)
+
+
+def hits(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return how many images are classified correctly; of a mixed image the share of the predicted class counts."""
+    predicted = logits.argmax(1)
+    return labels.gather(1, predicted.unsqueeze(1)).sum() if labels.ndim == 2 else (predicted == labels).sum()
 
 
 def _broken(state: State, loss: float) -> str:

@@ -4,7 +4,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -44,10 +44,12 @@ class Trainer:
     Args:
         plan: How to train.
         model: On the device.
-        objective: From the model as training calls it, images, labels and poses to the loss of a batch and the logits.
+        objective: From the model as training calls it, images, labels and poses to the loss of a batch and the logits;
+            None for the cross entropy with the label smoothing of the plan.
         predict: Forward pass for evaluation: images -> logits and a second output for each image; None if the model
             returns logits alone.
         describe: From all second outputs of ``predict`` to columns of metrics.csv and a line for the log.
+        before_epoch: Called with the share of the run that is done, before an epoch or the rest of one.
         optimizers: Stepped together; their learning rates are the peaks of the schedule.
         train: Training images, on the device.
         held_out: Images evaluated after each epoch, on the device.
@@ -60,9 +62,10 @@ class Trainer:
 
     plan: Plan
     model: nn.Module
-    objective: Objective = cross_entropy
+    objective: Objective | None = None
     predict: Predict | None = None
     describe: Callable[[Tensor], tuple[dict[str, float], str]] | None = None
+    before_epoch: Callable[[float], None] | None = None
     optimizers: Sequence[torch.optim.Optimizer]
     train: Split
     held_out: Split
@@ -74,6 +77,8 @@ class Trainer:
 
     def fit(self, checkpoint: dict[str, Any] | None = None) -> list[dict[str, float]]:
         """Train to the end, from the beginning or from a checkpoint, and return the rows of metrics.csv.
+
+        The model ends with its average where the plan wants one.
 
         Resumed from a checkpoint, one process on a CPU computes the same bits as an uninterrupted run. Several
         processes, or another number of them, compute the same within the error of summing in another order.
@@ -88,7 +93,9 @@ class Trainer:
         self.processes.draw_apart(self.plan.seed, len(rows) * self.plan.steps_an_epoch + done)
         with deferred() as asked:
             while len(state.progress.rows) < self.plan.epochs:
-                row = self.train_epoch(state, asked) | self.evaluate_epoch()
+                row = self.train_epoch(state, asked)
+                with state.averaged():
+                    row |= self.evaluate_epoch()
                 row["peak_memory_mib"] = peak_memory(self.device)
                 rows = state.progress.rows
                 accuracy = f"{self.held_out_name}_accuracy"
@@ -97,6 +104,8 @@ class Trainer:
                 self.save(state, best)
                 if self.processes.any(bool(asked)) and len(state.progress.rows) < self.plan.epochs:
                     self._stop(state, asked)
+        if state.average is not None:
+            self.model.load_state_dict(state.average.module.state_dict())
         return state.progress.rows
 
     def begin(self) -> State:
@@ -123,6 +132,8 @@ class Trainer:
         """Train the rest of the current epoch, and return its loss, accuracy, time and throughput."""
         self.model.train()
         plan, progress, epoch = self.plan, state.progress, len(state.progress.rows) + 1
+        if self.before_epoch is not None:
+            self.before_epoch((epoch - 1) / plan.epochs)
         if progress.step == 0:
             progress.lr = self.optimizers[0].param_groups[0]["lr"]
             progress.shuffle = state.generator.get_state()
@@ -130,8 +141,9 @@ class Trainer:
         steps = min(plan.steps_an_epoch, plan.steps - (epoch - 1) * plan.steps_an_epoch)
         order = self._order(state)[progress.step : steps]
         batches = training_batches(
-            self.train, order, self.prepare, plan.augment, state.generator, self.processes.share, plan.poses
-        )
+            self.train, order, self.prepare, plan.augment, state.generator, self.processes.share, plan.poses, plan.mix,
+            len(plan.classes),
+        )  # fmt: skip
         started = clock(self.device) - progress.seconds
         saved, name = time.monotonic(), f"{epoch}/{plan.epochs}"
         quiet = None if self.processes.first else True  # None shows the bar only in a terminal
@@ -149,7 +161,7 @@ class Trainer:
                         self._stop(state, asked)
         seconds, (loss, accuracy) = clock(self.device) - started, progress.means
         self.folder.log(
-            f"Train set: Average loss: {loss:.4f}, Accuracy: {progress.hits}/{progress.seen} "
+            f"Train set: Average loss: {loss:.4f}, Accuracy: {progress.hits:.0f}/{progress.seen} "
             f"({accuracy:.2f}%), {seconds:.1f} s"
         )
         return {
@@ -169,7 +181,8 @@ class Trainer:
         """
         progress = state.progress
         progress.step += 1
-        outcome = train_step(state, self._network, self.objective, self.plan, self.processes, batch, count, asked)
+        objective = self.objective or partial(cross_entropy, label_smoothing=self.plan.label_smoothing)
+        outcome = train_step(state, self._network, objective, self.plan, self.processes, batch, count, asked)
         if not outcome.broken:
             progress.loss += outcome.loss
             progress.hits += outcome.hits

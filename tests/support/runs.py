@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from scripts.data.datasets import Split
+from scripts.data.mixing import Mix
 from scripts.data.poses import POSES, UPRIGHT
 from scripts.data.transforms import Augment, Normalise
 from scripts.run.folder import RunFolder
@@ -78,7 +79,7 @@ def trainer(folder: RunFolder | Path, **changes: object) -> Trainer:
 
 
 def run(folder: RunFolder | Path, seed: int = 0, dropout: float = 0.3, **changes: object) -> Trainer:
-    """A run with randomness and state of all kinds: dropout, augmentation, poses, momentum, Adam's moments, Muon."""
+    """A run with randomness and state of all kinds: dropout, augmentation, poses, mixing, moments, averaged weights."""
     torch.manual_seed(seed)
     model = nn.Sequential(
         nn.Conv2d(3, 4, 2), nn.Flatten(), nn.Dropout(dropout), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 2)
@@ -91,7 +92,7 @@ def run(folder: RunFolder | Path, seed: int = 0, dropout: float = 0.3, **changes
     settings: dict[str, Any] = {
         "model": model, "predict": lambda x: (model(x), x[:, 0, 0]), "optimizers": optimizers, "steps": 11,
         "schedule": Schedule("linear", warm_up=0.3), "augment": Augment(mirror=True, shift=1), "poses": POSES["rts"],
-        "objective": told_poses, "save_minutes": 1e-9, "clip": 5.0,
+        "objective": told_poses, "save_minutes": 1e-9, "clip": 5.0, "averaged": 0.7, "mix": Mix(mixup=0.3, cutmix=0.3),
     }  # fmt: skip
     return trainer(folder, **(settings | changes))
 

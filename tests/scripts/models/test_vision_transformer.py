@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from scripts.models.conv_stem import ConvStem
 from scripts.models.vit import PRESETS, VisionTransformer, drop_patches, few_patches_warning
 from tests.support.networks import network
 from tests.support.strategies import random_images, seeds
@@ -117,6 +118,51 @@ def test_options_reach_the_parts() -> None:
     last = model.encoder.blocks[-1]
     assert (last.mlp.dropout.p, last.attn.attn_dropout, last.stochastic_depth) == (0.1, 0.2, 0.3)
     assert VisionTransformer.from_preset("lite", dropout=0.5, device="meta").embeddings.dropout.p == 0.5
+
+
+@given(seeds, st.sampled_from((8, 16, 40)), st.sampled_from((8, 24)))
+def test_patches_are_cut_from_what_the_stem_makes_of_the_image(seed: int, height: int, width: int) -> None:
+    model, x = tiny(seed=seed, stem=(4, 6), patch_size=8).eval(), random_images(seed, 2, 3, height, width)
+    features = model.stem(x)
+    assert features.shape == (2, 6, height // 4, width // 4)
+    assert model.embeddings.proj.weight.shape[1:] == (6, 2, 2)
+    torch.testing.assert_close(model(x), model.head(model.encoder(model.embeddings(features))[:, 0]))
+
+
+@given(seeds, st.sampled_from((8, 24)))
+def test_a_pooled_sequence_is_a_mean_of_all_patches_with_learned_weights(seed: int, width: int) -> None:
+    """Compact Transformers, equation 4; the class token takes part in the encoder alone."""
+    model, x = tiny(seed=seed, pool="sequence"), random_images(seed, 2, 3, 16, width)
+    tokens = model.encoder(model.embeddings(x))[:, 1:]
+    weights = (tokens @ model.pool.weight.T + model.pool.bias).softmax(1)
+    torch.testing.assert_close(model(x), model.head((weights.transpose(1, 2) @ tokens)[:, 0]))
+    logits, attention = model(x, return_weights=True)
+    torch.testing.assert_close(logits, model(x))
+    assert attention.shape[1] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pool": "mean"}, "VisionTransformer: pool ('mean') must be token or sequence"),
+        ({"stem": (4,), "resnet": (1,)}, "VisionTransformer: stem ((4,)) must be empty with a resnet ((1,))"),
+        ({"stem": (4, 4), "patch_size": 2},
+         "VisionTransformer: patch_size (2) must be a multiple of 4, the stride in front of the patches"),
+        ({"stem": (4, 4), "image_size": 30},
+         "VisionTransformer: image_size (30) must be a multiple of 4, the stride in front of the patches"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_in_front_of_the_patches_is_refused_by_name(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        tiny(**options)
+
+
+def test_a_stem_refuses_images_that_it_cannot_halve() -> None:
+    stem = ConvStem((4, 4))
+    for shape in ((2, 3, 30, 32), (2, 1, 32, 32), (3, 32, 32), (2, 3, 0, 32)):
+        message = f"ConvStem: input {shape} must be (B, 3, H, W) with H and W multiples of 4"
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            stem(torch.zeros(shape))
 
 
 def test_an_unknown_preset_is_refused_by_name() -> None:

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from scripts.data.datasets import Split
+from scripts.data.mixing import UNMIXED
 from scripts.data.poses import UPRIGHT
 from scripts.data.transforms import Augment
 from scripts.models.stn import STNClassifier
@@ -65,7 +66,7 @@ def fitted_stn(folder: Path, processes: Processes) -> tuple[list[dict[str, float
     made = run(
         folder, processes, model=model, predict=lambda x: (model(x), None), train=split, held_out=split, batch_size=10,
         optimizers=[torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)], steps=6,
-        normalise=lambda pixels: pixels.double() / 127.5 - 1, image_size=(32, 32),
+        normalise=lambda pixels: pixels.double() / 127.5 - 1, image_size=(32, 32), classes=(*"0123456789",),
     )  # fmt: skip
     return made.fit(), model.state_dict()
 
@@ -109,7 +110,7 @@ def all_laws(processes: Processes, root: Path) -> dict[str, Any]:
     """Everything that the tests below read of one process."""
     found = whole_runs(processes, root)
 
-    plain = run(root / "plain", processes, augment=Augment(), poses=UPRIGHT, steps=4)
+    plain = run(root / "plain", processes, augment=Augment(), poses=UPRIGHT, mix=UNMIXED, steps=4)
     found["seen"] = seen_images(plain)
     plain.fit()
 
@@ -225,7 +226,7 @@ def test_all_evaluate_with_the_running_statistics_that_the_checkpoint_has(severa
 
 def test_each_image_is_seen_once_an_epoch_and_evaluated_once(several: tuple[Path, list[Any]]) -> None:
     root, all_found = several
-    plain = run(root.with_name(f"{root.name}-compare"), Processes(), augment=Augment(), poses=UPRIGHT)
+    plain = run(root.with_name(f"{root.name}-compare"), Processes(), augment=Augment(), poses=UPRIGHT, mix=UNMIXED)
     for name, split in (("train", plain.train), ("test", plain.held_out)):
         everything = [value for found in all_found for value in found["seen"][name]]
         expected = plain.prepare(split.images).flatten(1).sum(1).tolist()

@@ -52,7 +52,8 @@ def assert_same_after_resuming(folder: RunFolder, uninterrupted: Path) -> None:
     for name in ("last.pt", "best.pt"):
         one, other = (torch.load(path / name, weights_only=True) for path in (mine, theirs))
         assert one["epoch"] == other["epoch"]
-        assert all(torch.equal(one["model"][key], value) for key, value in other["model"].items())
+        for weights in ("model", "trained"):
+            assert all(torch.equal(one[weights][key], value) for key, value in other[weights].items())
 
 
 @pytest.mark.parametrize("steps", range(1, 11))

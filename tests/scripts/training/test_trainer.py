@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from scripts import train_stn, train_vit
-from scripts.data.batches import shuffled
+from scripts.data.batches import shuffled, training_batches
 from scripts.data.datasets import Split
+from scripts.data.mixing import Mix
 from scripts.data.poses import POSES, posed
+from scripts.data.transforms import Augment
 from scripts.models.stn import STNClassifier
 from scripts.models.vit import VisionTransformer
 from scripts.run.folder import read_metrics
@@ -29,7 +31,7 @@ from scripts.training.step import Objective, cross_entropy
 from scripts.training.trainer import Trainer
 from tests.support import fake_cuda
 from tests.support.marks import pretends_cuda
-from tests.support.runs import dots, run, told_poses, trainer
+from tests.support.runs import at_step, dots, run, told_poses, trainer
 
 pytestmark = pytest.mark.numerics
 
@@ -120,6 +122,47 @@ def test_the_objective_gets_each_batch_with_its_poses_in_the_planned_precision_a
     assert all(autocast for _, _, _, autocast in seen)
     assert row["train_accuracy"] == 100
     assert run.model[1].weight.norm() < before.norm(), "small logits are what this loss wants"
+
+
+def test_without_an_objective_it_is_the_cross_entropy_with_the_label_smoothing_of_the_plan(tmp_path: Path) -> None:
+    frozen = trainer(tmp_path / "run", steps=4, schedule=lambda done: 0.0, label_smoothing=0.2)
+    (row,) = frozen.fit()
+    logits = frozen.evaluate(frozen.train).logits
+    truth, anything = (nn.functional.cross_entropy(logits, targets).item() for targets in (
+        frozen.train.labels, torch.full_like(logits, 0.5),
+    ))  # fmt: skip
+    assert row["train_loss"] == pytest.approx(0.8 * truth + 0.2 * anything, rel=1e-5)
+
+
+def test_of_mixed_images_every_class_counts_by_its_share(tmp_path: Path) -> None:
+    """Loss and accuracy are linear in the shares: with both images in full they are those of the two labels."""
+    frozen = trainer(tmp_path / "run", steps=4, schedule=lambda done: 0.0, mix=Mix(mixup=1.0))
+    batches = list(training_batches(
+        frozen.train, shuffled(frozen.train, 8, draw := frozen.begin().generator), frozen.prepare, Augment(), draw,
+        mix=Mix(mixup=1.0), classes=2,
+    ))  # fmt: skip
+    (row,) = frozen.fit()
+    logits = [frozen.model(images) for images, _, _ in batches]
+    losses = [-(targets * scores.log_softmax(1)).sum() for scores, (_, targets, _) in zip(logits, batches, strict=True)]
+    hits = [
+        targets[range(len(targets)), scores.argmax(1)].sum()
+        for scores, (_, targets, _) in zip(logits, batches, strict=True)
+    ]
+    assert row["train_loss"] == pytest.approx(sum(losses).item() / 30, rel=1e-5)
+    assert row["train_accuracy"] == pytest.approx(100 * sum(hits).item() / 30, rel=1e-5)
+
+
+def test_before_each_epoch_the_share_of_the_run_that_is_done_is_told(tmp_path: Path) -> None:
+    told = []
+    made = trainer(tmp_path / "run", steps=12, before_epoch=told.append)
+    made.fit()
+    assert told == pytest.approx([0, 1 / 3, 2 / 3])
+    with at_step(2, lambda: signal.raise_signal(signal.SIGTERM)):
+        stopped = trainer(tmp_path / "stopped", steps=12, before_epoch=told.append)
+        with pytest.raises(Stopped):
+            stopped.fit()
+    trainer(stopped.folder, steps=12, before_epoch=told.append).fit(stopped.folder.last_checkpoint())
+    assert told[3:] == pytest.approx([0, 0, 1 / 3, 2 / 3])
 
 
 class Lazy:

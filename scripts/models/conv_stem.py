@@ -1,0 +1,65 @@
+"""Convolutions in front of the patches of a Vision Transformer.
+
+    image -> for every width: conv 3x3 -> max pool 2x2 -> norm -> GELU -> conv 3x3 -> norm -> GELU -> patches
+
+Letters: B batch, C channels, H W pixels, S stride.
+
+Source: "Early Convolutions Help Transformers See Better", Xiao et al. 2021 (https://arxiv.org/abs/2106.14881), and the
+convolutional tokens of "Escaping the Big Data Paradigm with Compact Transformers", Hassani et al. 2021
+(https://arxiv.org/abs/2104.05704).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from components.attention import whole
+from scripts.models.cnn import stage
+
+
+def check_image(x: Tensor, channels: int, stride: int) -> None:
+    """Refuse images of other channels, or whose sides the stride does not divide."""
+    if x.ndim != 4 or x.shape[1] != channels or any(side < 1 or side % stride for side in x.shape[2:]):
+        raise ValueError(
+            f"ConvStem: input {tuple(x.shape)} must be (B, {channels}, H, W) with H and W multiples of {stride}"
+        )
+
+
+torch.fx.wrap("check_image")  # torch.fx, which follows no branch, calls it as it is
+
+
+class ConvStem(nn.Module):
+    """Stages of convolutions, each of which halves height and width.
+
+    Args:
+        widths: Channels of the stages.
+        in_channels: Channels of the image.
+        device: Where the parameters are created.
+        dtype: Floating-point type of the parameters.
+
+    Shape:
+        - Input: (B, in_channels, H, W), any H and W that ``stride`` divides.
+        - Output: (B, out_channels, H / S, W / S).
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        in_channels: int = 3,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_channels = whole("ConvStem: in_channels", in_channels)
+        widths = [whole("ConvStem: widths", width) for width in widths]
+        self.stride, self.out_channels = 2 ** len(widths), widths[-1]
+        pairs = zip((self.in_channels, *widths[:-1]), widths, strict=True)
+        self.stages = nn.Sequential(*(stage(before, width, device=device, dtype=dtype) for before, width in pairs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the feature map: (B, C, H, W) -> (B, out_channels, H / S, W / S)."""
+        check_image(x, self.in_channels, self.stride)
+        features: Tensor = self.stages(x)
+        return features
