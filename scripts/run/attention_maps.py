@@ -5,17 +5,17 @@ from einops import rearrange
 from torch import Tensor
 
 
-def last_layer_maps(weights: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Return the attention of the class token to the patches in the last layer, one map a head.
+def class_token_maps(weights: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Return the attention of the class token to the patches, one map a layer and head.
 
     Args:
         weights: (B, L, heads, 1 + N, 1 + N), as ``VisionTransformer`` returns them.
         grid: Rows h and columns w of the patches, h w = N.
 
     Returns:
-        (B, heads, h, w); each map sums to one minus the attention of the class token to itself.
+        (B, L, heads, h, w); each map sums to one minus the attention of the class token to itself.
     """
-    return rearrange(weights[:, -1, :, 0, 1:], "b heads (h w) -> b heads h w", h=grid[0])
+    return rearrange(weights[..., 0, 1:], "b l heads (h w) -> b l heads h w", h=grid[0])
 
 
 def attention_rollout(weights: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -38,7 +38,7 @@ def _tidy(axes: Axes, title: str) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
-def _sheet(rows: int, columns: int, side: float, title: float = 0.0) -> np.ndarray:
+def sheet(rows: int, columns: int, side: float, title: float = 0.0) -> np.ndarray:
     """A grid of square axes with room for a title above each, in inches; a layout solver would be slow."""
     height = side + title
     figure = Figure(figsize=(side * columns, height * rows), dpi=DPI)
@@ -49,7 +49,8 @@ def _sheet(rows: int, columns: int, side: float, title: float = 0.0) -> np.ndarr
     return grid
 
 
-def _show(axes: Axes, image: Tensor) -> None:
+def show(axes: Axes, image: Tensor) -> None:
+    """Draw an image (3, H, W), every pixel as a square."""
     axes.imshow(rearrange(image.numpy(), "c h w -> h w c"), interpolation="nearest")
 
 
@@ -146,48 +147,32 @@ def misclassified(found: dict[str, Any], file: File, columns: int = 10) -> None:
     """Draw misclassified images, each with truth, prediction and confidence."""
     images = found["wrong_images"]
     rows = max(1, -(-len(images) // columns))
-    grid = list(_sheet(rows, columns, side=1.15, title=0.4).flat)
+    grid = list(sheet(rows, columns, side=1.15, title=0.4).flat)
     labels, predictions = found["wrong_labels"].tolist(), found["wrong_predictions"].tolist()
     confidences, classes = found["wrong_confidences"].tolist(), found["classes"]
     for axes, image, label, prediction, confidence in zip(grid, images, labels, predictions, confidences, strict=False):
-        _show(axes, image)
+        show(axes, image)
         axes.set_title(f"{classes[label]}\n→ {classes[prediction]}, {confidence:.0%}", fontsize=7, linespacing=1.1)
     grid[0].figure.savefig(file)
-
-
-def attention(found: dict[str, Any], file: File) -> None:
-    """Draw a row for each image: the image, its attention rollout, and every head of the last layer."""
-    images, rollout, heads = found["attention_images"], found["attention_rollout"], found["attention_last_layer"]
-    maps = torch.cat([rollout[:, None], heads], 1)  # (B, 1 + heads, h, w)
-    grid = _sheet(len(images), 1 + maps.shape[1], side=1.3)
-    grid[0, 0].figure.subplots_adjust(top=1 - 0.25 / (1.3 * len(images)))  # only the first row has titles
-    for row, image, image_maps in zip(grid, images, maps, strict=True):
-        _show(row[0], image)
-        for axes, one in zip(row[1:], image_maps, strict=True):
-            axes.imshow(one.numpy(), cmap="viridis", vmin=0, interpolation="nearest")
-    titles = ("image", "rollout", *(f"head {i + 1}" for i in range(heads.shape[1])))
-    for axes, title in zip(grid[0], titles, strict=True):
-        axes.set_title(title, fontsize=9)
-    grid[0, 0].figure.savefig(file)
 
 
 def transformer(found: dict[str, Any], file: File, columns: int = 8) -> None:
     """Draw inputs with the outline of the sampled area, and below each the output that the classifier sees."""
     inputs, outputs, theta = found["transformer_inputs"], found["transformer_outputs"], found["theta"]
     rows = -(-len(inputs) // columns)
-    grid = _sheet(2 * rows, columns, side=1.4)
+    grid = sheet(2 * rows, columns, side=1.4)
     height, width = inputs.shape[-2:]
-    for i, (before, after, outline) in enumerate(zip(inputs, outputs, _outlines(theta, height, width), strict=True)):
+    for i, (before, after, outline) in enumerate(zip(inputs, outputs, outlines(theta, height, width), strict=True)):
         upper, lower = grid[2 * (i // columns), i % columns], grid[2 * (i // columns) + 1, i % columns]
         for axes, image in ((upper, before), (lower, after)):
-            _show(axes, image)
+            show(axes, image)
             axes.set_xlim(-0.2 * width, 1.2 * width)
             axes.set_ylim(1.2 * height, -0.2 * height)
         upper.add_patch(Polygon(outline, fill=False, edgecolor=FRAME_COLOUR, linewidth=1.5, clip_on=False))
     grid[0, 0].figure.savefig(file)
 
 
-def _outlines(theta: Tensor, height: int, width: int) -> np.ndarray:
+def outlines(theta: Tensor, height: int, width: int) -> np.ndarray:
     """The corners of the sampled area in pixels; -0.5 is the outer edge of pixel 0."""
     corners: np.ndarray = ((sampled_corners(theta) + 1) / 2 * torch.tensor([width, height]) - 0.5).numpy()
     return corners
@@ -197,15 +182,15 @@ def poses(found: dict[str, Any], file: File) -> None:
     """Draw two rows for each image: the image and its eight poses with the sampled area, and the outputs of these."""
     images, inputs, outputs = found["posed_images"], found["posed_inputs"], found["posed_outputs"]
     height, width = images.shape[-2:]
-    grid = _sheet(2 * len(images), 1 + inputs.shape[1], side=1.2)
+    grid = sheet(2 * len(images), 1 + inputs.shape[1], side=1.2)
     grid[0, 0].figure.subplots_adjust(top=1 - 0.25 / (2.4 * len(images)))  # only the first row has titles
     for i, (image, before, after, theta) in enumerate(zip(images, inputs, outputs, found["posed_theta"], strict=True)):
-        _show(grid[2 * i, 0], image)
+        show(grid[2 * i, 0], image)
         for upper, lower, one, other, outline in zip(
-            grid[2 * i, 1:], grid[2 * i + 1, 1:], before, after, _outlines(theta, height, width), strict=True
+            grid[2 * i, 1:], grid[2 * i + 1, 1:], before, after, outlines(theta, height, width), strict=True
         ):
-            _show(upper, one)
-            _show(lower, other)
+            show(upper, one)
+            show(lower, other)
             upper.add_patch(Polygon(outline, fill=False, edgecolor=FRAME_COLOUR, linewidth=1.5))
     grid[0, 0].set_title("upright", fontsize=9)
     for axes, (angle, scale, *_) in zip(grid[0, 1:], found["poses"].tolist(), strict=True):

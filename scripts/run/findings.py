@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from scripts.run.grad_cam import grad_cam, over_image
 
 WRONG_SHOWN = 100
 TRANSFORMED_SHOWN = 24
@@ -42,6 +44,44 @@ def classification_findings(images: Tensor, logits: Tensor, labels: Tensor, clas
         "wrong_labels": labels[chosen],
         "wrong_predictions": predicted[chosen],
         "wrong_confidences": confidence[chosen].float(),
+    }
+
+
+def grad_cam_findings(
+    network: nn.Module,
+    layer: nn.Module,
+    images: Tensor,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    first: float,
+    step: float,
+    grid: tuple[int, int] | None = None,
+) -> dict[str, Any]:
+    """Return where the layer speaks for the predicted class.
+
+    Args:
+        network: From inputs to logits.
+        layer: As in ``grad_cam``.
+        images: uint8 (B, 3, H, W).
+        inputs: The same images, normalised.
+        labels: (B,).
+        first: Where the first cell of the layer's map lies, as in ``over_image``.
+        step: The distance of its cells, as in ``over_image``.
+        grid: Rows and columns of the patches where the layer returns tokens.
+
+    Returns:
+        ``cam_images``, ``cam_labels``, ``cam_predictions``, and ``cam_maps`` (B, H, W).
+    """
+    with torch.no_grad():
+        predictions = network.eval()(inputs).argmax(1)
+    maps = grad_cam(network, layer, inputs, predictions, grid=grid)
+    height, width = inputs.shape[-2:]
+    return {
+        "cam_images": images.cpu(),
+        "cam_labels": labels.cpu(),
+        "cam_predictions": predictions.cpu(),
+        "cam_maps": over_image(maps, (height, width), first, step).cpu(),
     }
 
 

@@ -12,7 +12,7 @@ from typing import IO, Any
 import jinja2
 
 from scripts.models.vit import few_patches_warning
-from scripts.run import figures
+from scripts.run import figures, heat_maps
 from scripts.run.folder import read_metrics
 from scripts.run.theta import LEAST_SPREAD, collapse_warning, idle_warning
 from scripts.system.errors import InputError
@@ -155,12 +155,31 @@ def _figures(resolved: dict[str, Any], rows: figures.Rows, found: dict[str, Any]
         )
         title, correlation = "The angle taken out against the angle put in", found["numbers"]["pose_correlation"]
         add("angles", title, caption, figures.angles, found["angles"], correlation)
+    if "cam_images" in found:
+        caption = (
+            "Test images, truth → prediction, and where a layer of the network speaks for the prediction: bright is "
+            "much, each map on its own scale. "
+        )
+        if "cam_seen" in found:
+            caption += (
+                "Upper row: the image with the sampled area outlined in red. Lowest row: what the classifier sees, in "
+                "grey, with the map over it. Middle row: the same map carried back to the image."
+            )
+        else:
+            caption += "Lower row: the map over the image in grey."
+        add("grad_cam", "Where the network sees the class (Grad-CAM)", caption, heat_maps.grad_cam, found)
     if "attention_images" in found:
         caption = (
             "Where the class token looks: bright is high attention. Rollout: through all layers, including the "
             "residual paths. Then the heads of the last layer, each on its own scale."
         )
-        add("attention", "Attention", caption, figures.attention, found)
+        add("attention", "Attention", caption, heat_maps.attention, found)
+    if "attention_layers" in found:
+        caption = (
+            "The same for every layer (row) and head (column), over the first of these images in grey, each map on "
+            "its own scale and smoothed from patches to pixels."
+        )
+        add("heads", "Attention of all layers and heads", caption, heat_maps.attention_layers, found)
     many = len(found["classes"]) > figures.MOST_CLASSES
     title = "Confused classes" if many else "Confusion matrix"
     caption = "Test images: truth → prediction." if many else "Test images: truth by row, prediction by column."

@@ -12,7 +12,8 @@ from scripts.models.stn import STNClassifier
 from scripts.models.upright import UprightCNN
 from scripts.recipes.stn import Options
 from scripts.recipes.study import ArmOptions
-from scripts.run.findings import evenly_spaced
+from scripts.run.findings import evenly_spaced, grad_cam_findings
+from scripts.run.grad_cam import carried_back, places
 from scripts.run.theta import circular_correlation, theta_angles, theta_remark, theta_statistics
 from scripts.subjects.subject import Subject
 from scripts.system.errors import InputError
@@ -25,6 +26,8 @@ from scripts.training.untraced import SGD, AdamW
 
 ANGLES = 8  # that are told apart where poses are no multiples of an angle
 POSED_SHOWN = 4  # images that are shown in eight poses
+CAM_SHOWN = 8  # images with a map of Grad-CAM
+LEAST_CELLS = 5  # a side of that map: the last stage has 3 for images of 32 pixels, too few to see anything
 Network = STNClassifier | UprightCNN
 
 
@@ -74,9 +77,12 @@ def subject(options: Options | ArmOptions, plan: Plan, device: torch.device) -> 
         return columns, theta_remark(columns, height, width)
 
     def findings(images: Tensor, upright: Tensor, result: Evaluation) -> dict[str, Any]:
+        labels = result.labels[evenly_spaced(len(result.labels)).to(images.device)]
+        chosen = evenly_spaced(len(images), CAM_SHOWN).to(images.device)
+        found = classifier_findings(network, images[chosen], labels[chosen], plan.normalise)
         if result.extra is None:
-            return {}
-        found = warped(network, images, plan.normalise) | seen_in_poses(network, upright, plan)
+            return found
+        found |= warped(network, images, plan.normalise) | seen_in_poses(network, upright, plan)
         spread = theta_statistics(result.extra, height, width)["theta_spread"]
         found["numbers"] = {"theta_spread": round(spread, 2)}
         if plan.poses != UPRIGHT:
@@ -144,3 +150,34 @@ def warped(network: Network, images: Tensor, normalise: Normalise) -> dict[str, 
         "transformer_outputs": normalise.undo(outputs).cpu(),
         "theta": theta.float().cpu(),
     }
+
+
+def classifier_findings(network: Network, images: Tensor, labels: Tensor, normalise: Normalise) -> dict[str, Any]:
+    """Return images, and where a layer of the classifier speaks for the class.
+
+    Behind a transformer that is a map of what the classifier sees; ``cam_maps`` has it carried back to the images.
+    """
+    layer, before = classifier_layer(network, min(images.shape[-2:]))
+    first, step = places(before)
+    found = grad_cam_findings(network, layer, images, normalise(images), labels, first=first, step=step)
+    if network.transformer is not None:
+        seen = warped(network, images, normalise)
+        found |= {"cam_seen": seen["transformer_outputs"], "cam_theta": seen["theta"]}
+        found |= {"cam_seen_maps": found["cam_maps"], "cam_maps": carried_back(found["cam_maps"], seen["theta"])}
+    return found
+
+
+def classifier_layer(network: Network, side: int) -> tuple[nn.Module, list[nn.Conv2d | nn.MaxPool2d]]:
+    """Return the last layer of the classifier with a feature map to look at, and all that it sees an image through.
+
+    Args:
+        network: The network.
+        side: The shorter side of the images.
+    """
+    if isinstance(network, STNClassifier):
+        return network.conv2, [network.conv1, nn.MaxPool2d(2), network.conv2]
+    stages = network.features.stages
+    fine = [count for count in range(1, len(stages) + 1) if (side - 1) // 2**count >= LEAST_CELLS]
+    stages = stages[: max(fine, default=1)]
+    inside = [layer for layer in stages.modules() if isinstance(layer, nn.Conv2d | nn.MaxPool2d)]
+    return stages[-1], [network.features.stem, *inside]

@@ -26,8 +26,9 @@ class Subject:
         describe: As in ``Trainer``.
         before_epoch: As in ``Trainer``.
         tested_in: Poses by name in which summary.json has the test accuracy too, of the checkpoint in the figures.
-        findings: From a few uint8 test images, resized, the same images before they were posed, and the evaluation of
-            the test set to what the report shows of the network; what is named ``numbers`` goes to summary.json too.
+        findings: From the uint8 test images that ``evenly_spaced`` chooses, resized, the same images before they were
+            posed, and the evaluation of the test set to what the report shows of the network; what is named ``numbers``
+            goes to summary.json too.
     """
 
     network: nn.Module

@@ -1,4 +1,4 @@
-"""The Vision Transformer, its pretrained weights, its optimizers, and its attention for the report."""
+"""The Vision Transformer, its pretrained weights, its optimizers, and what it looks at for the report."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,17 +10,19 @@ from torch import Tensor
 from scripts.data.transforms import Normalise
 from scripts.models.vit import PRESETS, VisionTransformer, few_patches_warning
 from scripts.recipes.vit import Options
-from scripts.run.attention_maps import attention_rollout, last_layer_maps
-from scripts.run.findings import evenly_spaced
+from scripts.run.attention_maps import attention_rollout, class_token_maps
+from scripts.run.findings import evenly_spaced, grad_cam_findings
 from scripts.subjects.subject import Subject
 from scripts.system.errors import InputError
 from scripts.system.machine import this_machine
+from scripts.training.evaluation import Evaluation
 from scripts.training.optimizers import Muon
 from scripts.training.plan import Plan
 from scripts.training.untraced import SGD, AdamW
 from scripts.weights.pretrained import load_weights
 
 SHOWN = 8  # images whose attention is drawn
+FEW_HEADS = 8  # with more, the picture of all layers and heads has room for one image only
 
 
 def sgd(network: VisionTransformer, lr: float) -> list[torch.optim.Optimizer]:
@@ -83,25 +85,52 @@ def subject(options: Options, plan: Plan, device: torch.device) -> Subject:
     grid = (size[0] // side, size[1] // side)
     if warning := few_patches_warning(grid[0] * grid[1], size):
         remarks.append(f"WARNING: {warning}")
+
+    def findings(images: Tensor, _: Tensor, result: Evaluation) -> dict[str, Any]:
+        chosen = evenly_spaced(len(images), SHOWN).to(images.device)
+        labels = result.labels[evenly_spaced(len(result.labels)).to(images.device)][chosen]
+        spoken = token_findings(network, images[chosen], labels, plan.normalise, grid)
+        return spoken | attention_findings(network, images[chosen], plan.normalise, grid)
+
     return Subject(
         network=network,
         optimizers=OPTIMIZERS[plan.optimizer](network, plan.lr),
         settings={"network": {**preset, **plan.network}, "patches": grid[0] * grid[1]},
         remarks=remarks,
         before_epoch=before_epoch,
-        findings=lambda images, *_: attention_findings(network, images, plan.normalise, grid),
+        findings=findings,
     )
 
 
 def attention_findings(
     network: VisionTransformer, images: Tensor, normalise: Normalise, grid: tuple[int, int]
 ) -> dict[str, Any]:
-    """Return images, and the attention of the class token to their patches."""
-    images = images[evenly_spaced(len(images), SHOWN).to(images.device)]
+    """Return images, and the attention of the class token to their patches, of the first one or two in every layer."""
+    rollouts, maps = [], []
     with torch.inference_mode():
-        _, weights = network(normalise(images), return_weights=True)
+        for image in images.split(1):  # the weights of all layers and heads are large
+            _, weights = network.eval()(normalise(image), return_weights=True)
+            rollouts.append(attention_rollout(weights, grid).cpu())
+            maps.append(class_token_maps(weights, grid).cpu())
+    every = torch.cat(maps)  # (B, L, heads, h, w)
     return {
         "attention_images": images.cpu(),
-        "attention_rollout": attention_rollout(weights, grid).cpu(),
-        "attention_last_layer": last_layer_maps(weights, grid).cpu(),
+        "attention_rollout": torch.cat(rollouts),
+        "attention_last_layer": every[:, -1].clone(),
+        "attention_layers": every[: 2 if every.shape[2] <= FEW_HEADS else 1].clone(),
     }
+
+
+def token_findings(
+    network: VisionTransformer, images: Tensor, labels: Tensor, normalise: Normalise, grid: tuple[int, int]
+) -> dict[str, Any]:
+    """Return images, and where the tokens that enter the last block speak for the class.
+
+    Behind the last block only the class token is read, so that patches speak for no class there.
+    """
+    blocks = network.encoder.blocks
+    layer = blocks[-2] if len(blocks) > 1 else network.embeddings
+    side = images.shape[-2] / grid[0]
+    return grad_cam_findings(
+        network, layer, images, normalise(images), labels, first=(side - 1) / 2, step=side, grid=grid
+    )

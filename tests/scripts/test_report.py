@@ -3,8 +3,10 @@
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
@@ -12,7 +14,7 @@ from PIL import Image
 
 from scripts.experiment import train
 from scripts.recipes.study import ARMS, ArmOptions
-from scripts.run import figures, page
+from scripts.run import figures, heat_maps, page
 from scripts.run.findings import classification_findings, evenly_spaced
 from scripts.run.page import write_report
 from scripts.subjects.stn import subject
@@ -45,7 +47,7 @@ def test_the_page_is_drawn_again_from_the_folder_alone(finished: Path, tmp_path:
 def test_the_page_needs_no_network(finished: Path) -> None:
     text = (finished / "report.html").read_text("utf-8")
     sources = re.findall(r'(?:src|href)="([^"]{1,30})', text)
-    assert len(sources) == 6
+    assert len(sources) == 7
     assert all(source.startswith("data:image/png;base64,") for source in sources)
     assert "http" not in text.replace("http-equiv", "")
 
@@ -93,7 +95,7 @@ def coloured(path: Path) -> float:
 
 def test_no_figure_is_blank(finished: Path) -> None:
     shares = {path.stem: coloured(path) for path in finished.glob("*.png")}
-    assert set(shares) == {"curves", "theta", "transformer", "poses", "confusion", "misclassified"}
+    assert set(shares) == {"curves", "theta", "transformer", "poses", "grad_cam", "confusion", "misclassified"}
     assert all(share > 0.02 for share in shares.values()), shares
     assert shares["transformer"] > 0.3
 
@@ -155,6 +157,87 @@ def test_angles_are_drawn_on_one_turn_with_their_correlation(tmp_path: Path) -> 
     assert dots.get_offsets().tolist() == [[-100, -100], [-45, 0], [0, 10]]
     assert dots.get_sizes()[1] > dots.get_sizes()[0] == dots.get_sizes()[2]
     assert "0.86" in axes.get_title(loc="left")
+
+
+def drawn_by(draw: Callable[..., None], *data: object) -> Figure:
+    drawn: list[Figure] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda figure, file: drawn.append(figure))
+        draw(*data, Path("figure.png"))
+    return drawn[0]
+
+
+def is_coloured(pixels: np.ndarray) -> bool:
+    return bool((np.ptp(np.asarray(pixels, dtype=float), axis=-1) > 0.05).any())
+
+
+@pytest.mark.parametrize(
+    ("count", "layers", "heads", "cells"), [(2, 7, 4, (8, 8)), (1, 12, 12, (2, 3)), (2, 1, 1, (1, 1))]
+)
+def test_attention_of_every_layer_and_head_is_drawn_at_its_row_and_column(
+    count: int, layers: int, heads: int, cells: tuple[int, int]
+) -> None:
+    """In a figure that is no wider than the page shows it, whatever the number of heads."""
+    maps = torch.zeros(count, layers, heads, *cells)
+    maps[count - 1, layers // 2, heads - 1, -1, 0] = 0.3
+    side = 4
+    images = torch.full((8, 3, side * cells[0], side * cells[1]), 100, dtype=torch.uint8)
+    figure = drawn_by(heat_maps.attention_layers, {"attention_layers": maps, "attention_images": images})
+    assert figure.get_figwidth() <= 11.21
+    (axes,) = figure.axes
+    assert len(axes.images) == count * (1 + layers * heads)
+    (bright,) = (image for image in axes.images if is_coloured(image.get_array()))
+    left, right, bottom, top = bright.get_extent()
+    aspect = cells[1] / cells[0]
+    assert (right - left) / (bottom - top) == pytest.approx(aspect)
+    names = {text.get_text(): text.get_position() for text in axes.texts}  # of several images, the last one's heads
+    assert set(names) == {*(f"layer {i + 1}" for i in range(layers)), *(f"head {i + 1}" for i in range(heads))}
+    assert top < names[f"layer {layers // 2 + 1}"][1] < bottom
+    assert left < names[f"head {heads}"][0] < right
+    pixels = np.ptp(np.asarray(bright.get_array()), axis=-1)
+    row, column = np.unravel_index(pixels.argmax(), pixels.shape)
+    assert (row // side, column // side) == (cells[0] - 1, 0)
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_grad_cam_is_drawn_below_each_image_with_truth_and_prediction(behind: bool) -> None:
+    images = torch.full((3, 3, 8, 12), 50, dtype=torch.uint8)
+    maps = torch.zeros(3, 8, 12)
+    maps[1, 2, 3] = 1e-3
+    found = {
+        "cam_images": images, "cam_maps": maps, "cam_labels": torch.tensor([0, 1, 2]),
+        "cam_predictions": torch.tensor([0, 2, 2]), "classes": ["cat", "dog", "ship"],
+    }  # fmt: skip
+    if behind:
+        theta = torch.eye(2, 3).expand(3, -1, -1)
+        found |= {"cam_seen": images + 9, "cam_seen_maps": maps.flip(0, 1), "cam_theta": theta}
+    figure = drawn_by(heat_maps.grad_cam, found)
+    grid = np.array(figure.axes).reshape(-1, 3)
+    assert len(grid) == 2 + behind
+    assert [axes.get_title() for axes in grid[0]] == ["cat", "dog\n→ ship", "ship"]
+    assert [axes.get_title() for axes in grid[1:].flat] == [""] * grid[1:].size
+    shown = [[np.asarray(axes.images[0].get_array(), dtype=float) for axes in row] for row in grid]
+    assert [[is_coloured(pixels) for pixels in row] for row in shown] == [
+        [False] * 3,
+        *[[False, True, False]] * (1 + behind),
+    ]
+    assert np.ptp(shown[1][1], axis=-1).argmax() == 2 * 12 + 3
+    np.testing.assert_allclose(shown[1][0], 50 / 255)
+    assert [len(axes.patches) for axes in grid[0]] == [int(behind)] * 3
+    if behind:
+        assert np.ptp(shown[2][1], axis=-1).argmax() == 5 * 12 + 3
+        np.testing.assert_allclose(shown[2][0], 59 / 255)
+
+
+def test_findings_of_an_earlier_version_are_drawn_without_the_figures_that_it_lacks(
+    finished: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "earlier"
+    shutil.copytree(finished, copy)
+    found = torch.load(copy / "findings.pt", weights_only=True)
+    torch.save({name: value for name, value in found.items() if not name.startswith("cam_")}, copy / "findings.pt")
+    assert "Grad-CAM" in (finished / "report.html").read_text("utf-8")
+    assert "Grad-CAM" not in write_report(copy).read_text("utf-8")
 
 
 def test_every_misclassified_image_is_on_the_sheet(tmp_path: Path) -> None:

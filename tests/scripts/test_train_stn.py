@@ -126,6 +126,7 @@ def test_without_the_transformer_there_is_no_theta(tree: Path, tmp_path: Path) -
     main(options(data=str(tree), epochs=1, no_transformer=True, out="run"))
     assert not any(name.startswith("theta") for name in read_metrics(tmp_path / "run")[0])
     assert not (tmp_path / "run" / "transformer.png").exists()
+    assert (tmp_path / "run" / "grad_cam.png").exists()
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["parameters"] == 31_340 - 7 * 51
 
 

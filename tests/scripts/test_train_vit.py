@@ -11,19 +11,16 @@ import torch
 
 from scripts import experiment, train_stn, train_vit
 from scripts.data.datasets import Dataset, Split
-from scripts.data.transforms import Normalise
 from scripts.experiment import planned
 from scripts.models.vit import PRESETS, VisionTransformer
-from scripts.run.findings import evenly_spaced
 from scripts.run.folder import read_metrics
-from scripts.subjects.vit import OPTIMIZERS, SHOWN, attention_findings
+from scripts.subjects.vit import OPTIMIZERS
 from scripts.system.machine import COMPILING_PAYS, Machine
 from scripts.train_vit import RECIPES, Options, main
 from scripts.weights.pretrained import read_weights, write_weights
 from tests.support.machines import EVERY, MACHINES
 from tests.support.networks import TINY, TINY_LITE
 from tests.support.runs import flags
-from tests.support.strategies import random_pixels
 
 pytestmark = pytest.mark.numerics
 
@@ -60,7 +57,7 @@ def test_every_recipe_leaves_everything_and_ends_with_json(
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (summary["recipe"], summary["steps"], summary["epochs"], summary["run_folder"]) == (recipe, 2, 1, "run")
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names >= {"last.pt", "best.pt", "report.html", "attention.png", "curves.png", "misclassified.png"}
+    assert names >= {"last.pt", "best.pt", "report.html", "attention.png", "heads.png", "grad_cam.png", "curves.png"}
     assert len(read_metrics(tmp_path / "run")) == 1
     resolved = json.loads((tmp_path / "run" / "config.json").read_text())["resolved"]
     side = 224 if RECIPES[recipe].pretrained else 32
@@ -70,6 +67,8 @@ def test_every_recipe_leaves_everything_and_ends_with_json(
     assert found["attention_images"].shape == (6, 3, side, side)
     assert found["attention_rollout"].shape == (6, cells, cells)
     assert found["attention_last_layer"].shape == (6, 2, cells, cells)
+    assert found["attention_layers"].shape == (2, 2, 2, cells, cells)
+    assert found["cam_maps"].shape == (6, side, side)
     page = (tmp_path / "run" / "report.html").read_text("utf-8")
     assert "Where the class token looks" in page
     assert ("too few for attention" in page) == (cells**2 < 16)
@@ -179,6 +178,7 @@ def test_a_hybrid_is_fine_tuned_and_its_report_shows_a_square_for_each_patch(
     found = torch.load(tmp_path / "run" / "findings.pt", weights_only=True)
     assert found["attention_rollout"].shape == (2, 14, 14)
     assert found["attention_last_layer"].shape == (2, 2, 14, 14)
+    assert found["cam_maps"].shape == (2, 224, 224)
     assert "Where the class token looks" in (tmp_path / "run" / "report.html").read_text("utf-8")
     network = json.loads((tmp_path / "run" / "config.json").read_text())["resolved"]["network"]
     assert (network["resnet"], network["patch_size"]) == ([1, 1, 1], 16)
@@ -197,18 +197,6 @@ def test_the_same_seed_gives_the_same_run(entry: ModuleType, tree: Path, tmp_pat
     first, same, other = weights("a", 5), weights("b", 5), weights("c", 6)
     assert all(torch.equal(same[name], value) for name, value in first.items())
     assert not any(torch.equal(other[name], value) for name, value in first.items() if name.endswith("weight"))
-
-
-def test_attention_findings_belong_to_the_images_shown() -> None:
-    torch.manual_seed(0)
-    network = VisionTransformer(3, image_size=32, **TINY).eval()
-    images = random_pixels(0, 12, 32, 48)
-    normalise = Normalise((0.5,) * 3, (0.5,) * 3)
-    found = attention_findings(network, images, normalise, (2, 3))
-    shown = images[evenly_spaced(12, SHOWN)]
-    assert torch.equal(found["attention_images"], shown)
-    _, weights = network(normalise(shown), return_weights=True)
-    torch.testing.assert_close(found["attention_last_layer"].flatten(2), weights[:, -1, :, 0, 1:])
 
 
 @pytest.mark.parametrize("machine", EVERY, ids=MACHINES)

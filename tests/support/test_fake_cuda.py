@@ -11,7 +11,7 @@ from scripts.data.batches import channel_statistics, resized
 from scripts.data.datasets import Split
 from scripts.models.stn import STNClassifier
 from scripts.models.vit import VisionTransformer
-from scripts.run.attention_maps import attention_rollout, last_layer_maps
+from scripts.run.attention_maps import attention_rollout, class_token_maps
 from scripts.run.findings import classification_findings
 from scripts.run.theta import theta_statistics
 from scripts.training.evaluation import Evaluation
@@ -64,7 +64,7 @@ def test_the_findings_of_a_run_need_no_float64_there(build: Callable[[], nn.Modu
             theta_statistics(found, 32, 32)
         else:
             findings["rollout"] = attention_rollout(found, (8, 8)).cpu()
-            findings["maps"] = last_layer_maps(found, (8, 8)).cpu()
+            findings["maps"] = class_token_maps(found, (8, 8)).cpu()
         findings["images"] = normalise.undo(x).cpu()
         assert {str(value.device) for value in findings.values() if isinstance(value, torch.Tensor)} == {"cpu"}
 

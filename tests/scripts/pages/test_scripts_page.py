@@ -46,7 +46,18 @@ def test_the_run_folder_holds_what_the_page_lists() -> None:
     named = re.findall(r"`([\w.]+)`", " ".join(first_cells("The run folder")))
     figures = {
         f"{name}.png"
-        for name in ("curves", "theta", "transformer", "poses", "angles", "attention", "confusion", "misclassified")
+        for name in (
+            "curves",
+            "theta",
+            "transformer",
+            "poses",
+            "angles",
+            "grad_cam",
+            "attention",
+            "heads",
+            "confusion",
+            "misclassified",
+        )
     }
     checkpoints = {"last.pt", "previous.pt", "best.pt", "checkpoints.json"}
     assert set(named) == {*page.NEEDED, "report.html"} | checkpoints | figures

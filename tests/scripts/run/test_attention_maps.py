@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from scripts.run.attention_maps import attention_rollout, last_layer_maps
+from scripts.run.attention_maps import attention_rollout, class_token_maps
 from tests.support.strategies import batch_sizes, generator, seeds
 
 pytestmark = pytest.mark.numerics
@@ -42,16 +42,16 @@ def test_attention_to_one_patch_appears_at_that_patch(seed: int, batch: int, hei
     weights[:, -1, :, 0, 1 + patch] = 1
     row, column = divmod(patch, width)
     for map_, bright in ((attention_rollout(weights, (height, width)), 0.5),
-                         (last_layer_maps(weights, (height, width))[:, 1], 1.0)):  # fmt: skip
+                         (class_token_maps(weights, (height, width))[:, 1, 2], 1.0)):  # fmt: skip
         assert (map_[:, row, column] == bright).all()
         assert (map_.flatten(1).sum(1) == bright).all()
 
 
 @given(seeds, batch_sizes, st.integers(1, 3), st.integers(1, 3), rows, columns)
-def test_every_head_of_the_last_layer_has_its_map(seed, batch, layers, heads, height, width) -> None:
+def test_every_head_of_every_layer_has_its_map(seed, batch, layers, heads, height, width) -> None:
     weights = random_weights(seed, batch, layers, heads, 1 + height * width)
-    maps = last_layer_maps(weights, (height, width))
-    assert maps.shape == (batch, heads, height, width)
+    maps = class_token_maps(weights, (height, width))
+    assert maps.shape == (batch, layers, heads, height, width)
     for row in range(height):
         for column in range(width):
-            assert torch.equal(maps[:, :, row, column], weights[:, layers - 1, :, 0, 1 + row * width + column])
+            assert torch.equal(maps[..., row, column], weights[..., 0, 1 + row * width + column])

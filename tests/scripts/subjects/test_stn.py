@@ -11,14 +11,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import flops
 from scripts.data.poses import POSES, posed
+from scripts.data.transforms import Normalise
 from scripts.models.upright import UprightCNN
+from scripts.recipes.study import ARMS, ArmOptions
+from scripts.run.findings import evenly_spaced
+from scripts.run.grad_cam import carried_back, grad_cam, over_image, places
 from scripts.run.theta import theta_angles
-from scripts.subjects.stn import subject
+from scripts.subjects.stn import CAM_SHOWN, classifier_findings, classifier_layer, subject
 from scripts.subjects.subject import Subject
 from scripts.train_stn import RECIPES, Options
 from scripts.training.evaluation import Evaluation
 from tests.support.runs import PLAN
-from tests.support.strategies import generator
+from tests.support.strategies import generator, random_pixels
 
 pytestmark = pytest.mark.numerics
 
@@ -141,6 +145,81 @@ def test_upright_images_have_no_angles_put_in() -> None:
     assert findings["numbers"] == {"theta_spread": 0}
 
 
-def test_without_a_transformer_nothing_is_found() -> None:
+def test_without_a_transformer_only_the_classifier_has_findings() -> None:
     made = built("c8", no_transformer=True)
-    assert made.findings(TEST[:8], TEST[:8], Evaluation(torch.zeros(COUNT, 2), LABELS, None)) == {}
+    findings = made.findings(TEST[:8], TEST[:8], Evaluation(torch.zeros(COUNT, 2), LABELS, None))
+    assert findings.keys() == {"cam_images", "cam_labels", "cam_predictions", "cam_maps"}
+
+
+def trained(network: nn.Module) -> nn.Module:
+    """With heads that are not zero, and batch norms that have seen images."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=0.1)
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 1.0
+    network.train()(torch.randn(20, 3, 32, 40))
+    return network.eval()
+
+
+@pytest.mark.parametrize(("recipe", "options"), [
+    ("tuned", {}), ("tuned", {"no_transformer": True}), ("small", {}), ("small", {"no_transformer": True}),
+    ("angle-shared", {}), ("angle-two-steps", {}), ("affine", {}), ("plain", {}),
+])  # fmt: skip
+def test_grad_cam_is_of_what_the_classifier_sees_carried_back_to_the_image(
+    recipe: str, options: dict[str, Any]
+) -> None:
+    """The map of the classifier alone, with the transformer's outputs as its images."""
+    torch.manual_seed(0)
+    chosen = (RECIPES | ARMS)[recipe]
+    plan = replace(PLAN, image_size=(32, 40), network=chosen.network, optimizer="muon", classes=tuple("0123456789"))
+    options = Options(**options) if recipe in RECIPES else ArmOptions(**options)
+    network = trained(subject(options, plan, torch.device("cpu")).network)
+    images, normalise = random_pixels(3, 4, 32, 40), Normalise((0.4, 0.5, 0.6), (0.3, 0.25, 0.2))
+    found = classifier_findings(network, images, torch.arange(4), normalise)
+    inputs = normalise(images)
+    with torch.no_grad():
+        assert torch.equal(found["cam_predictions"], network(inputs).argmax(1))
+    layer, before = classifier_layer(network, 32)
+    maps = grad_cam(network, layer, inputs)
+    assert min(maps.shape[1:]) >= 5
+    over = over_image(maps, (32, 40), *places(before))
+    assert over.any()
+    if network.transformer is None:
+        torch.testing.assert_close(found["cam_maps"], over)
+        return
+    with torch.no_grad():
+        seen, theta = network.transformer(inputs, return_theta=True)
+    torch.testing.assert_close(found["cam_seen_maps"], over)
+    assert torch.equal(found["cam_seen"], normalise.undo(seen))
+    assert (theta - torch.eye(2, 3)).abs().max() > 0.05
+    torch.testing.assert_close(found["cam_theta"], theta)
+    torch.testing.assert_close(found["cam_maps"], carried_back(over, theta))
+    alone = subject(
+        Options(no_transformer=True), replace(plan, network=plan.network), torch.device("cpu")
+    ).network  # the same classifier without transformer
+    alone.load_state_dict({name: value for name, value in network.state_dict().items() if "transformer" not in name})
+    expected = grad_cam(alone, classifier_layer(alone, 32)[0], seen, found["cam_predictions"])
+    torch.testing.assert_close(maps, expected)
+
+
+def test_grad_cam_shows_a_few_test_images_with_their_labels() -> None:
+    made = built("none")
+    test = evenly_spaced(COUNT)
+    labels = torch.arange(COUNT) % 10
+    theta = turned(torch.zeros(COUNT))
+    findings = made.findings(TEST[test], TEST[test], Evaluation(torch.zeros(COUNT, 2), labels, theta))
+    shown = test[evenly_spaced(len(test), CAM_SHOWN)]
+    assert torch.equal(findings["cam_images"], TEST[shown])
+    assert torch.equal(findings["cam_labels"], labels[shown])
+
+
+@pytest.mark.parametrize(("side", "cells"), [(16, 7), (32, 7), (40, 9), (48, 5), (224, 27)])
+def test_the_map_is_of_the_deepest_stage_with_five_cells_a_side(side: int, cells: int) -> None:
+    network = built("none", "strong").network
+    layer, _ = classifier_layer(network, side)
+    seen: list[Tensor] = []
+    layer.register_forward_hook(lambda *call: seen.append(call[2]))
+    with torch.no_grad():
+        network.eval()(torch.zeros(1, 3, side, side))
+    assert seen[-1].shape[2:] == (cells, cells)
