@@ -24,6 +24,7 @@ from .transforms import Affine, Transform, whole
 
 AFFINE = Affine()
 PADDING_MODES = ("zeros", "border", "reflection", "mean")
+FAR = 1e6  # half sides of the image
 
 
 def check_images(x: Tensor) -> None:
@@ -63,6 +64,8 @@ def warp(
     """Sample each image where its theta says: (B, C, H, W) -> (B, C, h, w) in the type of the input."""
     height, width = output_size or x.shape[2:]
     grid = transform.grid(theta, height * samples, width * samples, align_corners=align_corners)
+    if padding_mode in ("border", "reflection"):  # torch would crash: https://github.com/pytorch/pytorch/issues/24823
+        grid = grid.nan_to_num(0.0, FAR, -FAR).clamp(-FAR, FAR)
     image = x.to(theta.dtype)
     mean = image.mean((2, 3), keepdim=True) if padding_mode == "mean" else None
     warped = F.grid_sample(

@@ -129,6 +129,29 @@ def test_a_theta_that_is_not_a_number_shows_in_its_image_alone(padding_mode: str
     assert [image.isnan().any().item() for image in warped] == [False, True, False]
 
 
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("padding_mode", ["border", "reflection"])
+def test_where_torch_folds_coordinates_it_gets_none_that_crash_it(
+    padding_mode: str, align_corners: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NaN, infinity and 1e37 end the process in its backward pass."""
+    grids: list[Tensor] = []
+    sample = F.grid_sample
+    monkeypatch.setattr(F, "grid_sample", lambda x, grid, **options: grids.append(grid) or sample(x, grid, **options))
+    theta = torch.eye(2, 3).repeat(5, 1, 1)
+    theta[1:, 0, 0] = torch.tensor([math.nan, math.inf, -1e37, 1e5])
+    theta.requires_grad_()
+    warped = SpatialTransformer(Returns(theta), padding_mode=padding_mode, align_corners=align_corners)(
+        torch.rand(5, 2, 4, 6)
+    )
+    assert grids[0].isfinite().all()
+    assert grids[0].abs().max() <= 1e6
+    torch.testing.assert_close(grids[0][4], affine_grid(theta, 4, 6, align_corners=align_corners)[4])
+    assert [image.isfinite().all().item() for image in warped] == [True, False, False, True, True]
+    (slope,) = torch.autograd.grad(warped[[0, 3, 4]].sum(), theta)
+    assert slope[[0, 3, 4]].isfinite().all()
+
+
 @given(seeds, padding_modes)
 def test_padding_mode_decides_what_lies_outside_the_image(seed: int, padding_mode: str) -> None:
     x = random_images(seed, 2, 3, 8, 8)
