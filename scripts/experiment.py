@@ -13,6 +13,7 @@ import torch
 from scripts.data.batches import channel_statistics, resized
 from scripts.data.datasets import Dataset, Split, load
 from scripts.data.poses import POSES, posed_split
+from scripts.find_lr import find_lr, refuse_senseless
 from scripts.recipes.options import RunOptions
 from scripts.run.findings import classification_findings, evenly_spaced
 from scripts.run.folder import ReadOnlyFolder, RunFolder, environment, read_config
@@ -34,6 +35,8 @@ Build = Callable[[AnyOptions, Plan, torch.device], Subject]
 def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOptions]) -> None:
     """Train the network that ``build`` returns for the plan, and leave a run folder with a report.
 
+    With ``--find-lr`` the training is a range test, and the folder holds its plot.
+
     Raises:
         InputError: If flags, data, machine and run folder do not allow the run.
     """
@@ -41,6 +44,8 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
         options = original_options(options, Path(options.resume))
     elif options.out:
         RunFolder.refuse_taken(Path(options.out))  # before anything is downloaded
+    if options.find_lr:
+        refuse_senseless(options)
     keep_freed_memory()
     processes = Processes.started()
     device = choose_device(options.device, processes)
@@ -56,6 +61,9 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
         held_out = posed_split(held_out, plan.poses) if options.validation else test
         torch.manual_seed(plan.seed)
         subject = build(options, plan, device)
+        if options.find_lr:
+            find_lr(options, plan, subject, images, dataset, processes)
+            return
         record = plan.record() | subject.settings
         folder = open_folder(options, dataset.name, processes)
         checkpoint = None

@@ -26,6 +26,9 @@ class RunOptions:
         "compile the network for training; auto compiles where measurements showed a gain",
         choices=("auto", "yes", "no"),
     )
+    find_lr: bool = option(
+        False, "only find a learning rate: raise it for some hundred steps, and plot the loss against it", type=bool
+    )
     validation: float | None = option(
         None, "share of the training images held out to choose the best checkpoint (default: the test set chooses)",
         type=fraction,

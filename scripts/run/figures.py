@@ -71,6 +71,34 @@ def curves(rows: Rows, held_out: str, file: File) -> None:
     figure.savefig(file)
 
 
+def range_curve(
+    rates: Sequence[float],
+    losses: Sequence[float],
+    smoothed: Sequence[float],
+    suggestion: float | None,
+    title: str,
+    file: File,
+) -> None:
+    """Plot the losses of a range test against the learning rate, with the suggested one."""
+    figure = _new(8, 4.5)
+    axes = figure.subplots()
+    axes.plot(rates, losses, ".", color=TRAIN_COLOUR, alpha=0.35, label="a step")
+    axes.plot(rates, smoothed, color=HELD_OUT_COLOUR, linewidth=2, label="smoothed")
+    if suggestion is not None:
+        axes.axvline(suggestion, color=FRAME_COLOUR, linestyle=":", label=f"suggested: {suggestion:.3g}")
+    if smoothed:  # what explodes at the end would flatten the rest
+        first, fall = smoothed[0], max(smoothed[0] - min(smoothed), 0.01 * smoothed[0])
+        axes.set_ylim(first - 1.15 * fall, first + 0.6 * fall)
+    axes.set_xscale("log")
+    axes.set_title(title, loc="left", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.set_xlabel("learning rate (--lr)")
+    axes.set_ylabel("training loss")
+    axes.legend(frameon=False, loc="lower left")
+    figure.savefig(file)
+
+
 def theta_curves(rows: Rows, least_spread: float, file: File) -> None:
     """Plot mean and spread of theta's statistics against the epoch."""
     figure = _new(13, 3.0)

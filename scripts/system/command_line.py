@@ -171,8 +171,8 @@ def run(main: Callable[[], None], program: str, resumes: bool = False) -> NoRetu
         main()
     except Stopped as stopped:
         flags = shlex.join(sys.argv[1:]) if resumes else f"--resume {stopped.folder}"
-        command = f"python -m scripts.{program} {flags}"
-        print(f"{program}: {stopped}; to resume: {command}", file=sys.stderr)
+        command = f"; to resume: python -m scripts.{program} {flags}" if stopped.folder else ""
+        print(f"{program}: {stopped}{command}", file=sys.stderr)
         sys.exit(128 + stopped.by)
     except Diverged as diverged:
         print(f"{program}: stopped: {diverged}", file=sys.stderr)

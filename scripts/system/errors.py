@@ -18,14 +18,14 @@ class Diverged(Exception):  # noqa: N818  # not an error of the program
 
 
 class Stopped(Exception):  # noqa: N818  # not an error
-    """A signal stopped a run, which can be resumed.
+    """A signal stopped a run.
 
     Args:
         by: The signal's number.
         where: How far the run got.
-        folder: The run folder.
+        folder: The run folder, from which it can be resumed; empty if it cannot.
     """
 
-    def __init__(self, by: int, where: str, folder: str) -> None:
+    def __init__(self, by: int, where: str, folder: str = "") -> None:
         super().__init__(where)
         self.by, self.where, self.folder = by, where, folder

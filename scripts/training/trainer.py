@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -140,10 +140,7 @@ class Trainer:
             self.folder.log(f"Epoch {epoch}/{plan.epochs}, learning rate {progress.lr:.6g}")
         steps = min(plan.steps_an_epoch, plan.steps - (epoch - 1) * plan.steps_an_epoch)
         order = self._order(state)[progress.step : steps]
-        batches = training_batches(
-            self.train, order, self.prepare, plan.augment, state.generator, self.processes.share, plan.poses, plan.mix,
-            len(plan.classes),
-        )  # fmt: skip
+        batches = self.batches(order, state)
         started = clock(self.device) - progress.seconds
         saved, name = time.monotonic(), f"{epoch}/{plan.epochs}"
         quiet = None if self.processes.first else True  # None shows the bar only in a terminal
@@ -181,8 +178,7 @@ class Trainer:
         """
         progress = state.progress
         progress.step += 1
-        objective = self.objective or partial(cross_entropy, label_smoothing=self.plan.label_smoothing)
-        outcome = train_step(state, self._network, objective, self.plan, self.processes, batch, count, asked)
+        outcome = train_step(state, self.network, self.loss, self.plan, self.processes, batch, count, asked)
         if not outcome.broken:
             progress.loss += outcome.loss
             progress.hits += outcome.hits
@@ -207,11 +203,24 @@ class Trainer:
         return order
 
     @cached_property
-    def _network(self) -> nn.Module:
+    def network(self) -> nn.Module:
         """The model as training calls it: compiled if planned, and wrapped for several processes."""
         share = self.processes.share(min(self.plan.batch_size, len(self.train)))
         full = min(share.stop - share.start, self.plan.at_once)
         return self.processes.parallel(Compiled(self.model, full) if self.plan.compiled else self.model)
+
+    @property
+    def loss(self) -> Objective:
+        """What is minimised."""
+        return self.objective or partial(cross_entropy, label_smoothing=self.plan.label_smoothing)
+
+    def batches(self, order: Iterable[Tensor], state: State) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Return this process's share of the batches of an order, as the plan changes and mixes them."""
+        plan = self.plan
+        return training_batches(
+            self.train, order, self.prepare, plan.augment, state.generator, self.processes.share, plan.poses, plan.mix,
+            len(plan.classes),
+        )  # fmt: skip
 
     def evaluate(self, split: Split) -> Evaluation:
         """Evaluate the model on a split: logits are averaged over the views, and second outputs are of the first."""

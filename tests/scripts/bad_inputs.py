@@ -46,6 +46,7 @@ SOURCE = "must be auto, cifar10, digits or a folder with train/ and test/"
 TAKEN = "must be a new or empty folder; it exists already"
 JSON = "must be a JSON object; it is damaged or another file"
 NO_CODE = "must hold only tensors and plain values; loading it would run code"
+NO_LENGTH = "must be left out with --find-lr, which makes 300 steps and evaluates nothing"
 FINISHED = "run folder ({}) must hold a finished run;"
 
 stn, vit, convert, report = (partial(Row, program) for program in ("train_stn", "train_vit", "convert", "report"))
@@ -73,6 +74,12 @@ FLAGS = [
     stn("--validation 0.1 --limit-train 1", "--validation (0.1) must leave images in both parts; no class has two"),
     stn("--pose rts --tta turns", "--tta (turns) must be none or mirror with --pose rts, which has no fixed turns"),
     stn("--data digits --tta mirror", "--tta (mirror) must be none for digits, whose mirror images are other classes"),
+    stn("--find-lr --epochs 3", f"--epochs (3) {NO_LENGTH}"),
+    stn("--find-lr --steps 9", f"--steps (9) {NO_LENGTH}"),
+    vit("--find-lr --tta mirror", f"--tta (mirror) {NO_LENGTH}"),
+    stn("--find-lr --out taken", f"--out (taken) {TAKEN}"),
+    stn("--find-lr --find-lr=yes", "--find-lr: ignored explicit argument 'yes'"),
+    stn("--resume ended --find-lr", "--resume (ended) takes no other flag; a run resumes with its own flags"),
     stn("--precision half", "--precision (half) must be one of ..."),
     stn("--precision float16 --device cpu", "--precision (float16) must be auto, float32 or bfloat16 on cpu"),
     stn("--device cuda:99", f"--device (cuda:99) {DEVICE}; ..."),

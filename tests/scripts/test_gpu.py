@@ -121,6 +121,14 @@ def test_a_model_is_trained_on_the_device(whole: Run, device: torch.device) -> N
         assert not torch.equal(trained(whole.folder)["model"][name], start), name
 
 
+def test_a_learning_rate_is_found_on_the_device(whole: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = {name: value for name, value in whole.flags.items() if name != "epochs"}
+    whole.start(**given, find_lr=True, out=str(tmp_path / "found"))
+    numbers = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert {path.name for path in (tmp_path / "found").iterdir()} == {"find_lr.csv", "find_lr.png"}
+    assert 1e-3 * numbers["recipe_lr"] < numbers["suggested_lr"] < 1e3 * numbers["recipe_lr"]
+
+
 def test_a_stopped_run_resumes_to_the_same_end(whole: Run, device: torch.device, tmp_path: Path) -> None:
     out, terminate = str(tmp_path / "run"), at_step(5, lambda: signal.raise_signal(signal.SIGTERM))
     with terminate, pytest.raises(Stopped, match="after 1 epochs and 2 steps"):

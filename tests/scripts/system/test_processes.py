@@ -30,6 +30,7 @@ from scripts.system.devices import choose_device
 from scripts.system.errors import InputError, Stopped
 from scripts.system.processes import Processes
 from scripts.train_stn import Options, main
+from scripts.training.range_test import range_test
 from scripts.training.trainer import Trainer
 from tests.support.runs import at_step, dots, terminated, without_times
 from tests.support.runs import run as small_run
@@ -103,6 +104,8 @@ def whole_runs(processes: Processes, root: Path) -> dict[str, Any]:
     result = whole.evaluate(whole.held_out)
     found["logits"], found["extra"] = result.logits, result.extra
     found["stn rows"], found["stn weights"] = fitted_stn(root / "stn", processes)
+    tested = range_test(run(root / "range", processes))
+    found["range"] = tested.rates, tested.losses
     return found
 
 
@@ -212,6 +215,18 @@ def test_curve_and_weights_are_those_of_one_process_and_weights_have_the_same_bi
         assert_close(found[rows], alone[rows])
         torch.testing.assert_close(found[weights], alone[weights], atol=TOLERANCE, rtol=TOLERANCE)
         assert all(torch.equal(found[weights][name], weight) for name, weight in several[1][0][weights].items())
+
+
+def test_the_range_test_is_that_of_one_process_and_the_same_in_all(
+    several: tuple[Path, list[Any]], alone: dict[str, Any]
+) -> None:
+    """Where the loss is about to diverge every rounding error is amplified: all end after the same step, too."""
+    rates, losses = alone["range"]
+    assert len(rates) > 150
+    for found in several[1]:
+        assert found["range"] == several[1][0]["range"]
+        assert found["range"][0][:150] == rates[:150]
+        assert found["range"][1][:150] == pytest.approx(losses[:150], rel=TOLERANCE, abs=TOLERANCE)
 
 
 def test_all_evaluate_with_the_running_statistics_that_the_checkpoint_has(several: tuple[Path, list[Any]]) -> None:

@@ -1,0 +1,108 @@
+"""The range test of a run, ``--find-lr``: which learning rates train its network on its data.
+
+    make train-stn ARGS=--find-lr
+
+Leaves a plot and a table of learning rate and loss; the last line on standard output has the suggestion.
+"""
+
+import dataclasses
+import json
+from datetime import datetime
+from pathlib import Path
+
+from scripts.data.datasets import Dataset, Split
+from scripts.recipes.options import RunOptions
+from scripts.run.folder import ReadOnlyFolder
+from scripts.subjects.subject import Subject
+from scripts.system.devices import unused_gpu
+from scripts.system.errors import InputError, Stopped
+from scripts.system.files import write_whole
+from scripts.system.machine import this_machine
+from scripts.system.processes import Processes
+from scripts.system.terminal import say
+from scripts.training.plan import Plan
+from scripts.training.range_test import FALLEN, HIGHEST, LEAST_FALL, LOWEST, STEPS, RangeTest, range_test
+from scripts.training.trainer import Trainer
+
+SENSELESS = ("epochs", "steps", "tta")  # the test has a length of its own, and evaluates nothing
+
+
+def refuse_senseless(options: RunOptions) -> None:
+    """Raise InputError if flags say how to do what a range test does not do."""
+    for name in SENSELESS:
+        if name in options.changes:
+            wanted = f"must be left out with --find-lr, which makes {STEPS} steps and evaluates nothing"
+            raise InputError(f"--{name} ({options.changes[name]}) {wanted}")
+
+
+def find_lr(
+    options: RunOptions, plan: Plan, subject: Subject, train: Split, dataset: Dataset, processes: Processes
+) -> None:
+    """Make the range test, write ``find_lr.png`` and ``find_lr.csv``, and print the suggestion."""
+    device = train.labels.device
+    compiled = this_machine(device).compiled(options.compile, plan.compiled, STEPS)
+    now = datetime.now().strftime("%Y%m%d-%H%M%S")
+    name = f"{dataset.name.replace(':', '-')}-{options.recipe}-find-lr-seed{options.seed}-{now}"
+    folder = Path(options.out) if options.out else Path("runs") / name
+    if processes.first:
+        low, high = (f"{plan.lr * factor:.3g}" for factor in (LOWEST, HIGHEST))
+        say("\n".join([
+            *([f"NOTICE: {dataset.notice}"] if dataset.notice else []),
+            f"{dataset.description}: {plan.train_images} training images",
+            *([f"left out: {dataset.left_out}"] if dataset.left_out else []),
+            *unused_gpu(options.device, device), *subject.remarks,
+            f"Range test: up to {STEPS} steps with learning rates from {low} to {high}",
+        ]))  # fmt: skip
+    trainer = Trainer(
+        plan=dataclasses.replace(plan, compiled=compiled),
+        model=subject.network,
+        objective=subject.objective,
+        optimizers=subject.optimizers,
+        train=train,
+        held_out=train,
+        processes=processes,
+        folder=ReadOnlyFolder(folder),
+    )
+    try:
+        found = range_test(trainer)
+    except Stopped:
+        if processes.first:
+            raise
+        return  # the first process reports it
+    if processes.first:
+        say(verdict(found))
+        write(folder, found, f"Range test of recipe {plan.recipe} on {dataset.name}, seed {plan.seed}")
+        say(f"Plot: {folder / 'find_lr.png'}")
+        say(json.dumps({
+            "dataset": dataset.name, "recipe": plan.recipe, "seed": plan.seed, "recipe_lr": plan.lr,
+            "suggested_lr": rounded(found.suggestion), "diverged_at": rounded(found.diverged_at),
+            "steps": len(found.rates), "plot": str(folder / "find_lr.png"), "table": str(folder / "find_lr.csv"),
+        }))  # fmt: skip
+
+
+def rounded(rate: float | None) -> float | None:
+    """A rate with three digits; the test knows no more."""
+    return None if rate is None else float(f"{rate:.3g}")
+
+
+def verdict(found: RangeTest) -> str:
+    """Say what is suggested, and how it was chosen."""
+    ended = "did not diverge" if found.diverged_at is None else f"diverged at {found.diverged_at:.3g}"
+    if found.suggestion is None:
+        return f"No suggestion: the loss fell by less than {LEAST_FALL:.0%} and {ended}"
+    least = found.rates[found.least]
+    return (
+        f"Suggested: --lr {found.suggestion:.3g}, where the smoothed loss has done {FALLEN:.0%} of its fall; "
+        f"it was least at {least:.3g} and {ended}"
+    )
+
+
+def write(folder: Path, found: RangeTest, title: str) -> None:
+    """Write the table and the plot."""
+    from scripts.run.figures import range_curve  # imports matplotlib, which takes a second
+
+    rows = zip(found.rates, found.losses, found.smoothed, strict=True)
+    lines = ["lr,loss,smoothed_loss", *(",".join(f"{value:.6g}" for value in row) for row in rows)]
+    write_whole(folder / "find_lr.csv", lambda file: file.write(("\n".join(lines) + "\n").encode()))
+    curve = (found.rates, found.losses, found.smoothed)
+    write_whole(folder / "find_lr.png", lambda file: range_curve(*curve, found.suggestion, title, file))
