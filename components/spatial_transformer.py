@@ -65,7 +65,7 @@ def warp(
     height, width = output_size or x.shape[2:]
     grid = transform.grid(theta, height * samples, width * samples, align_corners=align_corners)
     if padding_mode in ("border", "reflection"):  # torch would crash: https://github.com/pytorch/pytorch/issues/24823
-        grid = grid.nan_to_num(0.0, FAR, -FAR).clamp(-FAR, FAR)
+        grid = grid.nan_to_num().clamp(-FAR, FAR)
     image = x.to(theta.dtype)
     mean = image.mean((2, 3), keepdim=True) if padding_mode == "mean" else None
     warped = F.grid_sample(

@@ -145,7 +145,7 @@ def test_where_torch_folds_coordinates_it_gets_none_that_crash_it(
         torch.rand(5, 2, 4, 6)
     )
     assert grids[0].isfinite().all()
-    assert grids[0].abs().max() <= 1e6
+    assert grids[0].abs().max() == 1e6
     torch.testing.assert_close(grids[0][4], affine_grid(theta, 4, 6, align_corners=align_corners)[4])
     assert [image.isfinite().all().item() for image in warped] == [True, False, False, True, True]
     (slope,) = torch.autograd.grad(warped[[0, 3, 4]].sum(), theta)
