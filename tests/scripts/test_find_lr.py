@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import signal
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,13 +16,15 @@ from scripts import find_lr, train_stn, train_vit
 from scripts.models.vit import PRESETS
 from scripts.recipes import stn, vit
 from scripts.run import figures
+from scripts.system.command_line import run
 from scripts.training import range_test
 from scripts.training.range_test import RangeTest
+from scripts.training.step import Outcome, train_step
 from scripts.training.trainer import Trainer
 from scripts.weights.families import to_family
 from scripts.weights.files import write_arrays
 from tests.support.networks import TINY, TINY_LITE, network
-from tests.support.runs import flags, terminated
+from tests.support.runs import flags
 
 pytestmark = pytest.mark.numerics
 
@@ -84,14 +87,14 @@ def test_it_trains_as_the_run_with_these_flags_would(tmp_path: Path, capsys: pyt
         for more in ({"find_lr": True}, {"epochs": 1, "out": "run"}):
             with pytest.raises(ZeroDivisionError):
                 train_stn.main(flags(train_stn.Options, **given, **more))
-    test, run = seen
-    assert torch.equal(test.train.images, run.train.images)
+    test, whole = seen
+    assert torch.equal(test.train.images, whole.train.images)
     assert len(test.train) == 14
-    assert test.plan.poses == run.plan.poses
-    assert (test.plan.lr, test.plan.schedule) == (0.3, run.plan.schedule)
-    for name, value in run.model.state_dict().items():
+    assert test.plan.poses == whole.plan.poses
+    assert (test.plan.lr, test.plan.schedule) == (0.3, whole.plan.schedule)
+    for name, value in whole.model.state_dict().items():
         assert torch.equal(test.model.state_dict()[name], value)
-    assert [type(each) for each in test.optimizers] == [type(each) for each in run.optimizers]
+    assert [type(each) for each in test.optimizers] == [type(each) for each in whole.optimizers]
     assert "14 training images" in capsys.readouterr().out
     train_stn.main(flags(train_stn.Options, **given, find_lr=True, seed=3))
     numbers = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -100,14 +103,27 @@ def test_it_trains_as_the_run_with_these_flags_would(tmp_path: Path, capsys: pyt
     assert (tmp_path / numbers["plot"]).is_file()
 
 
-@pytest.mark.long
-@pytest.mark.usefixtures("tree")
-def test_a_terminated_range_test_says_so_and_leaves_nothing(tmp_path: Path) -> None:
-    command = ["scripts.train_stn", "--device", "cpu", "--data", "photos", "--find-lr", "--recipe", "strong"]
-    printed, errors, code = terminated([*command, "--out", "found"], tmp_path, "Range test")
-    assert code == 128 + 15, printed
-    assert re.fullmatch(r"train_stn: stopped by SIGTERM after \d+ steps of the range test; nothing is kept\n", errors)
+@pytest.mark.usefixtures("_short", "tree")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_range_test_that_is_stopped_says_so_and_leaves_nothing(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = iter(range(24))
+
+    def interrupted(*given: Any) -> Outcome:
+        if next(steps) == 4:
+            signal.raise_signal(number)
+        return train_step(*given)
+
+    monkeypatch.setattr(range_test, "train_step", interrupted)
+    given = flags(train_stn.Options, data="photos", find_lr=True, out="found")
+    with pytest.raises(SystemExit) as ended:
+        run(lambda: train_stn.main(given), "train_stn")
+    assert ended.value.code == 128 + number
+    stopped = f"train_stn: stopped by {number.name} after 4 steps of the range test; nothing is kept\n"
+    assert capsys.readouterr().err == stopped
     assert files(tmp_path) == set()
+    assert not (tmp_path / "found").exists()
 
 
 @pytest.mark.parametrize("suggestion", [None, 0.02])
