@@ -38,12 +38,11 @@ class Localization(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the parameters for each image."""
-        return self.params(self.scores(x))
+        return self.params(self.scores(self.features(x)))
 
-    def scores(self, x: Tensor) -> Tensor:
+    def scores(self, features: Tensor) -> Tensor:
         """Return what the head says of each image, in float32: half precision would round a shift to whole pixels."""
-        features = self.features(x)
-        with without_autocast(x):
+        with without_autocast(features):
             scores: Tensor = self.head(features.float())
         return scores
 

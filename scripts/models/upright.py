@@ -1,6 +1,7 @@
-"""A CNN that sees every image upright: a localization finds the pose, and a transformer undoes it.
+r"""A CNN that sees every image upright: a localization finds the pose, and a transformer undoes it.
 
     image -> localization -> theta -> upright image -> CNN -> logits
+                   \------------- skip --------------/
 
 Letters: B batch, C channels, H W pixels, n steps, S scores.
 
@@ -46,6 +47,7 @@ class UprightCNN(nn.Module):
         widths: Channels of its stages.
         localization: Stem and widths of the localization; None for no transformer.
         shared: Whether the localization uses the features of the classifier instead of its own.
+        skip: Whether the logits depend on the features of the localization too, which has seen the image as it is.
         predicts: ``angle`` classifies the pose and ``pose`` regresses it, both told in training; ``similarity``, which
             is bounded, and ``affine`` are trained by the classes alone.
         prior: For these two: how much they are kept from changing upright images.
@@ -70,6 +72,7 @@ class UprightCNN(nn.Module):
         widths: Sequence[int],
         localization: tuple[int, Sequence[int]] | None = None,
         shared: bool = False,
+        skip: bool = False,
         predicts: str = "angle",
         prior: float = 0.0,
         angles: int = 8,
@@ -82,8 +85,9 @@ class UprightCNN(nn.Module):
         num_classes = whole("UprightCNN: num_classes", num_classes)
         in_channels = whole("UprightCNN: in_channels", in_channels)
         self.features = Features(in_channels, stem, widths)
-        self.head = nn.Linear(widths[-1], num_classes)
+        self.skip = skip and localization is not None
         self.transformer = None
+        read = widths[-1]
         if localization is not None:
             features, width = self.features, widths[-1]
             if not shared:
@@ -104,6 +108,8 @@ class UprightCNN(nn.Module):
             self.transformer = SpatialTransformer(
                 found, transform=found.transform, steps=steps, padding_mode=padding_mode, samples=samples
             )
+            read += width if skip else 0
+        self.head = nn.Linear(read, num_classes)
 
     @property
     def smallest(self) -> int:
@@ -119,14 +125,17 @@ class UprightCNN(nn.Module):
 
     def forward(self, x: Tensor, return_theta: bool = False) -> Tensor | tuple[Tensor, Tensor, Tensor]:
         """Return the logits, with theta and the scores where they are asked for."""
-        theta, scores, seen = None, [], x
+        theta, scores, seen, skipped = None, [], x, []
         if self.transformer is not None:
-            for _ in range(self.transformer.steps):
-                scores.append(self.localization.scores(seen))  # (B, S)
+            for number in range(self.transformer.steps):
+                described = self.localization.features(seen)  # (B, D)
+                if self.skip and number == 0:
+                    skipped = [described]
+                scores.append(self.localization.scores(described))  # (B, S)
                 step = self.transformer.theta(self.localization.params(scores[-1]), x)
                 theta = step if theta is None else composed(self.transformer.transform, theta, step)  # (B, 2, 3)
                 seen = self.transformer.warp(x, theta)  # (B, C, H, W)
-        return with_theta(self.head(self.features(seen)), theta, scores, return_theta)
+        return with_theta(self.head(torch.cat([self.features(seen), *skipped], 1)), theta, scores, return_theta)
 
     def pose_loss(self, scores: Tensor, poses: Tensor, aspect: float) -> Tensor:
         """Return how wrong the scores (B, n, S) of all steps are, given the poses (B, 4) and width / height: (B,)."""

@@ -1,5 +1,6 @@
 """The spatial transformer network, its optimizers, and its theta for log and report."""
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ def sgd(network: Network, lr: float) -> list[torch.optim.Optimizer]:
     return [SGD(network.parameters(), lr=lr, momentum=0.9, fused=True)]
 
 
-def muon(network: Network, lr: float) -> list[torch.optim.Optimizer]:
+def muon(network: Network, lr: float, localization_lr: float = 1.0) -> list[torch.optim.Optimizer]:
     """Muon for hidden layers; AdamW at 1/5 of its rate for the rest, at 1/50 for the localization of the tutorial."""
     if isinstance(network, UprightCNN):
         hidden: list[Tensor] = [
@@ -48,13 +49,26 @@ def muon(network: Network, lr: float) -> list[torch.optim.Optimizer]:
         slow = [] if network.transformer is None else list(network.transformer.parameters())
     elsewhere = {id(parameter) for parameter in [*hidden, *slow]}
     rest = [parameter for parameter in network.parameters() if id(parameter) not in elsewhere]
-    groups = [{"params": rest, "lr": lr / 5}, {"params": slow, "lr": lr / 50}]
-    adamw = AdamW([group for group in groups if group["params"]], weight_decay=0.01, fused=True)
+    localization = set() if network.transformer is None else {*map(id, network.transformer.parameters())}
+
+    def groups(parameters: Sequence[Tensor], lr: float) -> list[dict[str, Any]]:
+        """One group, or two where the localization has a rate of its own."""
+        if localization_lr == 1:
+            return [{"params": parameters, "lr": lr}]
+        parts: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for parameter in parameters:
+            parts[id(parameter) in localization].append(parameter)
+        return [{"params": part, "lr": lr * factor} for part, factor in zip(parts, (1, localization_lr), strict=True)]
+
+    adamw = AdamW(
+        [group for group in [*groups(rest, lr / 5), {"params": slow, "lr": lr / 50}] if group["params"]],
+        weight_decay=0.01, fused=True,
+    )  # fmt: skip
     dtype = this_machine(hidden[0].device).dtype
-    return [Muon(hidden, lr=lr, weight_decay=0.01, dtype=dtype), adamw]
+    return [Muon(groups(hidden, lr), lr=lr, weight_decay=0.01, dtype=dtype), adamw]
 
 
-OPTIMIZERS = {"sgd": sgd, "muon": muon}  # by their names in recipes
+OPTIMIZERS: dict[str, Callable[..., list[torch.optim.Optimizer]]] = {"sgd": sgd, "muon": muon}  # by name in recipes
 
 
 def subject(options: Options | ArmOptions, plan: Plan, device: torch.device) -> Subject:
@@ -63,8 +77,10 @@ def subject(options: Options | ArmOptions, plan: Plan, device: torch.device) -> 
     Raises:
         InputError: If the images are too small.
     """
-    build = tutorial_network if "dropout" in plan.network else upright_network
-    network = build(plan, not options.no_transformer)
+    settings = dict(plan.network)
+    rates = {name: settings.pop(name) for name in ("localization_lr",) if name in settings}  # a share of lr
+    build = tutorial_network if "dropout" in settings else upright_network
+    network = build(plan, settings, not options.no_transformer)
     height, width = plan.image_size
     if min(height, width) < network.smallest:
         wanted = f"images of at least {network.smallest}x{network.smallest} pixels"
@@ -93,7 +109,7 @@ def subject(options: Options | ArmOptions, plan: Plan, device: torch.device) -> 
 
     return Subject(
         network=network,
-        optimizers=OPTIMIZERS[plan.optimizer](network, plan.lr),
+        optimizers=OPTIMIZERS[plan.optimizer](network, plan.lr, **rates),
         objective=objective(network, plan),
         predict=(lambda images: network(images, return_theta=True)[:2]) if transform else None,
         describe=describe if transform else None,
@@ -102,14 +118,14 @@ def subject(options: Options | ArmOptions, plan: Plan, device: torch.device) -> 
     )
 
 
-def tutorial_network(plan: Plan, transform: bool) -> Network:
+def tutorial_network(plan: Plan, settings: Mapping[str, Any], transform: bool) -> Network:
     """Build the network of the tutorial."""
-    return STNClassifier(len(plan.classes), transform=transform, **plan.network)
+    return STNClassifier(len(plan.classes), transform=transform, **settings)
 
 
-def upright_network(plan: Plan, transform: bool) -> Network:
+def upright_network(plan: Plan, settings: Mapping[str, Any], transform: bool) -> Network:
     """Build a CNN that sees images upright, for the poses of the plan."""
-    options: dict[str, Any] = {"angles": max(plan.poses.turns, ANGLES), "fine": plan.poses.fine, **plan.network}
+    options: dict[str, Any] = {"angles": max(plan.poses.turns, ANGLES), "fine": plan.poses.fine, **settings}
     if not transform:
         options["localization"] = None
     return UprightCNN(len(plan.classes), **options)

@@ -71,7 +71,7 @@ def test_it_starts_at_the_identity(count: int, fine: bool) -> None:
 def test_gradients_of_the_loss_reach_the_features_and_all_scores() -> None:
     net = PoseClassification(nn.Sequential(nn.Flatten(), nn.Linear(12, 6)), 6)
     nn.init.normal_(net.head.weight)
-    scores = net.scores(torch.rand(9, 3, 2, 2))
+    scores = net.scores(net.features(torch.rand(9, 3, 2, 2)))
     net.loss(scores, torch.cat([torch.linspace(-3, 3, 9).unsqueeze(1), torch.rand(9, 3)], 1)).sum().backward()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in net.parameters())
     assert net.head.bias.grad is not None
@@ -92,7 +92,7 @@ def test_a_regression_that_says_the_pose_has_no_loss_and_any_other_has(seed: int
 def test_the_prior_keeps_upright_images_at_the_identity_and_leaves_others_alone(transform) -> None:
     net = Localization(nn.Flatten(), 12, transform, prior=2.0)
     poses = torch.tensor([[0.0, 0, 0, 0], [0.1, 0, 0, 0]])
-    identity = net.scores(torch.rand(2, 3, 2, 2))
+    identity = net.scores(net.features(torch.rand(2, 3, 2, 2)))
     assert torch.equal(net.loss(identity, poses), torch.zeros(2))
     torch.testing.assert_close(net.loss(identity + 0.5, poses), torch.tensor([2 * 0.25 * transform.num_params, 0]))
 
@@ -102,6 +102,6 @@ def test_others_start_at_the_identity_too_and_compute_in_float32_under_autocast(
     x = torch.rand(3, 3, 2, 2)
     assert torch.equal(net(x), torch.tensor(net.transform.identity).expand(3, -1))
     nn.init.normal_(net.head.weight)
-    expected = net.scores(x)
+    expected = net.scores(net.features(x))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(net.scores(x), expected)
+        assert torch.equal(net.scores(net.features(x)), expected)

@@ -21,6 +21,7 @@ def network(**options: object) -> UprightCNN:
 @pytest.mark.parametrize("options", [
     {}, {"fine": False}, {"angles": 24}, {"steps": 2}, {"steps": 3, "predicts": "pose"}, {"predicts": "similarity"},
     {"predicts": "affine", "steps": 2}, {"shared": True}, {"padding_mode": "mean"}, {"samples": 2},
+    {"skip": True}, {"skip": True, "steps": 2}, {"skip": True, "shared": True},
 ], ids=str)  # fmt: skip
 def test_the_classifier_sees_what_the_transformer_makes_of_the_image(options: dict) -> None:
     net = network(**options)
@@ -28,10 +29,12 @@ def test_the_classifier_sees_what_the_transformer_makes_of_the_image(options: di
     logits, theta, scores = net(x, return_theta=True)
     warped, expected = net.transformer(x, return_theta=True)
     torch.testing.assert_close(theta, expected)
-    torch.testing.assert_close(logits, net.head(net.features(warped)))
+    described = net.localization.features(x)
+    read = [net.features(warped), described] if "skip" in options else [net.features(warped)]
+    torch.testing.assert_close(logits, net.head(torch.cat(read, 1)))
     assert torch.equal(net(x), logits)
     assert scores.shape == (2, options.get("steps", 1), net.localization.head.out_features)
-    torch.testing.assert_close(scores[:, 0], net.localization.scores(x))
+    torch.testing.assert_close(scores[:, 0], net.localization.scores(described))
     torch.testing.assert_close(torch.fx.symbolic_trace(net)(x), logits)
 
 
@@ -63,9 +66,9 @@ def test_what_is_predicted_is_refused_by_name() -> None:
         UprightCNN(stem=2, widths=(2,), localization=(2, (2,)), predicts="turn")
 
 
-@pytest.mark.parametrize("shared", [False, True])
-def test_without_localization_it_is_the_classifier_alone(shared: bool) -> None:
-    net = UprightCNN(7, stem=4, widths=(5, 6), shared=shared).eval()
+@pytest.mark.parametrize("options", [{}, {"shared": True}, {"skip": True}], ids=str)
+def test_without_localization_it_is_the_classifier_alone(options: dict) -> None:
+    net = UprightCNN(7, stem=4, widths=(5, 6), **options).eval()
     x = torch.rand(2, 3, 9, 9)
     assert torch.equal(net(x), net.head(net.features(x)))
     with pytest.raises(ValueError, match=r"^UprightCNN: return_theta \(True\) needs a localization$"):

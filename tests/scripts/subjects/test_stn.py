@@ -81,6 +81,21 @@ def pose_loss(scores: list[float], pose: list[float]) -> float:
     return loss
 
 
+def test_the_localization_may_have_a_rate_of_its_own() -> None:
+    for arm, factor in (("similarity", 1.0), ("similarity-slow", 0.1)):
+        plan = replace(PLAN, lr=0.5, network=ARMS[arm].network, image_size=(32, 32), optimizer="muon")
+        made = subject(ArmOptions(recipe=arm), plan, torch.device("cpu"))
+        rates = {
+            id(each): group["lr"] for one in made.optimizers for group in one.param_groups for each in group["params"]
+        }
+        localization = {*map(id, made.network.transformer.parameters())}
+        assert rates.keys() == {*map(id, made.network.parameters())}
+        for name, parameter in made.network.named_parameters():
+            whole = 0.5 if parameter.ndim == 4 and "stem" not in name else 0.1
+            expected = whole * (factor if id(parameter) in localization else 1)
+            assert rates[id(parameter)] == pytest.approx(expected), name
+
+
 @pytest.mark.parametrize("pose", POSES)
 @pytest.mark.parametrize("recipe", ["small", "strong"])
 def test_where_poses_are_predicted_the_loss_is_that_of_smoothed_labels_and_of_the_poses(recipe: str, pose: str) -> None:
@@ -198,7 +213,10 @@ def test_grad_cam_is_of_what_the_classifier_sees_carried_back_to_the_image(
     alone = subject(
         Options(no_transformer=True), replace(plan, network=plan.network), torch.device("cpu")
     ).network  # the same classifier without transformer
-    alone.load_state_dict({name: value for name, value in network.state_dict().items() if "transformer" not in name})
+    weights = {name: value for name, value in network.state_dict().items() if "transformer" not in name}
+    if isinstance(network, UprightCNN):  # a skip connection adds to the logits what this layer does not change
+        weights["head.weight"] = weights["head.weight"][:, : alone.head.in_features]
+    alone.load_state_dict(weights)
     expected = grad_cam(alone, classifier_layer(alone, 32)[0], seen, found["cam_predictions"])
     torch.testing.assert_close(maps, expected)
 
