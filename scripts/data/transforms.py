@@ -28,11 +28,15 @@ class Normalise:
         """Return (x / 255 - mean) / std as float32 in channels-last order, by one multiplication and one addition."""
         import torch
 
-        if images.device not in self._constants:
-            mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
-            self._constants[images.device] = sent(-mean / std, images.device), sent(1 / (255 * std), images.device)
-        shift, factor = self._constants[images.device]
-        return torch.addcmul(shift, images.to(torch.float32, memory_format=torch.channels_last), factor)
+        width = images.shape[-1]
+        if (images.device, width) not in self._constants:
+            mean, std = (torch.tensor(values).repeat(width) for values in (self.mean, self.std))
+            constants = sent(-mean / std, images.device), sent(1 / (255 * std), images.device)
+            self._constants[images.device, width] = constants
+        shift, factor = self._constants[images.device, width]  # (W C): a row of pixels at once is several times faster
+        rows = images.to(torch.float32, memory_format=torch.channels_last).permute(0, 2, 3, 1)  # (B, H, W, C)
+        scaled = torch.addcmul(shift, rows.reshape(-1, width * rows.shape[3]), factor)
+        return scaled.view(rows.shape).permute(0, 3, 1, 2)
 
     def undo(self, images: Tensor) -> Tensor:
         """Return uint8 images."""
@@ -43,8 +47,8 @@ class Normalise:
         return ((images * std + mean) * 255).round().clamp(0, 255).byte()
 
     @cached_property
-    def _constants(self) -> dict[torch.device, tuple[Tensor, Tensor]]:
-        """Shift and factor by device, copied once rather than in every batch."""
+    def _constants(self) -> dict[tuple[torch.device, int], tuple[Tensor, Tensor]]:
+        """Shift and factor of a row by device and width, copied once rather than in every batch."""
         return {}
 
 
@@ -84,20 +88,20 @@ class Augment:
         from scripts.data.distortions import cut_out, recoloured, stretched
         from scripts.data.resampling import resampled
 
-        count, channels, height, width = images.shape
+        count, _, height, width = images.shape
         draws, images = self.draws(count, height, width, generator)[share], images[share]
         if draws.shape[1] == 0:
             return images
         draws = sent(draws, images.device)
-        if self.mirror:
-            coins, draws = draws[:, 0].bool(), draws[:, 1:]
-            images = torch.where(coins.view(-1, 1, 1, 1), images.flip(-1), images)
-        if self.shift:
-            (down, right), draws = draws[:, :2].long().split(1, 1), draws[:, 2:]
-            rows = _reflect(torch.arange(height, device=images.device) + down, height)  # (B, H)
-            columns = _reflect(torch.arange(width, device=images.device) + right, width)  # (B, W)
-            images = images.gather(2, rows[:, None, :, None].expand(-1, channels, -1, width))
-            images = images.gather(3, columns[:, None, None, :].expand(-1, channels, height, -1))
+        if self.mirror or self.shift:
+            rows, columns = (torch.arange(side, device=images.device).unsqueeze(0) for side in (height, width))
+            coins, draws = (draws[:, :1].bool(), draws[:, 1:]) if self.mirror else (None, draws)
+            if self.shift:
+                (down, right), draws = draws[:, :2].long().split(1, 1), draws[:, 2:]
+                rows, columns = _reflect(rows + down, height), _reflect(columns + right, width)
+            if coins is not None:
+                columns = torch.where(coins, width - 1 - columns, columns)
+            images = picked(images, rows, columns)
         if self.crop is not None:
             boxes, draws = draws[:, :4], draws[:, 4:]
             images = resampled(images, boxes, (height, width) if self.size is None else (self.size, self.size))
@@ -153,6 +157,26 @@ def random_boxes(count: int, height: int, width: int, least: float, generator: t
     sides = sides.round().clamp(min=1).minimum(frame)
     corners = (torch.rand(count, 2, generator=generator) * (frame - sides + 1)).floor()
     return torch.cat([corners, sides], 1).long()
+
+
+def picked(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Return the pixels of each image in these rows and columns, channels last.
+
+    Args:
+        images: (B, C, H, W).
+        rows: (B, h), or (1, h) for all images.
+        columns: (B, w), or (1, w) for all images.
+
+    Returns:
+        (B, C, h, w).
+    """
+    import torch
+
+    count, channels, height, width = images.shape
+    first = torch.arange(count, device=images.device).view(-1, 1, 1) * (height * width)
+    places = first + (rows * width).unsqueeze(2) + columns.unsqueeze(1)  # (B, h, w)
+    pixels = images.permute(0, 2, 3, 1).reshape(-1, channels).index_select(0, places.flatten())
+    return pixels.view(*places.shape, channels).permute(0, 3, 1, 2)
 
 
 def _reflect(index: Tensor, size: int) -> Tensor:

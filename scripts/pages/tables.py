@@ -152,13 +152,18 @@ def recipe_table(entry: str) -> str:
 
 
 def _described(recipe: Recipe, optimizers: Callable[..., object]) -> dict[str, str]:
-    schedule, augment = recipe.schedule, recipe.augment
+    schedule, augment, mix = recipe.schedule, recipe.augment, recipe.mix
     rise = f"linear warm-up over {schedule.warm_up:.0%} of the steps, then " if schedule.warm_up else ""
     fall = {"constant": "constant", "linear": "linear to zero", "cosine": "cosine to zero"}[schedule.fall]
     changes = {
         "mirrored": augment.mirror,
         f"shifted by up to {augment.shift} pixels": augment.shift,
         f"random crops of at least {augment.crop or 0:.0%} of the area": augment.crop,
+        f"turned, sheared and stretched, by up to {augment.geometry:.0%}": augment.geometry,
+        f"brightness, contrast and saturation changed by up to {augment.colour:.0%}": augment.colour,
+        f"a square of {augment.cutout} pixels cut out": augment.cutout,
+        f"{mix.mixup:.0%} blended": mix.mixup,
+        f"{mix.cutmix:.0%} with a box of another image": mix.cutmix,
     }
     one_pass = recipe.batch_size <= recipe.at_once
     return {
@@ -173,6 +178,7 @@ def _described(recipe: Recipe, optimizers: Callable[..., object]) -> dict[str, s
         "batch size": f"{recipe.batch_size}" + ("" if one_pass else f", {recipe.at_once} at once"),
         "label smoothing": f"{recipe.label_smoothing:g}" if recipe.label_smoothing else "",
         "length": f"{recipe.steps:,} steps" if recipe.steps else f"{recipe.epochs} epochs",
+        "averaged weights": f"decay {recipe.averaged:g} a step" if recipe.averaged else "",
         "largest gradient norm": f"{recipe.clip:g}" if recipe.clip else "",
         "precision": recipe.precision,
     }
