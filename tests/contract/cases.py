@@ -5,6 +5,7 @@ small and their sizes are unequal and mostly prime: swapped axes show, and a ful
 """
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -96,7 +97,7 @@ def randomised(module: Module, seed: int) -> Module:
     with torch.no_grad():
         for parameter in module.parameters():
             noise = torch.randn(parameter.shape, generator=draw, dtype=torch.float64)
-            parameter.copy_(noise / max(1, parameter[0].numel()) ** 0.5)
+            parameter.copy_(noise / max(1, math.prod(parameter.shape[1:])) ** 0.5)
     return module
 
 

@@ -9,7 +9,8 @@ import importlib
 import itertools
 import re
 from collections import ChainMap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -36,7 +37,7 @@ ITEMS = {  # name -> what is promised
     "channels last": "nor does a channels-last input",
     "train and eval": "evaluation equals training without dropout; training draws anew for every sample and call",
     "dropout statistics": "the given share is dropped, and the rest is scaled so that the mean stays the same",
-    "determinism": "the same seed gives the same weights, output and gradients, bit for bit",
+    "determinism": "the same seed gives the same weights, output and gradients, bit for bit; no call changes the next",
     "batch independence": "no sample of a batch affects the output or the gradient of another",
     "permutation": "permuted tokens give permuted output",
     "locality": "changing one place of the input changes one token",
@@ -97,25 +98,42 @@ def snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
 
 
-def broken(case: Case) -> dict[str, list[str]]:
-    """Hold any row against the contract: the items that it breaks, each with the errors that its tests raised."""
-    found: dict[str, list[str]] = {}
+@dataclass(frozen=True)
+class Check:
+    """One call of a test of the contract, which any row can be held to."""
+
+    test: Callable[..., None]
+    arguments: Mapping[str, object]
+
+    @property
+    def item(self) -> str:
+        return self.test.item
+
+    def error(self, case: Case) -> BaseException | None:
+        """What the test raises for this row; nothing if the row keeps it."""
+        try:
+            self.test(case, **self.arguments)
+        except (Exception, pytest.fail.Exception) as raised:
+            return raised
+        return None
+
+
+def checks(case: Case) -> Iterator[Check]:
+    """Every call of a test of the contract that a row owes, in the order in which the suite runs them."""
     for test in contract_tests().values():
         marks = [mark for mark in test.pytestmark if mark.name == "parametrize" and "case" not in mark.args[0]]
         skipped = any(mark.name == "skipif" and mark.args[0] for mark in test.pytestmark)
         if test.item in case.exempt or test.item in case.laws or skipped:
             continue
         choices = [[{mark.args[0]: value} for value in mark.args[1]] for mark in marks]
-        calls = itertools.product(drawn_from(case, test.over), *choices)
-        if errors := [*filter(None, (error(test, case, **ChainMap(*arguments)) for arguments in calls))]:
-            found[test.item] = [*found.get(test.item, ()), *errors]
+        for arguments in itertools.product(drawn_from(case, test.over), *choices):
+            yield Check(test, dict(ChainMap(*arguments)))
+
+
+def broken(case: Case) -> dict[str, list[str]]:
+    """Hold any row against the contract: the items that it breaks, each with the errors that its tests raised."""
+    found: dict[str, list[str]] = {}
+    for check in checks(case):
+        if error := check.error(case):
+            found.setdefault(check.item, []).append(f"{type(error).__name__}: {error}")
     return found
-
-
-def error(test: Callable[..., None], case: Case, **arguments: object) -> str:
-    """What a test raises; nothing if it passes."""
-    try:
-        test(case, **arguments)
-    except (Exception, pytest.fail.Exception) as raised:
-        return f"{type(raised).__name__}: {raised}"
-    return ""

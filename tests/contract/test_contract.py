@@ -43,20 +43,25 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 def gradients(module: nn.Module, x: Tensor, grad_output: Tensor) -> list[Tensor]:
-    """The gradients of input and parameters, in that order."""
+    """The gradients of input and parameters, in that order; zero where the output does not depend on one."""
     x = x.detach().requires_grad_()
-    return list(torch.autograd.grad(module(x), [x, *module.parameters()], grad_output))
+    return list(torch.autograd.grad(module(x), [x, *learned(module)], grad_output, materialize_grads=True))
+
+
+def learned(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters that training changes: all of a component's, not all of every module."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
 def as_function(module: nn.Module, **options: object) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
     """The module as a function of its input and its parameters, and these parameters."""
-    names, values = zip(*module.named_parameters(), strict=True)
+    named = dict(module.named_parameters())
 
     def function(x: Tensor, *parameters: Tensor) -> Tensor:
-        output = functional_call(module, dict(zip(names, parameters, strict=True)), (x,), options)
+        output = functional_call(module, dict(zip(named, parameters, strict=True)), (x,), options)
         return output[0] if isinstance(output, tuple) else output
 
-    return function, tuple(value.detach().requires_grad_() for value in values)
+    return function, tuple(value.detach().requires_grad_() for value in named.values())
 
 
 @contextmanager
@@ -103,7 +108,7 @@ def assert_all_there(case: Case, module: nn.Module, factory: dict) -> None:
     """Every tensor of the module and its output have the dtype and device in ``factory``."""
     x = torch.zeros((2, *case.input_shape), **factory)
     for tensor in (*module.parameters(), *module.buffers(), module(x)):
-        assert tensor.dtype == factory.get("dtype", torch.float32)
+        assert not tensor.is_floating_point() or tensor.dtype == factory.get("dtype", torch.float32)
         assert tensor.device.type == factory.get("device", "cpu")
 
 
@@ -159,7 +164,9 @@ def test_forward_mode_gives_the_jacobian(case: Case) -> None:
         output, slope = jvp(function, tuple(value.detach() for value in inputs), direction)
     unit = torch.eye(output.numel(), dtype=output.dtype, device=output.device).reshape(-1, *output.shape)
     jacobian = torch.autograd.grad(function(*inputs), inputs, unit, is_grads_batched=True)
-    expected = sum(rows.flatten(1) @ along.flatten() for rows, along in zip(jacobian, direction, strict=True))
+    expected = sum(
+        rows.reshape(len(rows), -1) @ along.flatten() for rows, along in zip(jacobian, direction, strict=True)
+    )
     torch.testing.assert_close(slope.flatten(), expected)
 
 
@@ -217,12 +224,17 @@ def test_the_input_is_not_written_to(case: Case) -> None:
     assert x._version == version
 
 
+def scattered(x: Tensor) -> Tensor:
+    """The same values, with the axes in the opposite order in memory and a gap behind every element."""
+    backwards = tuple(reversed(range(x.ndim)))
+    return torch.stack([x.permute(backwards), x.permute(backwards) + 1], -1)[..., 0].permute(backwards)
+
+
 @each_component("strides")
 def test_strides_change_neither_output_nor_gradients(case: Case) -> None:
     module, x = case.module(dtype=torch.float64), case.input(dtype=torch.float64)
     grad_output = torch.randn_like(module(x))
-    strided = torch.stack([x, x + 1], -1)[..., 0]
-    strided_grad = torch.stack([grad_output, grad_output + 1], -1)[..., 0]
+    strided, strided_grad = scattered(x), scattered(grad_output)
     assert not strided.is_contiguous()
     assert not strided_grad.is_contiguous()
     torch.testing.assert_close(module(strided), module(x))
@@ -246,7 +258,7 @@ def test_evaluation_equals_training_where_nothing_is_dropped(case: Case) -> None
 
 @each_component("train and eval")
 def test_every_rate_that_a_constructor_takes_is_under_contract(case: Case) -> None:
-    assert set(inspect.signature(type(case.build())).parameters) & RATES == set(case.rates)
+    assert set(inspect.signature(type(case.build())).parameters) & RATES <= set(case.rates)
 
 
 @each_component("train and eval", rate="rates")
@@ -281,6 +293,18 @@ def test_the_same_seed_gives_the_same_bits(case: Case) -> None:
     else:
         exact, exact_again = exact + near, exact_again + near_again
     assert all(torch.equal(first, second) for first, second in zip(exact, exact_again, strict=True))
+
+
+@each_component("determinism")
+def test_no_call_leaves_a_trace_in_the_next(case: Case) -> None:
+    """A window, grid or bias that is kept from a smaller input, or from weights that were replaced."""
+    module, other, x = case.module().eval(), case.module(seed=1).eval(), case.input()
+    before = module(x)
+    for shape in (case.input_shape, case.smallest or case.input_shape):
+        module(replace(case, input_shape=shape).input(2))
+    assert torch.equal(module(x), before)
+    module.load_state_dict(other.state_dict())
+    assert torch.equal(module(x), other(x))
 
 
 @each_component("batch independence")
@@ -353,10 +377,14 @@ def test_gradients_in_half_precision_stay_near_those_in_float32(case: Case, whol
     leaf.requires_grad_()
     with torch.autocast(case.device, dtype=torch.bfloat16, enabled=not whole):
         output = half(leaf)
-    near = torch.autograd.grad(output, [leaf, *half.parameters()], upstream.to(output.dtype))
+    wanted = [leaf, *learned(half)]
+    near = torch.autograd.grad(output, wanted, upstream.to(output.dtype), materialize_grads=True)
+    largest = max(other.norm() for other in exact)
     for one, other in zip(near, exact, strict=True):
+        if other.norm() < 1e-6 * largest:  # it is zero but for rounding, as of a bias that softmax takes out again
+            continue
         # measured 0.04, and 0.13 where rounding switches relu and max pooling
-        assert (one - other).norm() < 0.25 * other.norm()
+        assert (one - other).norm() <= 0.25 * other.norm()
 
 
 @pretends_cuda
