@@ -134,6 +134,9 @@ study: $(READY)  ## find out when a spatial transformer helps, in hours; resumes
 contract: $(READY)  ## write the table component x contract in tests/README.md anew
 	$(BIN)/python -m tests.contract.table
 
+foreign: $(READY)  ## hold modules of other libraries against the contract, and write their tables; ARGS="'timm Mlp'" for one
+	@$(BIN)/python -W ignore -m tests.contract.foreign.table $(ARGS)
+
 tables: $(READY)  ## write the result tables in README.md anew from scripts/results/
 	$(BIN)/python -m scripts.pages.tables
 
@@ -145,4 +148,4 @@ clean:  ## remove the virtual environment and caches; data/ and runs/ stay
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: help setup test test-elsewhere test-thorough test-random test-oldest test-gpu gpu-check torture mutants coverage lint typecheck format \
-	bench bench-smoke bench-peers bench-scaling bench-breakdown bench-compare train-stn train-vit real-weights study contract tables pictures clean
+	bench bench-smoke bench-peers bench-scaling bench-breakdown bench-compare train-stn train-vit real-weights study contract foreign tables pictures clean

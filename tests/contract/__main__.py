@@ -86,11 +86,17 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "arguments", nargs="*", metavar="VALUE or NAME=VALUE",
         help="for the constructor: numbers, strings, and names such as torch.nn.GELU",
     )  # fmt: skip
-    parser.add_argument("--input", type=shape, help="the shape of one input, without the batch: 3,32,32")
-    parser.add_argument("--call", type=expression, default="m(x)", help='default: "m(x)"; may be "m(x, x, x)[0]"')
-    parser.add_argument("--output", type=shape, help="the shape of one output (default: that of a first call)")
-    parser.add_argument("--smallest", type=shape, help="the shape of the smallest input")
-    parser.add_argument("--rates", type=names, help="options that are a rate of dropping (default: by their names)")
+    shapes = {
+        "--input": "the shape of one input, without the batch: 3,32,32",
+        "--output": "the shape of one output (default: that of a first call)",
+        "--smallest": "the shape of the smallest input, if other sizes are taken",
+    }
+    for flag, meaning in shapes.items():
+        parser.add_argument(flag, type=shape, metavar="SHAPE", help=meaning)
+    parser.add_argument("--call", type=expression, default="m(x)", metavar="EXPRESSION", help="default: m(x)")
+    parser.add_argument(
+        "--rates", type=names, metavar="NAMES", help="options that are a rate of dropping (default: by their names)"
+    )
     parser.add_argument("--only", action="append", default=[], metavar="ITEM", help="hold it to this item; repeatable")
     return parser.parse_intermixed_args(arguments)
 

@@ -161,7 +161,7 @@ def test_a_file_of_rows_is_held_row_by_row(tmp_path: Path, capsys: pytest.Captur
         ("torch.nn:Linear 5 --input 5", "must be built without an error, but: TypeError: .*out_features"),
         ("torch.nn:Linear 5 7 bias=torch.nope --input 5", r"bias \(torch.nope\) cannot be evaluated"),
         ("torch.nn:Linear 5 7 --input 6", r"m\(x\) must take an input \(3, 6\), but: RuntimeError"),
-        ("torch.nn:GRU 5 3 --input 4,5", r"m\(x\) returns a tuple and must return a tensor, as m\(x\)\[0\]"),
+        ("torch.nn:GRU 5 3 --input 4,5", r"m\(x\) returns a tuple and must return a tensor, as in m\(x\)\[0\]"),
         ("torch.nn:Linear 5 7 --input 5 --call m(y)", r"--call \(m\(y\)\) must be an expression of m, x and torch"),
         ("torch.nn:Linear 5 7 --input 5 --call m(x", "must be an expression of m, x and torch"),
         ("torch.nn:Linear 5 7 --input 5 --call m(x).sum()", r"output \(\) of a batch of 3 must have the batch"),

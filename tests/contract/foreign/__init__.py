@@ -1,0 +1,1 @@
+"""Modules of other libraries under the contract: rows, results, and the defects found."""
