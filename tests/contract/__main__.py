@@ -107,7 +107,7 @@ def value(text: str, what: str) -> Any:
         tree = ast.parse(text, mode="eval")
     except SyntaxError:
         return text
-    if isinstance(tree.body, ast.Name) and not hasattr(builtins, text):
+    if isinstance(tree.body, ast.Name):
         return text
     try:
         return eval(compile(tree, what, "eval"), {"__builtins__": {}}, Packages())

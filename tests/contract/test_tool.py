@@ -14,11 +14,13 @@ from torch import nn
 
 from scripts.system.errors import InputError
 from tests.contract import planted
-from tests.contract.__main__ import main
+from tests.contract.__main__ import main, value
 from tests.contract.items import ITEMS, contract_tests
 from tests.contract.row import Row, called
 from tests.contract.verdict import WHY, Verdict, shapes_below, verdict
 from tests.support.sources import ROOT
+
+pytestmark = pytest.mark.numerics
 
 HERE = "tests.contract.planted"
 IGNORES_ITS_TYPE = {
@@ -144,6 +146,18 @@ def test_a_file_of_rows_is_held_row_by_row(tmp_path: Path, capsys: pytest.Captur
     shown = capsys.readouterr().out
     assert [line.partition(",")[0] for line in shown.splitlines() if "input (B" in line] == ["clean", "other"]
     assert "promise meant" in shown
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("5", 5), ("[7, 5]", [7, 5]), ("None", None), ("torch.nn.GELU", nn.GELU), ("tuple(range(2))", (0, 1)),
+        ("border", "border"), ("sum", "sum"), ("'a b'", "a b"), ("3x3 conv", "3x3 conv"),
+        ("torch.float64", torch.float64),
+    ],
+)  # fmt: skip
+def test_an_argument_is_what_python_makes_of_it_or_a_word(typed: str, meant: object) -> None:
+    assert value(typed, "option") == meant
 
 
 @pytest.mark.parametrize(

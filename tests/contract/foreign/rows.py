@@ -43,6 +43,7 @@ READS = {"cuda without a GPU": "it checks a value that is on the GPU, which wait
 MOVES_CONSTANTS = {"mixed devices": "it moves its fixed weights to wherever the input is"}
 FIXED_WEIGHTS = {"wrapped layers": "its layer holds fixed weights, which nobody adapts"}
 BOUNDED = {"export": "`torch.export` needs a largest batch, `Dim(..., max=...)`, and exports it with one"}
+THIRD_GRAPH = {"compile": "torch chooses its convolution by the size: a third graph below a batch of 4, and no more"}
 NO_GRADIENT = {"every parameter learns": "softmax takes out the bias of its logits, so that it has no gradient"}
 
 # where the check itself does not fit
@@ -256,7 +257,7 @@ VIT_PYTORCH = (
         "vit_pytorch CrossFormer Attention",
         partial(crossformer.Attention, 16, "short", 2, dim_head=4),
         (16, 4, 4),
-        conventions=NO_FX,
+        conventions=NO_FX | THIRD_GRAPH,
     ),
     Row(
         "vit_pytorch MaxViT Attention",
