@@ -1,18 +1,19 @@
-"""The rows: how each module of another library is built and called, small, and what it promises instead of an item."""
+"""The rows: how each module of another library is built and called, small."""
 
 from functools import partial
 
 import timm.layers
+import transformers
 from kornia import color, feature, filters, geometry
-from timm.models import beit, focalnet, swin_transformer, tiny_vit, vision_transformer, xcit
+from timm.models import beit, focalnet, swin_transformer, swin_transformer_v2, tiny_vit, vision_transformer, xcit
 from torch import nn
 from torchvision import ops
 from torchvision.models import convnext as tv_convnext
 from torchvision.models import swin_transformer as tv_swin
 from torchvision.models import vision_transformer as tv_vit
-from transformers import BeitConfig, FocalNetConfig, SegformerConfig, SiglipVisionConfig, SwinConfig, ViTConfig
 from transformers.models.beit.modeling_beit import BeitLayer
 from transformers.models.detr.modeling_detr import DetrFrozenBatchNorm2d
+from transformers.models.donut.modeling_donut_swin import DonutSwinLayer
 from transformers.models.focalnet.modeling_focalnet import FocalNetModulation
 from transformers.models.levit.modeling_levit import LevitAttention
 from transformers.models.segformer.modeling_segformer import SegformerAttention
@@ -23,40 +24,39 @@ from vit_pytorch import cait, crossformer, cvt, deepvit, levit, max_vit, mobile_
 from vit_pytorch import vit_for_small_dataset as small
 from vit_pytorch import xcit as vp_xcit
 
+from tests.contract.foreign.promises import (
+    BOUNDED,
+    DRIVER,
+    FAKE,
+    FIXED_WEIGHTS,
+    FREQUENCIES,
+    FUSED,
+    IDENTITY,
+    IN_FLOAT32,
+    IN_PLACE,
+    MOVES_CONSTANTS,
+    NO_BFLOAT16,
+    NO_EMPTY,
+    NO_FX,
+    NO_GRADIENT,
+    NO_MASK_GRADIENT,
+    NOT_ON_FAKE,
+    READS,
+    RECURRENT,
+    SINGLE,
+    STATISTICS,
+    THIRD_GRAPH,
+)
 from tests.contract.row import Row
 
-# what these modules promise instead, or what torch has not: breaking it is no defect
-NO_EMPTY = {"shape": "it promises nothing for an empty batch, and computes a size by dividing by it"}
-NO_FX = {"torch.fx": "it promises nothing for `torch.fx`: it unpacks a shape, or checks its input"}
-FUSED = dict.fromkeys(("second derivatives", "forward mode"), "torch has neither for its fused attention on a CPU")
-IN_FLOAT32 = "it computes softmax or statistics in float32 by design, for float64 too: the check asks for more digits"
-STATISTICS = dict.fromkeys(("first derivatives", "second derivatives"), IN_FLOAT32)
-NO_MASK_GRADIENT = "torch has no fused attention whose mask needs a gradient, on a CPU"
-SINGLE = STATISTICS | {"forward mode": IN_FLOAT32}
-IN_PLACE = {"wrapped layers": "an activation works in place, which torch does not allow behind a backward hook"}
-RECURRENT = dict.fromkeys(
-    ("per-sample gradients", "compile", "vmap"), "torch says that its RNNs do not take part in `vmap` and Dynamo"
+ViT = transformers.ViTConfig(hidden_size=6, num_attention_heads=3, intermediate_size=7, attn_implementation="eager")
+Beit = transformers.BeitConfig(hidden_size=6, num_attention_heads=3, intermediate_size=7, attn_implementation="eager")
+Siglip = transformers.SiglipVisionConfig(
+    hidden_size=6, num_attention_heads=3, intermediate_size=7, attn_implementation="eager"
 )
-NO_BFLOAT16 = dict.fromkeys(("dtype and device", "moves", "half precision"), "it has no kernel for bfloat16 on a CPU")
-FREQUENCIES = dict.fromkeys(("factory options", "moves"), "it keeps its frequencies in float32 by design")
-READS = {"cuda without a GPU": "it checks a value that is on the GPU, which waits for it"}
-MOVES_CONSTANTS = {"mixed devices": "it moves its fixed weights to wherever the input is"}
-FIXED_WEIGHTS = {"wrapped layers": "its layer holds fixed weights, which nobody adapts"}
-BOUNDED = {"export": "`torch.export` needs a largest batch, `Dim(..., max=...)`, and exports it with one"}
-THIRD_GRAPH = {"compile": "torch chooses its convolution by the size: a third graph below a batch of 4, and no more"}
-NO_GRADIENT = {"every parameter learns": "softmax takes out the bias of its logits, so that it has no gradient"}
-
-# where the check itself does not fit
-DRIVER = dict.fromkeys(("cuda without a GPU", "mixed devices"), "on a GPU cuDNN asks for a driver")
-FAKE = dict.fromkeys(("cuda without a GPU", "mixed devices"), "torch cannot build it with tensors without values")
-NOT_ON_FAKE = {"cuda without a GPU": "its backward pass is no node that can be called alone"}
-IDENTITY = {"cuda without a GPU": "with nothing to drop it returns its input, which has no graph"}
-
-ViT = ViTConfig(hidden_size=6, num_attention_heads=3, intermediate_size=7, attn_implementation="eager")
-Beit = BeitConfig(hidden_size=6, num_attention_heads=3, intermediate_size=7, attn_implementation="eager")
-Siglip = SiglipVisionConfig(hidden_size=6, num_attention_heads=3, intermediate_size=7, attn_implementation="eager")
-Swin = SwinConfig(window_size=4, attn_implementation="eager")
-Segformer = SegformerConfig(attn_implementation="eager")
+Swin = transformers.SwinConfig(window_size=4, attn_implementation="eager")
+Donut = transformers.DonutSwinConfig(window_size=4, attn_implementation="eager")
+Segformer = transformers.SegformerConfig(attn_implementation="eager")
 
 TORCH = (
     Row("nn.MultiheadAttention", partial(nn.MultiheadAttention, 6, 3, batch_first=True), (5, 6), "m(x, x, x)[0]"),
@@ -177,6 +177,17 @@ TIMM = (
         (4, 6, 6),
         conventions=NO_EMPTY,
     ),
+    Row(
+        "timm SwinTransformerV2Block",
+        partial(swin_transformer_v2.SwinTransformerV2Block, 6, (4, 4), 3, window_size=2, shift_size=1),
+        (4, 4, 6),
+        conventions=NO_EMPTY,
+    ),
+    Row(
+        "timm LambdaLayer",
+        partial(timm.layers.lambda_layer.LambdaLayer, 8, feat_size=(4, 3), num_heads=2, r=3),
+        (8, 4, 3),
+    ),
     Row("timm ViT Block", partial(vision_transformer.Block, 6, 3), (5, 6), conventions=FUSED),
     Row("timm XCA", partial(xcit.XCA, 6, 3), (5, 6)),
     Row("timm FocalModulation", partial(focalnet.FocalModulation, 6, 3, 2), (6, 4, 5)),
@@ -197,8 +208,16 @@ TRANSFORMERS = (
         smallest=(16, 6),
         conventions=NO_EMPTY | NO_FX | SINGLE,
     ),
+    Row(
+        "transformers DonutSwinLayer",
+        partial(DonutSwinLayer, Donut, 6, (8, 8), 3, shift_size=2),
+        (64, 6),
+        "m(x, (int(x.shape[1] ** 0.5),) * 2)[0]",
+        smallest=(16, 6),
+        conventions=NO_EMPTY | NO_FX,
+    ),
     Row("transformers LevitAttention", partial(LevitAttention, 6, 2, 3, 2, 3), (9, 6), conventions=NO_EMPTY),
-    Row("transformers FocalNetModulation", partial(FocalNetModulation, FocalNetConfig(), 0, 6), (4, 5, 6)),
+    Row("transformers FocalNetModulation", partial(FocalNetModulation, transformers.FocalNetConfig(), 0, 6), (4, 5, 6)),
     Row(
         "transformers SegformerAttention",
         partial(SegformerAttention, Segformer, 6, 3, 2),
