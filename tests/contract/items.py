@@ -34,7 +34,7 @@ ITEMS = {  # name -> what is promised
     "copies": "deepcopy and pickle give an equal module that shares no tensor",
     "input untouched": "the input is not written to",
     "strides": "non-contiguous input and gradients change neither output nor gradients",
-    "channels last": "nor does a channels-last input",
+    "channels last": "nor does a channels-last input, whatever the stride of an axis of size one",
     "train and eval": "evaluation equals training without dropout; training draws anew for every sample and call",
     "dropout statistics": "the given share is dropped, and the rest is scaled so that the mean stays the same",
     "determinism": "the same seed gives the same weights, output and gradients, bit for bit; no call changes the next",

@@ -63,6 +63,7 @@ class Row:
         smallest: Shape of the smallest input, without the batch.
         output_shape: Shape of one output; if not given, that of a first call.
         reference: The output in float64, computed from module and input.
+        smooth: Options of ``forward`` with which torch has second derivatives and forward mode, where it needs any.
         refusals: Bad configurations and inputs, with their messages.
         exempt: Items that are left out, each with the reason.
         conventions: Items that it breaks because it promises something else, each with what.
@@ -76,6 +77,7 @@ class Row:
     smallest: tuple[int, ...] = ()
     output_shape: tuple[int, ...] = ()
     reference: Callable[[nn.Module, Tensor], Tensor] | None = None
+    smooth: Mapping[str, object] = field(default_factory=dict)
     refusals: tuple[Refusal, ...] = ()
     exempt: Mapping[str, str] = field(default_factory=dict)
     conventions: Mapping[str, str] = field(default_factory=dict)
@@ -107,7 +109,8 @@ class Row:
         return Held(
             self.name, make, self.input_shape, self.output_shape or tuple(output.shape[1:]),
             self.reference or (lambda module, x: x), tuple(module.state_dict()), self.refusals, rates,
-            autocast_dtype(make, x), self.smallest, exempt=self._left_out(make(), bool(why)), notes=tuple(notes),
+            autocast_dtype(make, x), self.smallest, self.smooth,
+            exempt=self._left_out(make(), bool(why)), notes=tuple(notes),
         )  # fmt: skip
 
     def _output(self, module: nn.Module, x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from components import Attention
 from scripts.system.errors import InputError
 from tests.contract import planted
 from tests.contract.__main__ import main, value
@@ -96,6 +97,9 @@ def test_knowledge_that_is_given_is_used() -> None:
     assert verdict(row(planted.Clean, **given), only).kept == ("smallest input", "reference value")
     assert names(verdict(row(planted.Overflows, **given), only)) == {*only}
     assert names(verdict(row(planted.Clean, output_shape=(3, 4)), ("shape",))) == {"shape"}
+    attention, only = partial(Attention, 6, 3), ("second derivatives",)
+    assert names(verdict(Row("fused", attention, (5, 6)), only)) == {*only}
+    assert verdict(Row("plain", attention, (5, 6), smooth={"return_weights": True}), only).kept == only
     assert verdict(row(planted.Clean, exempt={"shape": "it is known"}), ("shape",)).left_out == {"shape": "it is known"}
 
 
