@@ -3,10 +3,14 @@
     make study                                  # hours; finished runs are kept, an interrupted one is resumed
     python -m scripts.study --epochs 1 --limit-train 1000 --limit-test 500 --out runs/trial
 
-A tenth of the training images chooses the best epoch; the test images are used once, after the last one.
+A tenth of the training images chooses the best epoch; the test images are used once, after the last one. It may be
+started several times, with OMP_NUM_THREADS=1 once for every core: each process trains what no other one has in hand.
 """
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from scripts.recipes.study import ARMS, RUNS, ArmOptions, Options
@@ -24,10 +28,32 @@ def main(options: Options) -> None:
     for seed in range(1, options.seeds + 1):
         for arm, pose in RUNS:
             folder = Path(options.out) / f"{arm}-{pose}-seed{seed}"
-            if not (folder / "summary.json").is_file():
-                train(arm_options(options, arm, pose, seed, folder), ARMS, subject)
-            say(f"{folder.name}: {outcome(folder)}")
+            with claimed(folder) as mine:
+                if not mine:
+                    say(f"{folder.name}: another process is at it")
+                    continue
+                if not (folder / "summary.json").is_file():
+                    train(arm_options(options, arm, pose, seed, folder), ARMS, subject)
+                say(f"{folder.name}: {outcome(folder)}")
     say(study_table(Path(options.out)))
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[bool]:
+    """Whether this process may train the run of that folder, which nobody else may do inside."""
+    from scripts.run.folder import IN_USE, lock  # loads torch
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder.parent / f".{folder.name}.lock", os.O_RDWR | os.O_CREAT)
+    mine = True
+    try:
+        lock(handle)
+    except OSError as error:  # also of file systems without locks, where it is on its own
+        mine = error.errno not in IN_USE
+    try:
+        yield mine
+    finally:
+        os.close(handle)
 
 
 def arm_options(options: Options, arm: str, pose: str, seed: int, folder: Path) -> ArmOptions:

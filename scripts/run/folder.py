@@ -32,6 +32,9 @@ else:
     import fcntl
 
 
+IN_USE = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)  # what ``lock`` fails with if another process has the lock
+
+
 class RunFolder:
     """Writes the files of one run. At any instant every file is complete, the log up to its last whole line.
 
@@ -45,7 +48,7 @@ class RunFolder:
         try:
             lock(handle)
         except OSError as error:
-            if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+            if error.errno in IN_USE:
                 wanted = "must not be in use; another process is writing to it"
                 raise InputError(f"run folder ({path}) {wanted}") from error
             why = f"{path} cannot be locked on this file system ({error.strerror})"

@@ -65,7 +65,7 @@ def test_a_study_that_is_interrupted_goes_on_and_trains_nothing_twice(
     said = capsys.readouterr().out
     folders = [f"{arm}-seed{seed}" for seed in (1, 2) for arm in ("plain-none", "angle-rts")]
     assert began == [folders[0], *folders]
-    assert sorted(path.name for path in (tmp_path / "study").iterdir()) == sorted(folders)
+    assert sorted(path.name for path in (tmp_path / "study").glob("[!.]*")) == sorted(folders)
     for name in folders:
         config = json.loads((tmp_path / "study" / name / "config.json").read_text())
         summary = json.loads((tmp_path / "study" / name / "summary.json").read_text())
@@ -73,6 +73,22 @@ def test_a_study_that_is_interrupted_goes_on_and_trains_nothing_twice(
         accuracies = summary["test_accuracy_in_poses"]
         assert accuracies[config["resolved"]["pose"]] == pytest.approx(summary["best_test_accuracy"], abs=0.01)
         assert f"{name}: none {accuracies['none']:.2f} %, c8 {accuracies['c8']:.2f} %" in said
+
+
+@pytest.mark.usefixtures("_short")
+def test_what_another_process_has_in_hand_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = Options(data="digits", out=str(tmp_path), seeds=1, epochs=1, limit_train=60, limit_test=20)
+    began, fit = [], Trainer.fit
+    monkeypatch.setattr(Trainer, "fit", lambda self, *given: began.append(self.folder.path.name) or fit(self, *given))
+    with study.claimed(tmp_path / "plain-none-seed1") as mine:
+        assert mine
+        study.main(options)
+    assert began == ["angle-rts-seed1"]
+    assert "plain-none-seed1: another process is at it" in capsys.readouterr().out
+    study.main(options)
+    assert began == ["angle-rts-seed1", "plain-none-seed1"]
 
 
 @pytest.mark.long
