@@ -18,7 +18,7 @@ PLAIN = dataclasses.replace(UPRIGHT, epochs=8, lr=0.08, network={"stem": 8, "wid
 
 def _behind(predicts: str, **options: Any) -> Recipe:
     """A recipe for the classifier behind a transformer."""
-    network = {"stem": 8, "widths": (16, 32, 48), "localization": (8, (16, 32, 48)), "predicts": predicts}
+    network = {"stem": 8, "widths": (21, 38, 58), "localization": (6, (12, 22, 36)), "predicts": predicts}
     return dataclasses.replace(PLAIN, network=network | options)
 
 
