@@ -15,10 +15,11 @@ from scripts.data.datasets import Dataset, Split, load
 from scripts.data.poses import POSES, posed_split
 from scripts.find_lr import find_lr, refuse_senseless
 from scripts.recipes.options import RunOptions
+from scripts.resuming import AUTO, begun_or_new, is_finished, original_options, refuse_change
 from scripts.run.findings import classification_findings, evenly_spaced
-from scripts.run.folder import ReadOnlyFolder, RunFolder, environment, read_config
+from scripts.run.folder import ReadOnlyFolder, RunFolder, environment
 from scripts.subjects.subject import Subject
-from scripts.system.command_line import as_flags, flag_values, parse
+from scripts.system.command_line import flag_values
 from scripts.system.devices import choose_device, keep_freed_memory, unused_gpu
 from scripts.system.errors import Diverged, InputError, Stopped
 from scripts.system.files import read_torch
@@ -40,6 +41,13 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
     Raises:
         InputError: If flags, data, machine and run folder do not allow the run.
     """
+    processes = Processes.started()
+    if options.resume == AUTO:
+        options = begun_or_new(options)
+        if is_finished(options):
+            if processes.first:
+                say(f"the run in {options.resume} is finished")
+            return
     if options.resume:
         options = original_options(options, Path(options.resume))
     elif options.out:
@@ -47,7 +55,6 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
     if options.find_lr:
         refuse_senseless(options)
     keep_freed_memory()
-    processes = Processes.started()
     device = choose_device(options.device, processes)
     with processes.connected(device):
         with processes.first_alone():  # it downloads and decodes; the others find the files
@@ -195,27 +202,6 @@ def planned(recipe: Recipe, options: RunOptions, dataset: Dataset, images: Split
     return Plan(**(vars(recipe) | decided), recipe=options.recipe, seed=options.seed)
 
 
-def original_options(options: AnyOptions, folder: Path) -> AnyOptions:
-    """Read from config.json the flags that the run was started with.
-
-    Raises:
-        InputError: If the folder holds no run of this script, or flags were given beside --resume.
-    """
-    if options != type(options)(resume=options.resume):
-        raise InputError(f"--resume ({folder}) takes no other flag; a run resumes with its own flags")
-    if not (folder / "config.json").is_file():
-        raise InputError(f"--resume ({folder}) must be a run folder; it has no config.json")
-    config = read_config(folder)
-    try:
-        original = parse(type(options), "", as_flags(config["asked"]))
-    except InputError as error:
-        raise InputError(f"--resume ({folder}) must hold flags of this script in config.json; {error}") from error
-    data = Path(str(config.get("working_directory", "")), original.data)
-    if not Path(original.data).exists() and data.is_dir():  # it was relative to another folder
-        original = dataclasses.replace(original, data=str(data))
-    return dataclasses.replace(original, resume=options.resume, out=options.resume)
-
-
 def open_folder(options: RunOptions, dataset: str, processes: Processes) -> RunFolder:
     """Create or reopen the run folder in the first process; the others open it read-only.
 
@@ -232,13 +218,3 @@ def open_folder(options: RunOptions, dataset: str, processes: Processes) -> RunF
         folder = RunFolder.create(Path(options.out) if options.out else new)
     processes.broadcast(str(folder.path))
     return folder
-
-
-def refuse_change(folder: Path, record: dict[str, Any]) -> None:
-    """Raise InputError if plan or network differ from those that the run began with."""
-    before, now = read_config(folder)["resolved"], json.loads(json.dumps(record))
-    for name in {**now, **before}:
-        if before.get(name) != now.get(name):
-            raise InputError(
-                f"--resume ({folder}) must keep the same {name}; it was {before.get(name)} and is now {now.get(name)}"
-            )

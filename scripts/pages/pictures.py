@@ -8,14 +8,14 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from scripts.pages import components, stn
+from scripts.pages import components, stn, study
 from scripts.pages.drawing import save
 from scripts.system.command_line import run
 
 ROOT = Path(__file__).parents[2]
 PAGES: dict[str, dict[str, Callable[[], Figure]]] = {  # folder of a page -> its pictures
     "components": components.PICTURES,
-    "scripts": stn.PICTURES,
+    "scripts": {**stn.PICTURES, **study.PICTURES},
 }
 
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from scripts.pages.markdown import table
 from scripts.recipes.study import RUNS
 
+RESULTS = Path(__file__).parents[1] / "results" / "study"
 TITLES = {"c8": "turned by multiples of 45°", "none": "upright", "rts": "turned, scaled and shifted"}
 COLUMNS = (
     "trained on", "arm", "seeds", "tested on the same", "tested on upright images", "parameters",
@@ -77,3 +78,6 @@ def study_picture(folder: Path) -> Figure:
         axes.grid(axis="x", alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+PICTURES = {"study": lambda: study_picture(RESULTS)}

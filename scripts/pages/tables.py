@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from scripts.pages.markdown import rewritten, table
+from scripts.pages.study import RESULTS as STUDY
+from scripts.pages.study import study_table
 from scripts.pages.trees import tree
 from scripts.recipes import stn, vit
 from scripts.run.folder import read_metrics
@@ -194,6 +196,8 @@ def pages() -> dict[Path, str]:
     for floor in LISTED:
         page = ROOT / floor / "README.md"
         found[page] = rewritten(page.read_text("utf-8"), "the files", tree(ROOT / floor))
+    study = ROOT / "scripts" / "STUDY.md"
+    found[study] = rewritten(study.read_text("utf-8"), "results of the study", study_table(STUDY))
     for entry in RECIPES:
         page = ROOT / "scripts" / "README.md"
         found[page] = rewritten(found[page], f"the recipes of {entry}", recipe_table(entry))

@@ -36,7 +36,10 @@ class RunOptions:
     limit_train: int | None = option(None, "use at most this many training images", type=whole(1))
     limit_test: int | None = option(None, "use at most this many test images", type=whole(1))
     save_minutes: float = option(10.0, "time between checkpoints within an epoch, in minutes", type=positive)
-    resume: str | None = option(None, "run folder of an unfinished run to resume; takes no other flag", type=path)
+    resume: str | None = option(
+        None, "run folder of an unfinished run to resume, with no other flag; auto: the run in --out, which is "
+        "started if there is none", type=path,
+    )  # fmt: skip
     out: str | None = option(
         None, "run folder, new or empty (default: runs/<data>-<recipe>-seed<seed>-<time>)", type=path
     )

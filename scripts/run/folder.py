@@ -32,6 +32,7 @@ else:
     import fcntl
 
 
+BEFORE_CONFIG = (".lock", "environment.json")  # what a run writes before config.json, with which it can be resumed
 IN_USE = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)  # what ``lock`` fails with if another process has the lock
 
 
@@ -82,8 +83,8 @@ class RunFolder:
 
     @staticmethod
     def refuse_taken(path: Path) -> None:
-        """Raise InputError if the path exists and is not an empty folder."""
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        """Raise InputError if the path exists and is not an empty folder; a run that died as it began left nothing."""
+        if path.exists() and (not path.is_dir() or any(file.name not in BEFORE_CONFIG for file in path.iterdir())):
             raise InputError(f"--out ({path}) must be a new or empty folder; it exists already")
 
     @property

@@ -97,6 +97,10 @@ FLAGS = [
         "--data (photos/train) must hold a folder train/ with one folder a class; it is missing"),
     stn("--data cifar10", "download of cifar-10-python.tar.gz failed: 127.0.0.1:... not reached (ConnectionError); "
         "127.0.0.1:... not reached (ConnectionError)"),
+    stn("--resume auto", "--out (None) must be a folder with --resume auto, to start the run in or to go on in"),
+    stn("--resume auto --out ended --data photos --device cpu --steps 5",
+        "--steps (5) must be 1 with --resume auto, as in the run that ended holds"),
+    stn("--resume auto --out taken", "--out (taken) must be a new or empty folder; it exists already"),
     stn("--resume nowhere", "--resume (nowhere) must be a run folder; it has no config.json"),
     stn("--resume taken", "--resume (taken) must be a run folder; it has no config.json"),
     stn("--resume finished", "--resume (finished) must be an unfinished run; this one is finished: "
@@ -105,8 +109,8 @@ FLAGS = [
     stn("--resume ended-vit", "--resume (ended-vit) must hold flags of this script in config.json; "
         "--recipe (lite) must be one of tutorial, tuned, small, strong"),
     vit("--resume ended", "--resume (ended) must hold flags of this script in config.json; "
-        "--recipe (tuned) must be one of lite, b16, b16-finetune, b16-finetune-500"),
-    vit("--recipe b17", "--recipe (b17) must be one of lite, b16, b16-finetune, b16-finetune-500"),
+        "--recipe (tuned) must be one of compact, lite, b16, b16-finetune, b16-finetune-500"),
+    vit("--recipe b17", "--recipe (b17) must be one of compact, lite, b16, b16-finetune, b16-finetune-500"),
     vit("--steps 0", f"--steps (0) {ONE_UP}"),
     vit("--no-transformer", "unrecognized arguments: --no-transformer"),
     vit("--recipe b16-finetune", "--weights (None) must be a file of pretrained weights for recipe b16-finetune"),

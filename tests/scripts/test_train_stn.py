@@ -220,6 +220,43 @@ def test_a_run_on_a_relative_folder_resumes_from_any_folder(
 
 
 @pytest.mark.usefixtures("_no_report")
+def test_resume_auto_starts_goes_on_or_does_nothing_whichever_is_right(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = partial(options, data=str(tree), epochs=2, out="run", resume="auto", limit_train=40, batch_size=8)
+    (tmp_path / "run").mkdir()
+    for name in (".lock", "environment.json"):  # of a run that died as it began
+        (tmp_path / "run" / name).touch()
+    with at_step(4, lambda: signal.raise_signal(signal.SIGTERM)), pytest.raises(Stopped):
+        main(again())
+    main(again())
+    main(options(data=str(tree), epochs=2, out="whole", limit_train=40, batch_size=8))
+    assert without_times(read_metrics(tmp_path / "run")) == without_times(read_metrics(tmp_path / "whole"))
+    last = (tmp_path / "run" / "last.pt").read_bytes()
+    capsys.readouterr()
+    main(again())
+    assert capsys.readouterr().out == "the run in run is finished\n"
+    assert (tmp_path / "run" / "last.pt").read_bytes() == last
+
+
+def test_resume_auto_leaves_a_run_alone_that_another_process_has_in_hand(tree: Path, tmp_path: Path) -> None:
+    again = partial(options, data=str(tree), epochs=2, out="run", resume="auto", limit_train=40, batch_size=8)
+    refused = []
+
+    def second() -> None:
+        with pytest.raises(
+            InputError, match=r"^run folder \(run\) must not be in use; another process is writing to it$"
+        ):
+            main(again())
+        refused.append(True)
+
+    with at_step(3, second):
+        main(again())
+    main(options(data=str(tree), epochs=2, out="whole", limit_train=40, batch_size=8))
+    assert refused == [True]
+    assert without_times(read_metrics(tmp_path / "run")) == without_times(read_metrics(tmp_path / "whole"))
+
+
 def test_a_run_of_an_earlier_version_of_the_kit_is_named_as_such(tree: Path, tmp_path: Path) -> None:
     """Before its plan is compared: that has other names too."""
     main(options(data=str(tree), epochs=1, out="run"))

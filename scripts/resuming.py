@@ -1,0 +1,76 @@
+"""Which run ``--resume`` goes on with: its flags come from its folder, and must still mean the same plan."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+from scripts.recipes.options import RunOptions
+from scripts.run.folder import read_config
+from scripts.system.command_line import as_flags, flag_values, parse
+from scripts.system.errors import InputError
+
+AUTO = "auto"  # --resume auto: go on with the run in --out, or start it there
+AnyOptions = TypeVar("AnyOptions", bound=RunOptions)
+
+
+def begun_or_new(options: AnyOptions) -> AnyOptions:
+    """Return what ``--resume auto`` stands for: the run in ``--out`` if one has begun there, else a new one.
+
+    Raises:
+        InputError: If there is no ``--out``, or the run in it has other flags.
+    """
+    if options.out is None:
+        raise InputError("--out (None) must be a folder with --resume auto, to start the run in or to go on in")
+    folder, new = Path(options.out), dataclasses.replace(options, resume=None)
+    if not (folder / "config.json").is_file():
+        return new
+    asked = dataclasses.replace(_asked(type(options), folder, read_config(folder)), out=options.out)
+    before, now = flag_values(asked), flag_values(new)
+    for name in {**before, **now}:
+        if before.get(name) != now.get(name):
+            was, given = before.get(name), now.get(name)
+            flag = f"--{name.replace('_', '-')} ({given})"
+            raise InputError(f"{flag} must be {was} with --resume auto, as in the run that {folder} holds")
+    return type(options)(resume=options.out)
+
+
+def is_finished(options: RunOptions) -> bool:
+    """Whether the run to go on with has nothing left to do."""
+    return options.resume is not None and (Path(options.resume) / "summary.json").is_file()
+
+
+def original_options(options: AnyOptions, folder: Path) -> AnyOptions:
+    """Read from config.json the flags that the run was started with.
+
+    Raises:
+        InputError: If the folder holds no run of this script, or flags were given beside --resume.
+    """
+    if options != type(options)(resume=options.resume):
+        raise InputError(f"--resume ({folder}) takes no other flag; a run resumes with its own flags")
+    if not (folder / "config.json").is_file():
+        raise InputError(f"--resume ({folder}) must be a run folder; it has no config.json")
+    config = read_config(folder)
+    original = _asked(type(options), folder, config)
+    data = Path(str(config.get("working_directory", "")), original.data)
+    if not Path(original.data).exists() and data.is_dir():  # it was relative to another folder
+        original = dataclasses.replace(original, data=str(data))
+    return dataclasses.replace(original, resume=options.resume, out=options.resume)
+
+
+def _asked(kind: type[AnyOptions], folder: Path, config: dict[str, Any]) -> AnyOptions:
+    """The flags that a run was started with."""
+    try:
+        return parse(kind, "", as_flags(config["asked"]))
+    except InputError as error:
+        raise InputError(f"--resume ({folder}) must hold flags of this script in config.json; {error}") from error
+
+
+def refuse_change(folder: Path, record: dict[str, Any]) -> None:
+    """Raise InputError if plan or network differ from those that the run began with."""
+    before, now = read_config(folder)["resolved"], json.loads(json.dumps(record))
+    for name in {**now, **before}:
+        if before.get(name) != now.get(name):
+            raise InputError(
+                f"--resume ({folder}) must keep the same {name}; it was {before.get(name)} and is now {now.get(name)}"
+            )
