@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from scripts.pages.markdown import table
-from scripts.recipes.study import RUNS
+from scripts.recipes.study import COMPARED, RUNS
 
 RESULTS = Path(__file__).parents[1] / "results" / "study"
 TITLES = {"c8": "turned by multiples of 45°", "none": "upright", "rts": "turned, scaled and shifted"}
@@ -57,6 +57,19 @@ def study_table(folder: Path) -> str:
         parameters = f"{arm.runs[0]['parameters']:,}"
         rows.append([arm.pose, arm.name, str(len(arm.runs)), *tested, parameters, *(spread(each) for each in theta)])
     return table(COLUMNS, rows)
+
+
+def comparison(folder: Path) -> str:
+    """Return in Markdown how many points arms are above the plain network, on images posed as in training."""
+    found = {(arm.name, arm.pose): statistics.mean(arm.accuracies(arm.pose)) for arm in finished(folder)}
+    arms = [arm for arm in COMPARED if arm != "plain"]
+    rows = []
+    for pose, title in TITLES.items():
+        plain = found.get(("plain", pose))
+        if plain is not None:
+            above = (f"{found[arm, pose] - plain:+.1f}" if (arm, pose) in found else "" for arm in arms)
+            rows.append([title, f"{plain:.1f} %", *above])
+    return table(["images", "`plain`", *(f"`{arm}`" for arm in arms)], rows)
 
 
 def study_picture(folder: Path) -> Figure:

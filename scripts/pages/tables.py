@@ -12,7 +12,7 @@ from typing import Any
 
 from scripts.pages.markdown import rewritten, table
 from scripts.pages.study import RESULTS as STUDY
-from scripts.pages.study import study_table
+from scripts.pages.study import comparison, study_table
 from scripts.pages.trees import tree
 from scripts.recipes import stn, vit
 from scripts.run.folder import read_metrics
@@ -197,7 +197,8 @@ def pages() -> dict[Path, str]:
         page = ROOT / floor / "README.md"
         found[page] = rewritten(page.read_text("utf-8"), "the files", tree(ROOT / floor))
     study = ROOT / "scripts" / "STUDY.md"
-    found[study] = rewritten(study.read_text("utf-8"), "results of the study", study_table(STUDY))
+    text = rewritten(study.read_text("utf-8"), "comparison with the plain network", comparison(STUDY))
+    found[study] = rewritten(text, "results of the study", study_table(STUDY))
     for entry in RECIPES:
         page = ROOT / "scripts" / "README.md"
         found[page] = rewritten(found[page], f"the recipes of {entry}", recipe_table(entry))

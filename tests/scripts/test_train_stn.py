@@ -5,7 +5,7 @@ import math
 import re
 import resource
 import signal
-from dataclasses import fields
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import torch
 
 from scripts.data.datasets import load
 from scripts.data.poses import POSES, posed_split
-from scripts.data.transforms import Normalise
+from scripts.data.transforms import Augment, Normalise
 from scripts.models.stn import STNClassifier
 from scripts.run import folder as run_folder
 from scripts.run import page
@@ -82,7 +82,7 @@ def test_it_learns_digits_and_does_not_mirror_them(tmp_path: Path, monkeypatch: 
     )
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["test_accuracy"] > 30, "chance is 10"
     resolved = json.loads((tmp_path / "run" / "config.json").read_text())["resolved"]
-    assert resolved["augment"] == {"mirror": False, "shift": 2, "crop": None, "size": None}
+    assert resolved["augment"] == asdict(Augment(shift=2))
 
 
 def test_with_validation_the_test_set_is_used_once(tree: Path, tmp_path: Path) -> None:
@@ -318,7 +318,7 @@ def test_the_tutorial_recipe_is_exactly_the_published_run(tree: Path, tmp_path: 
     resolved = json.loads((tmp_path / "run" / "config.json").read_text())["resolved"]
     assert (resolved["lr"], resolved["batch_size"], resolved["network"]) == (0.01, 256, {"dropout": 0.5})
     assert resolved["normalise"] == {"mean": [0.4914, 0.4822, 0.4465], "std": [0.2470, 0.2435, 0.2616]}
-    assert resolved["augment"] == {"mirror": False, "shift": 0, "crop": None, "size": None}
+    assert resolved["augment"] == asdict(Augment(shift=0))
     assert resolved["precision"] == "float32"
     saved = torch.load(tmp_path / "run" / "last.pt", weights_only=True)["optimizers"][0]["param_groups"][0]
     assert (saved["lr"], saved["momentum"], saved["weight_decay"], saved["nesterov"]) == (0.01, 0.9, 0, False)

@@ -34,6 +34,7 @@ def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Recipes do not depend on the size, and 86 M parameters would take a minute."""
     monkeypatch.setitem(PRESETS, "b16", TINY)
     monkeypatch.setitem(PRESETS, "lite", TINY_LITE)
+    monkeypatch.setitem(PRESETS, "compact", TINY_LITE | {"stem": (4, 6)})
 
 
 def pretrained(path: Path, classes: int, **size: object) -> VisionTransformer:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from scripts.pages.study import finished, study_picture, study_table
+from scripts.pages.study import comparison, finished, study_picture, study_table
 from scripts.recipes.study import RUNS
 
 
@@ -33,6 +33,15 @@ def test_the_table_has_mean_and_spread_of_the_finished_runs_in_the_order_of_the_
     assert rows[1][3:] == ["62.00 ± 1.00 %", "50.00 ± 0.00 %", "1,234", "20.00 ± 0.00", "0.80 ± 0.00 |"]
     assert rows[2][3:] == ["77.00 %", "77.00 %", "1,234", "", " |"]
     assert rows[3][6:] == ["21.50", " |"]
+
+
+def test_the_comparison_has_the_points_of_the_means_above_the_plain_network(tmp_path: Path) -> None:
+    folder = results(tmp_path)
+    write(folder, "plain-c8-seed2", **accuracies(c8=42.0))
+    write(folder, "affine-c8-seed1", **accuracies(c8=35.5))
+    head, _, *rows = comparison(folder).splitlines()
+    assert head == "| images | `plain` | `angle` | `affine` | `similarity` |"
+    assert rows == ["| turned by multiples of 45° | 41.0 % | +21.0 | -5.5 |  |", "| upright | 77.0 % |  |  |  |"]
 
 
 def test_the_picture_shows_every_run_beside_its_arm(tmp_path: Path) -> None:
