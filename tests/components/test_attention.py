@@ -9,6 +9,7 @@ import pytest
 import torch
 from functorch.compile import make_boxed_func
 from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch._dynamo.backends.common import aot_autograd
 from torch._inductor.decomposition import select_decomp_table
@@ -53,6 +54,27 @@ def test_permuted_tokens_give_permuted_output(return_weights, seed: int, batch: 
     order = torch.randperm(n, generator=generator(seed))
     permuted = output(attention, x[:, order], return_weights=return_weights)
     torch.testing.assert_close(permuted, output(attention, x, return_weights=return_weights)[:, order])
+
+
+@either_path
+@given(seeds, batch_sizes, counts, head_counts, head_widths)
+def test_heads_put_every_number_back_where_they_took_it(return_weights, seed: int, batch, n, heads, width) -> None:
+    """If every token attends to itself alone, and v and proj leave it as it is, the input comes back."""
+    attention, x = build(seed, heads * width, heads), random_tokens(seed, batch, n, heads * width)
+    nn.init.eye_(attention.proj.weight)
+    nn.init.eye_(attention.qkv.weight[2 * heads * width :])
+    for bias in (attention.qkv.bias, attention.proj.bias):
+        nn.init.zeros_(bias)
+    itself = torch.eye(n, dtype=torch.bool)[None, None]
+    torch.testing.assert_close(output(attention, x, itself, return_weights), x)
+
+
+@pytest.mark.parametrize("qkv_bias", (True, False))
+def test_proj_has_a_bias_whether_q_k_and_v_have_one_or_not(qkv_bias: bool) -> None:
+    attention = Attention(6, 2, qkv_bias=qkv_bias)
+    assert (attention.qkv.bias is not None) == qkv_bias
+    assert isinstance(attention.proj.bias, nn.Parameter)
+    assert attention.proj.bias.shape == (6,)
 
 
 @pytest.mark.parametrize("training", (True, False))
@@ -340,6 +362,64 @@ def test_a_row_that_attends_to_nothing_is_zero_with_finite_gradients(kind, dtype
 
 
 @either_path
+@pytest.mark.parametrize("kind", ("boolean", "added"))
+@given(seeds, batch_sizes, counts, counts, head_counts, st.integers(0, 3))
+def test_a_row_that_attends_to_nothing_changes_no_other_row(kind, return_weights, seed, batch, n, m, heads, most):
+    """Alone, in all heads, of all queries or of a whole sample: what the other rows hide stays hidden from them."""
+    attention, x = build(seed, 2 * heads, heads), random_tokens(seed, batch, n, 2 * heads)
+    context, mask = random_tokens(seed + 1, batch, m, 2 * heads), random_mask(seed, batch, heads, n, m)
+    alike = [1 if axis == most else size for axis, size in enumerate((batch, heads, n))]
+    empty = torch.rand(*alike, 1, generator=generator(seed + 2)).expand(batch, heads, n, 1) < 0.5
+    before, after = mask, mask & ~empty
+    if kind == "added":
+        before, after = (torch.zeros(mask.shape).masked_fill(~one, -torch.inf) for one in (before, after))
+    heard: list[Tensor] = []  # what the heads hand to proj
+    attention.proj.register_forward_pre_hook(lambda _, given: heard.append(given[0].unflatten(-1, (heads, 2))))
+    (_, old), (_, new) = (attention(x, context, mask=one, return_weights=True) for one in (before, after))
+    assert torch.equal(new, old.masked_fill(empty, 0)), "weights"
+    assert torch.equal(new != 0, mask & ~empty), "hidden keys"
+    heard.clear()
+    output(attention, x, before, return_weights, context)
+    output(attention, x, after, return_weights, context)
+    rows = [rows.transpose(1, 2).masked_fill(empty, 0) for rows in heard]  # (B, heads, N, d)
+    torch.testing.assert_close(rows[1], rows[0], msg="the output of a row that attends to something has changed")
+
+
+@either_path
+@given(seeds, batch_sizes, st.integers(2, 7), head_counts)
+def test_a_causal_row_sees_nothing_of_what_follows_even_beside_an_empty_row(return_weights, seed, batch, n, heads):
+    """Padding at the left: its rows are empty, and a real row must not see the future for that."""
+    attention, x = build(seed, 2 * heads, heads), random_tokens(seed, batch, n, 2 * heads).requires_grad_()
+    padding = torch.arange(batch).view(-1, 1, 1, 1) % n  # each sample has another number of padded tokens
+    causal = torch.ones(n, n, dtype=torch.bool).tril() & (torch.arange(n) >= padding)
+    out = output(attention, x, causal, return_weights)
+    for row in range(n):
+        (slope,) = torch.autograd.grad(out[:, row].square().sum(), x, retain_graph=True)
+        seen = causal[:, 0, row] | ((torch.arange(n) == row) & causal[:, 0, row].any(-1, keepdim=True))
+        assert torch.equal(slope.any(-1), seen)
+
+
+@either_path
+@given(seeds, st.lists(counts, min_size=1, max_size=4), head_counts)
+def test_a_padded_sequence_gives_what_it_gives_alone(return_weights: bool, seed: int, lengths, heads: int) -> None:
+    """Output and gradients of sequences that are padded to the longest are their own, whatever numbers pad them."""
+    attention, longest = build(seed, 2 * heads, heads), max(lengths)
+    x = random_tokens(seed, len(lengths), longest, 2 * heads)
+    real = torch.arange(longest) < torch.tensor(lengths)[:, None]
+    padded = torch.where(real[..., None], x, 1e3 * x).requires_grad_()
+    out = output(attention, padded, real[:, None, None, :], return_weights)
+    upstream = torch.randn(out.shape, generator=generator(seed), dtype=torch.float64)
+    (slope,) = torch.autograd.grad(out[real], padded, upstream[real])
+    assert torch.equal(slope.any(-1), real)
+    for i, length in enumerate(lengths):
+        alone = x[i : i + 1, :length].requires_grad_()
+        expected = output(attention, alone, return_weights=return_weights)
+        torch.testing.assert_close(out[i : i + 1, :length], expected)
+        (own,) = torch.autograd.grad(expected, alone, upstream[i : i + 1, :length])
+        torch.testing.assert_close(slope[i : i + 1, :length], own)
+
+
+@either_path
 def test_gradients_through_a_mask_equal_finite_differences(return_weights: bool) -> None:
     """For the tokens and a learned bias, with hidden keys and a row that attends to nothing."""
     attention, x = build(0, 4, 2), random_tokens(0, 2, 3, 4).requires_grad_()
@@ -411,6 +491,17 @@ def test_parameters_start_as_in_the_original_code() -> None:
     attention.reset_parameters()
     changed = [not torch.equal(old, new) for old, new in zip(before, attention.parameters(), strict=True)]
     assert changed == [True, False, True, False], "new weights, zero biases"
+
+
+def test_at_the_start_a_lone_token_keeps_its_scale() -> None:
+    """Values and proj are square, and each keeps the variance. Many tokens take a mean of several others."""
+    torch.manual_seed(0)
+    attention, x = Attention(256, 4), random_tokens(0, 400, 1, 256, torch.float32)
+    assert attention(x).std().item() == pytest.approx(1, rel=0.05)
+    x = random_tokens(1, 4, 100, 256, torch.float32)
+    _, weights = attention(x, return_weights=True)
+    # scores are standard normal; the squares of their softmax then sum to E exp(2 s) / (N (E exp s)^2) = e / N
+    assert weights.square().sum(-1).mean().item() == pytest.approx(math.e / 100, rel=0.25)
 
 
 class WrittenOut(Attention):

@@ -57,6 +57,18 @@ def test_hidden_tokens_stay_hidden_through_every_layer(seed: int, depth: int) ->
     torch.testing.assert_close(encoder(padded, mask=real[None, None, None])[:, real], encoder(x[:, real]))
 
 
+@given(seeds, st.lists(counts, min_size=1, max_size=4), depths)
+def test_a_causal_sequence_behind_padding_gives_what_it_gives_alone(seed: int, lengths: list[int], depth: int) -> None:
+    """The padding attends to nothing in any layer, and no row sees more for that."""
+    encoder, longest = build(seed, 6, depth, 2), max(lengths)
+    x, causal = random_tokens(seed, len(lengths), longest, 6), torch.ones(longest, longest, dtype=torch.bool).tril()
+    real = torch.arange(longest) >= longest - torch.tensor(lengths)[:, None]
+    out = encoder(x, mask=causal & real[:, None, None, :])
+    for i, length in enumerate(lengths):
+        alone = encoder(x[i : i + 1, -length:], mask=causal[None, None, :length, :length])
+        torch.testing.assert_close(out[i : i + 1, -length:], alone)
+
+
 @pytest.mark.parametrize("checkpointing", (False, True))
 @given(seeds, counts, depths)
 def test_first_returns_the_first_tokens_of_the_whole_output(checkpointing: bool, seed: int, n: int, depth: int) -> None:
@@ -173,6 +185,14 @@ def test_every_block_starts_with_different_weights() -> None:
     first, second = Encoder(6, 2, num_heads=2, mlp_dim=7).blocks
     for layer in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"):
         assert not torch.equal(first.get_submodule(layer).weight, second.get_submodule(layer).weight), layer
+
+
+@pytest.mark.parametrize("depth", (1, 6))
+def test_at_the_start_every_token_has_the_scale_one_whatever_the_depth(depth: int) -> None:
+    torch.manual_seed(0)
+    encoder, x = Encoder(64, depth, num_heads=4, mlp_dim=256), random_tokens(0, 8, 5, 64, torch.float32)
+    for scale in (0.1, 1.0, 10.0):
+        torch.testing.assert_close(encoder(scale * x).square().mean(-1), torch.ones(8, 5), atol=1e-3, rtol=0)
 
 
 def test_reset_parameters_resets_every_block() -> None:
