@@ -11,14 +11,31 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from components import LocalizationNet, SpatialTransformer
-from components.transforms import Affine, affine_grid
+from components.transforms import (
+    Affine,
+    Projective,
+    Rotation,
+    Similarity,
+    ThinPlateSpline,
+    Translation,
+    affine_grid,
+)
 from tests.contract.cases import Returns
 from tests.reference.spatial_transformer import through
 from tests.reference.spatial_transformer import warp as warp_by_loops
-from tests.support.strategies import batch_sizes, padding_modes, random_images, random_theta, seeds, sides
+from tests.support.strategies import (
+    batch_sizes,
+    generator,
+    padding_modes,
+    random_images,
+    random_theta,
+    seeds,
+    sides,
+)
 
 pytestmark = pytest.mark.numerics
 
+TRANSFORMS = (Translation(), Rotation(), Similarity(90, 2, 0.5), Affine(), Projective(), ThinPlateSpline(2))
 corners = pytest.mark.parametrize("align_corners", (False, True))
 
 
@@ -201,6 +218,27 @@ def test_half_precision_images_are_sampled_in_float32(seed: int, dtype: torch.dt
     assert torch.equal(warp(x, theta.to(dtype)), warp(x.float(), theta.to(dtype).float()).to(dtype))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(warp(x, theta), expected)
+
+
+@pytest.mark.parametrize("autocast", (torch.bfloat16, torch.float16), ids=str)
+@pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda transform: type(transform).__name__)
+@given(seeds, st.sampled_from((torch.float32, torch.float64)), padding_modes, st.booleans(), st.integers(1, 2))
+def test_autocast_changes_no_bit_of_a_warp(transform, autocast, seed, dtype, mode: str, corners: bool, number: int):
+    """Nor of its gradients: in half precision whole pixels and levels of grey would be lost."""
+    x = random_images(seed, 2, 2, 5, 300, dtype=dtype).requires_grad_()
+    offsets = 0.1 * torch.randn(2, transform.num_params, generator=generator(seed))
+    params = (torch.tensor(transform.identity) + offsets).requires_grad_()
+    options = {"padding_mode": mode, "align_corners": corners, "steps": number, "samples": number}
+    transformer = SpatialTransformer(Returns(params), transform=transform, output_size=(3, 40), **options)
+
+    def run(enabled: bool) -> list[Tensor]:
+        with torch.autocast("cpu", dtype=autocast, enabled=enabled):
+            warped, theta = transformer(x, return_theta=True)
+        return [warped, theta, *torch.autograd.grad(warped, (x, params), warped.detach())]
+
+    plain, mixed = run(False), run(True)
+    assert [one.dtype for one in mixed] == [one.dtype for one in plain]
+    assert [torch.equal(one, other) for one, other in zip(mixed, plain, strict=True)] == [True] * 4
 
 
 @given(seeds)
