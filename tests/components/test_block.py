@@ -108,6 +108,16 @@ def test_options_reach_the_children() -> None:
     assert (block.mlp.fc1.out_features, block.mlp.dropout.p) == (7, 0.1)
 
 
+def test_at_the_start_each_branch_adds_a_variance_that_does_not_depend_on_the_input() -> None:
+    """The residual path is left as it is, and both branches see a normalised input: attention of one token adds one."""
+    torch.manual_seed(0)
+    block, x = Block(256, 4, mlp_dim=1024), random_tokens(0, 400, 1, 256, torch.float32)
+    of_mlp = block.mlp(x).var().item()
+    assert 0.1 < of_mlp < 1
+    for scale in (0.3, 1.0, 5.0):
+        assert block(scale * x).var().item() == pytest.approx(scale**2 + 1 + of_mlp, rel=0.1)
+
+
 def test_reset_parameters_resets_every_child() -> None:
     torch.manual_seed(0)
     block = build(0, 6, 2)

@@ -56,6 +56,16 @@ def test_dropout_acts_on_the_hidden_layer_and_on_the_output() -> None:
     assert ((out.mean(0) - expected).abs() < 5 * out.std(0) / math.sqrt(len(out))).all(), "unbiased"
 
 
+@pytest.mark.parametrize(("dim", "mlp_dim"), ((256, 1024), (256, 256), (1024, 256)))
+def test_at_the_start_the_output_has_the_variance_of_xavier(dim: int, mlp_dim: int) -> None:
+    """Each layer multiplies the mean square of its input by 2 inputs / (inputs + outputs)."""
+    torch.manual_seed(0)
+    x = random_tokens(0, 1, 2000, dim, torch.float32)
+    hidden = math.sqrt(2 * dim / (dim + mlp_dim)) * torch.randn(200_000, generator=generator(1))
+    expected = F.gelu(hidden).square().mean() * 2 * mlp_dim / (dim + mlp_dim)
+    assert MLP(dim, mlp_dim)(x).square().mean().item() == pytest.approx(expected.item(), rel=0.05)
+
+
 def test_parameters_start_as_in_the_original_code() -> None:
     torch.manual_seed(0)
     mlp = MLP(64, 256)

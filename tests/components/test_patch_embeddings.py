@@ -191,6 +191,16 @@ def test_dropout_acts_on_class_token_patches_and_positions() -> None:
         assert abs(part.double().mean() - 0.8) < 5 * math.sqrt(0.2 * 0.8 / part.numel())
 
 
+@pytest.mark.parametrize(("patch", "in_channels"), ((4, 3), (16, 3), (2, 1)))
+def test_at_the_start_a_patch_keeps_the_scale_of_its_pixels(patch: int, in_channels: int) -> None:
+    torch.manual_seed(0)
+    embed = PatchEmbeddings(4 * patch, patch, dim=256, in_channels=in_channels)
+    x = random_images(0, 60, in_channels, 4 * patch, 4 * patch, dtype=torch.float32)
+    tokens = embed(x)
+    assert tokens[:, 1:].std().item() == pytest.approx(1, rel=0.08)
+    assert tokens[:, 0].std().item() == pytest.approx(0.02, rel=0.3), "the class token starts as its position"
+
+
 def test_parameters_start_as_in_the_original_code() -> None:
     torch.manual_seed(0)
     embed, before = PatchEmbeddings(64, 8, dim=96), (torch.zeros(1), torch.zeros(1))

@@ -4,6 +4,7 @@ The expected values are independent: a float64 reference, finite differences, a 
 names the item of ``items.py`` that it covers. With ``--device cuda`` all of it runs on a GPU.
 """
 
+import ast
 import copy
 import inspect
 import pickle
@@ -453,6 +454,55 @@ def converted(value: object, integer: Callable[[int], object]) -> object:
     if isinstance(value, tuple):
         return tuple(converted(part, integer) for part in value)
     return integer(value) if type(value) is int else value
+
+
+def rebuilt(module: nn.Module, kind: type[nn.Module], options: dict[str, object]) -> nn.Module:
+    """The module that the options in its print build; those that its parts show are given."""
+    shown = eval(f"dict({module.extra_repr()})", {**vars(components.transforms)})
+    return kind(**options | {name: value for name, value in shown.items() if name in options})
+
+
+def other_values(kind: type[nn.Module], options: dict[str, object], name: str) -> Iterator[object]:
+    """Values of one option that differ from its own; not all of them fit the others."""
+    value = options[name]
+    if isinstance(value, str):  # the refusal of another lists them
+        with pytest.raises(ValueError, match="must be one of") as refusal:
+            kind(**options | {name: "nothing"})
+        yield from ast.literal_eval(str(refusal.value).partition("must be one of ")[2])
+    elif isinstance(value, components.transforms.Transform):
+        yield components.transforms.Similarity(max_angle=30.0)
+    elif value is None or isinstance(value, tuple):
+        yield (8, 12)
+    elif not isinstance(value, nn.Module):
+        yield from (not value,) if isinstance(value, bool) else (0.25, 2 * value, 1)
+
+
+@each_component("print")
+def test_what_is_printed_tells_every_option_and_builds_an_equal_module(case: Case) -> None:
+    """Whichever option is changed, print shows another module, and the options that it shows build that one again."""
+    kind, options = constructor_call(case)
+    plain = repr(kind(**options))
+    for name in inspect.signature(kind).parameters:
+        if name in ("device", "dtype") or isinstance(options[name], nn.Module):
+            continue
+        changed = 0
+        for value in other_values(kind, options, name):
+            if value == options[name] and type(value) is type(options[name]):
+                continue
+            try:
+                module = kind(**options | {name: value})
+            except (TypeError, ValueError):  # it does not fit the other options
+                continue
+            changed += 1
+            assert repr(module) != plain, f"{name}={value!r} is not in what print shows"
+            again = rebuilt(module, kind, options | {name: value})
+            assert repr(again) == repr(module)
+            stored = [
+                {name: value for name, value in vars(each).items() if name in options} for each in (again, module)
+            ]
+            assert {**stored[0], "localization": None} == {**stored[1], "localization": None}
+            assert [t.shape for t in again.state_dict().values()] == [t.shape for t in module.state_dict().values()]
+        assert changed, name
 
 
 @each_component("option types")

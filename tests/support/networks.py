@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scripts.models.vit import VisionTransformer
 from scripts.weights.families import to_family
@@ -27,6 +27,19 @@ def network(num_classes: int = 7, seed: int = 0, **options: object) -> VisionTra
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=draw))
     return model.eval()
+
+
+def by_heart(model: nn.Module, images: Tensor, labels: Tensor, steps: int = 60) -> list[float]:
+    """Train on one batch alone, and return the loss before each step and after the last."""
+    optimizer, losses = torch.optim.Adam(model.parameters(), lr=3e-3), []
+    for step in range(steps + 1):
+        loss = nn.functional.cross_entropy(model(images), labels)
+        losses.append(loss.item())
+        if step < steps:
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return losses
 
 
 def bits(arrays: dict[str, Tensor]) -> dict[str, tuple[object, ...]]:

@@ -11,6 +11,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from benchmarks.peers.tasks import stn_classifiers
 from scripts.models.stn import STNClassifier
+from tests.support.networks import by_heart
 from tests.support.strategies import random_images, seeds
 
 pytestmark = pytest.mark.numerics
@@ -31,6 +32,16 @@ def test_it_is_the_tutorial_network_also_with_dropout(training: bool, seed: int)
 
 def test_it_has_the_parameters_of_the_published_run() -> None:
     assert sum(parameter.numel() for parameter in STNClassifier().parameters()) == 39_884
+
+
+def test_it_learns_a_batch_by_heart() -> None:
+    """Labels that nothing in the images tells, and every parameter takes part, those of the transformer too."""
+    torch.manual_seed(0)
+    model = STNClassifier(5, dropout=0.0)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    losses = by_heart(model, random_images(0, 10, 3, 32, 32, dtype=torch.float32), torch.arange(10) % 5)
+    assert losses[-1] < 0.1
+    assert [name for name, value in model.state_dict().items() if torch.equal(value, before[name])] == []
 
 
 @given(st.sampled_from((16, 20, 33, 64)), st.sampled_from((16, 27, 48)), st.integers(2, 7))

@@ -1,5 +1,6 @@
 """The Vision Transformer: published sizes, any image size, attention of every layer; test_peers.py compares values."""
 
+import math
 import re
 from functools import partial
 
@@ -13,7 +14,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from scripts.models.conv_stem import ConvStem
 from scripts.models.vit import PRESETS, VisionTransformer, drop_patches, few_patches_warning
-from tests.support.networks import network
+from tests.support.networks import by_heart, network
 from tests.support.strategies import random_images, seeds
 
 pytestmark = pytest.mark.numerics
@@ -84,6 +85,17 @@ def test_the_first_prediction_is_uniform_and_only_the_head_has_a_gradient() -> N
     torch.nn.functional.cross_entropy(logits, torch.tensor([1, 2])).backward()
     assert model.head.weight.grad.any()
     assert not model.embeddings.proj.weight.grad.any()
+
+
+def test_it_learns_a_batch_by_heart() -> None:
+    """Labels that nothing in the images tells, and every parameter takes part."""
+    torch.manual_seed(0)
+    model = VisionTransformer(5, image_size=16, patch_size=8, dim=24, depth=2, num_heads=3, mlp_dim=32)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    losses = by_heart(model, random_images(0, 10, 3, 16, 16, dtype=torch.float32), torch.arange(10) % 5)
+    assert losses[0] == pytest.approx(math.log(5))
+    assert losses[-1] < 0.1
+    assert [name for name, value in model.state_dict().items() if torch.equal(value, before[name])] == []
 
 
 @given(seeds, st.sampled_from((8, 24, 32, 40)), st.sampled_from((8, 16, 56)))
