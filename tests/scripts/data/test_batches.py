@@ -2,7 +2,10 @@
 
 import dataclasses
 import hashlib
+import random
+from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -11,6 +14,7 @@ from hypothesis import strategies as st
 from scripts import train_stn, train_vit
 from scripts.data.batches import channel_statistics, resized, shuffled, training_batches
 from scripts.data.datasets import Split
+from scripts.data.mixing import UNMIXED, Mix
 from scripts.data.poses import POSES, posed
 from scripts.data.transforms import Augment, Normalise, random_boxes
 from tests.support import fake_cuda
@@ -170,6 +174,72 @@ def test_images_are_posed_after_they_are_augmented(seed: int) -> None:
         assert torch.equal(drawn, poses.draws(len(chosen), again))
         assert torch.equal(x, posed(augmented, drawn))
         assert torch.equal(labels, chosen)
+
+
+augmentations = st.builds(
+    Augment, mirror=st.booleans(), shift=st.sampled_from((0, 2)), crop=st.sampled_from((None, 0.3)),
+    size=st.sampled_from((None, 9)), geometry=st.sampled_from((0.0, 0.2)), colour=st.sampled_from((0.0, 0.05)),
+    cutout=st.sampled_from((0, 3)),
+)  # fmt: skip
+mixes = st.sampled_from((UNMIXED, Mix(mixup=1), Mix(cutmix=1), Mix(mixup=0.3, cutmix=0.3)))
+every_pose = st.sampled_from([*POSES.values()])
+
+
+@given(augmentations, every_pose, mixes, seeds, st.integers(1, 4))
+def test_each_image_keeps_its_own_label_whatever_is_done_to_it(augment, poses, mix, seed: int, processes: int) -> None:
+    """A class is a grey, which no augmentation changes by more than a twentieth; of a mixture it is the mean."""
+    greys = torch.arange(20, 256, 40)
+    labels = torch.randint(len(greys), (16,), generator=generator(seed))
+    split = Split(greys[labels].byte().view(-1, 1, 1, 1).expand(-1, 3, 12, 16), labels)
+    for rank in range(processes):
+        batches = training_batches(
+            split, shuffled(split, 6, generator(seed)), torch.Tensor.float, augment, generator(seed),
+            lambda count, rank=rank: slice(*slice(rank, rank + 1 if processes > 1 else None).indices(count)[:2]),
+            poses, mix, classes=len(greys),
+        )  # fmt: skip
+        for images, targets, _ in batches:
+            shares = targets if mix != UNMIXED else torch.nn.functional.one_hot(targets, len(greys))
+            assert len(images) == len(shares)
+            assert ((images.mean((1, 2, 3)) - shares.float() @ greys.float()).abs() < 15).all()
+
+
+EVERYTHING = Augment(mirror=True, shift=1, crop=0.5, geometry=0.2, colour=0.3, cutout=3)
+
+
+def batches_of(seed: int, mix: Mix = UNMIXED) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Three batches with every augmentation."""
+    split, draw = Split(random_pixels(0, 20, 12, 16), torch.arange(20)), generator(seed)
+    return training_batches(
+        split, shuffled(split, 8, draw), NORMALISE, EVERYTHING, draw, poses=POSES["rts"], mix=mix, classes=20
+    )
+
+
+@given(mixes, seeds)
+def test_augmentation_depends_on_seed_and_step_alone_whatever_else_draws(mix: Mix, seed: int) -> None:
+    """A network with dropout, another seed of the process, and NumPy take nothing from it and give nothing to it."""
+    torch.manual_seed(0)
+    quiet = [*batches_of(seed, mix)]
+    torch.manual_seed(1)
+    before = torch.get_rng_state(), random.getstate()
+    noisy = []
+    for batch in batches_of(seed, mix):
+        assert torch.equal(torch.get_rng_state(), before[0]), "nor does augmentation draw what others would"
+        assert random.getstate() == before[1]
+        noisy.append(batch)
+        torch.rand(3), random.random(), np.random.rand()  # noqa: NPY002 - the global generators are the point
+        before = torch.get_rng_state(), random.getstate()
+    for one, other in zip(quiet, noisy, strict=True):
+        assert [torch.equal(*pair) for pair in zip(one, other, strict=True)] == [True] * 3
+    assert not torch.equal(quiet[0][0], next(iter(batches_of(seed + 1, mix)))[0])
+
+
+@given(mixes, seeds)
+def test_autocast_changes_no_bit_of_a_batch(mix: Mix, seed: int) -> None:
+    plain = [*batches_of(seed, mix)]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = [*batches_of(seed, mix)]
+    for one, other in zip(plain, mixed, strict=True):
+        assert [torch.equal(*pair) for pair in zip(one, other, strict=True)] == [True] * 3
 
 
 def split_on_gpu(count: int) -> Split:

@@ -9,6 +9,7 @@ import re
 import tarfile
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -205,6 +206,25 @@ def test_digits_are_always_the_same_and_stay_on_the_canvas() -> None:
     border[1:-1, 1:-1] = False
     ink_at_the_border = first.train.images[:, 0, border].float().sum() / first.train.images[:, 0].float().sum()
     assert ink_at_the_border < 1e-3
+
+
+@pytest.mark.parametrize("poses", (1, 4))
+def test_no_source_digit_is_in_both_splits_whatever_its_pose(poses: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a grey of its own, by which it is known in every pose, and a label of its own, which it must keep."""
+    count = 200
+    greys = np.arange(1, count + 1) / count
+    numbered = SimpleNamespace(images=16 * greys[:, None, None] * np.ones((8, 8)), target=np.arange(count))
+    monkeypatch.setattr("sklearn.datasets.load_digits", lambda: numbered)
+    dataset = data.digits(poses)
+    known = []
+    for split in (dataset.train, dataset.test):
+        source = (split.images.flatten(1).amax(1).float() * count / 255).round().long() - 1
+        assert torch.equal(source, split.labels), "the label is that of the digit"
+        known.append(source.bincount(minlength=count))
+    in_train, in_test = known
+    assert not (in_train.bool() & in_test.bool()).any()
+    assert (in_train + in_test == poses).all()
+    assert in_test.sum() == count * poses / 5
 
 
 def test_a_limit_keeps_the_same_images_of_every_class() -> None:
