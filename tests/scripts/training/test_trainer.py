@@ -7,6 +7,7 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -122,6 +123,69 @@ def test_the_objective_gets_each_batch_with_its_poses_in_the_planned_precision_a
     assert all(autocast for _, _, _, autocast in seen)
     assert row["train_accuracy"] == 100
     assert run.model[1].weight.norm() < before.norm(), "small logits are what this loss wants"
+
+
+EVERYTHING = Augment(mirror=True, shift=1, crop=0.5, geometry=0.2, colour=0.1, cutout=1)
+
+
+@pytest.mark.parametrize("at_once", (3, 64))
+def test_every_image_reaches_the_objective_with_its_own_label(at_once: int, tmp_path: Path) -> None:
+    """A bright image stays brighter than a dark one, whatever augmentation does; last batches and parts are smaller."""
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def objective(network: nn.Module, images: Tensor, labels: Tensor, poses: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append((images, labels))
+        return cross_entropy(network, images, labels, poses)
+
+    made = trainer(tmp_path / "run", steps=8, objective=objective, augment=EVERYTHING, at_once=at_once)
+    made.fit()
+    images, labels = (torch.cat(parts) for parts in zip(*seen, strict=True))
+    brightness = images.mean((1, 2, 3))
+    assert torch.equal((brightness > made.prepare(torch.full((1, 3, 4, 4), 100, dtype=torch.uint8)).mean()), labels > 0)
+    assert torch.equal(labels.bincount(), 2 * made.train.labels.bincount()), "two epochs"
+
+
+def test_what_anything_else_draws_changes_no_image_that_is_trained_on(tmp_path: Path) -> None:
+    """Neither does what was drawn before the run, nor what evaluation draws."""
+
+    def shown(name: str, draws: int) -> list[tuple[Tensor, ...]]:
+        seen: list[tuple[Tensor, ...]] = []
+
+        def draw() -> None:
+            torch.rand(draws), np.random.rand(draws)  # noqa: NPY002 - the global generators are the point
+
+        def objective(network: nn.Module, *batch: Tensor) -> tuple[Tensor, Tensor]:
+            seen.append(batch)
+            draw()
+            return cross_entropy(network, *batch)
+
+        def predict(images: Tensor) -> tuple[Tensor, None]:
+            draw()
+            return torch.zeros(len(images), 2), None
+
+        made = trainer(
+            tmp_path / name, steps=8, objective=objective, predict=predict, augment=EVERYTHING, poses=POSES["rts"],
+            mix=Mix(mixup=0.3, cutmix=0.3),
+        )  # fmt: skip
+        draw()
+        made.fit()
+        return seen
+
+    quiet, noisy = shown("quiet", 0), shown("noisy", 5)
+    assert len(quiet) == 8
+    for one, other in zip(quiet, noisy, strict=True):
+        assert [torch.equal(*pair) for pair in zip(one, other, strict=True)] == [True] * 3
+
+
+@pytest.mark.parametrize("at_once", (1, 3, 5, 14, 64))
+def test_evaluation_counts_every_image_once_those_of_a_smaller_last_batch_too(at_once: int, tmp_path: Path) -> None:
+    made = trainer(tmp_path / "run", at_once=at_once)
+    result = made.evaluate(made.held_out)
+    assert torch.equal(result.labels, made.held_out.labels)
+    assert len(result.logits) == len(made.held_out), "an image has no logits"
+    with torch.no_grad():
+        torch.testing.assert_close(result.logits, made.model(made.prepare(made.held_out.images)))
+    assert made.evaluate_epoch()["test_accuracy"] == 100 * result.correct / 14
 
 
 def test_without_an_objective_it_is_the_cross_entropy_with_the_label_smoothing_of_the_plan(tmp_path: Path) -> None:
