@@ -15,9 +15,11 @@ from torch import Tensor
 from components.patch_embeddings import resize_pos_embed
 from scripts.models.vit import VisionTransformer
 from scripts.system.errors import InputError
+from scripts.weights import hybrid
 from scripts.weights.families import to_family
 from scripts.weights.files import read_file, write_arrays
-from scripts.weights.names import FAMILIES, TABLE
+from scripts.weights.hybrid import HYBRIDS
+from scripts.weights.names import FAMILIES, TABLE, entries
 from scripts.weights.pretrained import load_weights, read_weights, write_weights
 from tests.support.networks import SIZE, WRITTEN, Bomb, bits, every_family, google, network, with_pre_logits
 from tests.support.strategies import (
@@ -98,6 +100,52 @@ def test_a_network_comes_back_as_the_same_function(tmp_path: Path, family: str) 
     ]
     close = {"atol": 1e-4, "rtol": 1e-4} if family.startswith("big-vision") else {"atol": 0, "rtol": 0}
     torch.testing.assert_close(other(x), model(x), **close)
+
+
+# every axis has another length, as far as it can: patches are square, and so is proj
+UNEQUAL = {"image_size": (32, 32), "patch_size": 8, "dim": 10, "depth": 6, "num_heads": 2, "mlp_dim": 11}
+
+
+@pytest.mark.parametrize(
+    ("family", "resnet"), [*((family, ()) for family in WRITTEN), *((family, (1, 2)) for family in HYBRIDS)]
+)
+def test_every_number_stands_where_the_layout_of_its_family_puts_it(family: str, resnet: tuple[int, ...]) -> None:
+    """Torch's layers have outputs first, and kernels of Flax inputs first; heads are the slower part of either.
+
+    A round trip hides a mistake that both ways share, and equal lengths hide axes that are exchanged.
+    """
+    model = network(7, **UNEQUAL | {"resnet": resnet, "in_channels": 3})
+    lengths = [*(UNEQUAL[name] for name in ("dim", "num_heads", "mlp_dim", "depth", "patch_size")), 10 // 2, 7, 3, 17]
+    assert len(set(lengths)) == len(lengths), "of width, heads, hidden width, depth, patch, head, classes, colours, N"
+    state, flax = model.state_dict(), FAMILIES[family].flax
+    arrays = to_family(state, family, 2)
+    if family == "big-vision-stacked":
+        arrays |= {name.replace("block/", f"block_{i}/"): array[i] for name, array in arrays.items()
+                   if "block/" in name for i in range(6)}  # fmt: skip
+    named = [*hybrid.entries(family, resnet), *entries(family, 6)]
+    assert len(named) == len(state)
+    for kit, names, _ in named:
+        if kit in ("embeddings.cls_token", "embeddings.pos_embed"):
+            continue
+        for third, name in enumerate(names):
+            assert len(names) == 1 or ("query", "key", "value")[third] in name
+            array, outputs = arrays[name], len(state[kit]) // len(names)
+            expected = state[kit][third * outputs : (third + 1) * outputs]
+            if flax and expected.ndim == 4:
+                assert array.shape == tuple(expected.shape[axis] for axis in (2, 3, 1, 0)), name
+                array = torch.stack([array[..., out].permute(2, 0, 1) for out in range(outputs)])
+            elif flax and expected.ndim == 2:
+                array = array.reshape(-1, outputs).T
+            assert torch.equal(array.reshape(expected.shape), expected), name
+
+
+@every_family
+def test_networks_of_unequal_lengths_come_back_as_the_same_function(tmp_path: Path, family: str) -> None:
+    model, x = network(**UNEQUAL), random_images(0, 2, 3, 32, 32, dtype=torch.float32)
+    write_weights(tmp_path / "vit.safetensors", model.state_dict(), family, 2)
+    other = network(seed=1, **UNEQUAL)
+    load_weights(other, tmp_path / "vit.safetensors")
+    torch.testing.assert_close(other(x), model(x), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
