@@ -5,14 +5,15 @@ import math
 import re
 import resource
 import signal
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from scripts.data.datasets import load
+from scripts import experiment
+from scripts.data.datasets import Split, load
 from scripts.data.poses import POSES, posed_split
 from scripts.data.transforms import Augment, Normalise
 from scripts.models.stn import STNClassifier
@@ -96,6 +97,36 @@ def test_with_validation_the_test_set_is_used_once(tree: Path, tmp_path: Path) -
     assert "held out for it" in (tmp_path / "run" / "report.html").read_text("utf-8")
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["resolved"]["train_images"] == 18
+
+
+@pytest.mark.usefixtures("_no_report")
+@pytest.mark.parametrize("validation", [None, 0.25])
+def test_no_validation_or_test_image_changes_normalisation_or_weights(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, validation: float | None
+) -> None:
+    """What is measured on images that a run has learned from, be it their mean, is no measure."""
+    dataset = load(str(tree))
+    numbered = Split(torch.arange(len(dataset.train)), dataset.train.labels)
+    held_out = numbered.divided(validation)[1].images if validation else torch.empty(0, dtype=torch.long)
+    images = dataset.train.images.clone()
+    images[held_out] = 255 - images[held_out] // 2
+    others = replace(
+        dataset,
+        train=replace(dataset.train, images=images),
+        test=Split(255 - dataset.test.images // 2, dataset.test.labels.flip(0)),
+    )
+    settled = []
+    for name, given in (("run", dataset), ("other", others)):
+        monkeypatch.setattr(experiment, "load", lambda source, given=given: given)
+        main(options(data=str(tree), epochs=2, validation=validation, out=name))
+        settled.append(torch.load(tmp_path / name / "last.pt", weights_only=True))
+    one, other = settled
+    assert one["normalise"] == other["normalise"]
+    assert [name for name, weight in one["model"].items() if not torch.equal(weight, other["model"][name])] == []
+    (row, _), (of_others, _) = (read_metrics(tmp_path / name) for name in ("run", "other"))
+    measured = "validation_loss" if validation else "test_loss"
+    assert row["train_loss"] == of_others["train_loss"]
+    assert row[measured] != of_others[measured], "they are evaluated"
 
 
 @pytest.mark.parametrize("validation", [None, 0.25])
