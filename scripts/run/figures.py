@@ -148,8 +148,8 @@ def confusion(counts: Tensor, classes: Sequence[str], file: File) -> None:
     for row, column in np.ndindex(*counts.shape):
         colour = "white" if shares[row, column] > 0.5 else "black"
         axes.text(column, row, str(int(counts[row, column])), ha="center", va="center", fontsize=8, color=colour)
-    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(classes)), classes)
+    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor", parse_math=False)
+    axes.set_yticks(range(len(classes)), classes, parse_math=False)
     axes.set_xlabel("prediction")
     axes.set_ylabel("truth")
     figure.savefig(file)
@@ -164,7 +164,7 @@ def _confused_pairs(counts: Tensor, classes: Sequence[str], file: File) -> None:
     axes = figure.subplots()
     names = [f"{classes[truth]} \N{RIGHTWARDS ARROW} {classes[said]}" for truth, said in pairs]
     axes.barh(range(len(pairs)), [int(wrong[pair]) for pair in pairs], color="#4c78a8")
-    axes.set_yticks(range(len(pairs)), names)
+    axes.set_yticks(range(len(pairs)), names, parse_math=False)
     axes.invert_yaxis()
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel(f"images, of the {len(pairs)} pairs of {len(classes)} classes that are confused most often")
@@ -180,7 +180,8 @@ def misclassified(found: dict[str, Any], file: File, columns: int = 10) -> None:
     confidences, classes = found["wrong_confidences"].tolist(), found["classes"]
     for axes, image, label, prediction, confidence in zip(grid, images, labels, predictions, confidences, strict=False):
         show(axes, image)
-        axes.set_title(f"{classes[label]}\n→ {classes[prediction]}, {confidence:.0%}", fontsize=7, linespacing=1.1)
+        title = f"{classes[label]}\n→ {classes[prediction]}, {confidence:.0%}"
+        axes.set_title(title, fontsize=7, linespacing=1.1, parse_math=False)
     grid[0].figure.savefig(file)
 
 

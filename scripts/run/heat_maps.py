@@ -50,7 +50,7 @@ def grad_cam(found: dict[str, Any], file: File) -> None:
             column[0].add_patch(Polygon(outline, fill=False, edgecolor=FRAME_COLOUR, linewidth=1.5))
         truth, prediction = (classes[int(found[name][i])] for name in ("cam_labels", "cam_predictions"))
         wrong = "" if truth == prediction else f"\n\N{RIGHTWARDS ARROW} {prediction}"
-        column[0].set_title(truth + wrong, fontsize=10, linespacing=1.1)
+        column[0].set_title(truth + wrong, fontsize=10, linespacing=1.1, parse_math=False)
     grid[0, 0].figure.savefig(file)
 
 

@@ -4,14 +4,18 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
+from scripts.data.datasets import load
+from scripts.data.poses import POSES, posed_split
 from scripts.experiment import train
 from scripts.recipes.study import ARMS, ArmOptions
 from scripts.run import figures, heat_maps, page
@@ -20,6 +24,7 @@ from scripts.run.page import write_report
 from scripts.subjects.stn import subject
 from scripts.train_stn import RECIPES, Options, main
 from tests.support.runs import flags
+from tests.support.strategies import generator, random_pixels
 from tests.support.trees import write_tree
 
 
@@ -62,6 +67,77 @@ def test_the_page_shows_the_last_ten_epochs_of_the_log_and_escapes_it(finished: 
     assert [int(epoch) for epoch in re.findall(r"Epoch (\d+)/", log)] == list(range(3, 13))
     assert log.count("&lt;script&gt;alert") == 10
     assert "<script>" not in text
+
+
+class Outline(HTMLParser):
+    """The elements of a page with the names of their attributes, and everything that it shows or says."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, ...]] = []
+        self.said = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, *(name for name, _ in attributes)))
+        self.said += " ".join(value or "" for _, value in attributes)
+
+    def handle_endtag(self, tag: str) -> None:
+        self.elements.append((f"/{tag}",))
+
+    def handle_data(self, text: str) -> None:
+        self.said += text
+
+
+def spelled(value: object, more: str) -> object:
+    """The same with more at the end of every string, and beside every entry another of that name."""
+    if isinstance(value, dict):
+        return {name: spelled(each, more) for name, each in value.items()} | {more: more}
+    if isinstance(value, list):
+        return [spelled(each, more) for each in value]
+    return value + more if isinstance(value, str) else value
+
+
+def test_nothing_that_a_run_folder_says_can_become_markup(finished: Path, tmp_path: Path) -> None:
+    """Whatever classes, folders, options, notices, titles and the log are called, the page has the same elements."""
+    outlines, names = [], ("MARK", "MARK'\"><script>alert(1)</script><b onclick='x'>&amp;&lt;i&gt;{{ title }}<!--")
+    for place, name in enumerate(names):
+        copy = tmp_path / str(place)
+        shutil.copytree(finished, copy)
+        for file in ("config.json", "environment.json", "summary.json"):
+            (copy / file).write_text(json.dumps(spelled(json.loads((copy / file).read_text()), name)))
+        (copy / "train.log").write_text(f"Epoch 1/1 {name}\n{name}\n")
+        figure = page.ReportFigure("figure", name, name, b"")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(page, "_figures", lambda *_, figure=figure: [figure])
+            patch.setattr(page, "collapse_warning", lambda row, name=name: name)
+            outlines.append(Outline(write_report(copy).read_text("utf-8")))
+    plain, hostile = outlines
+    assert hostile.elements == plain.elements
+    assert hostile.said.count("MARK") == plain.said.count("MARK") > 40
+    assert hostile.said.count(names[1]) >= 10, "as it was written, where it is not in quotes"
+
+
+def test_a_class_name_is_drawn_as_it_is_spelled() -> None:
+    """Between two dollars Matplotlib sets mathematics, and the report of a run ended with an error of its syntax."""
+    names = [r"$\frac$", "$x^2$", "a_$b", r"\$"]
+    every, none = torch.arange(4), torch.full((4,), 4)
+    few, many = [*names, "cat"], [*names, "cat", *map(str, range(figures.MOST_CLASSES))]
+    counts = torch.zeros(len(many), len(many), dtype=torch.long)
+    counts[every, none] = 1
+    images = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
+    wrong = {"wrong_images": images, "wrong_labels": every, "wrong_predictions": none, "wrong_confidences": every}
+    cam = {"cam_images": images, "cam_maps": torch.zeros(4, 8, 8), "cam_labels": every, "cam_predictions": none}
+    for figure in (
+        drawn_by(figures.confusion, torch.eye(5), few),
+        drawn_by(figures.confusion, counts, many),
+        drawn_by(figures.misclassified, wrong | {"classes": few}),
+        drawn_by(heat_maps.grad_cam, cam | {"classes": few}),
+    ):
+        texts = [text for text in figure.findobj(Text) if any(name in text.get_text() for name in names)]
+        assert len(texts) >= len(names)
+        assert not any(text.get_parse_math() for text in texts)
+        figure.draw_without_rendering()
 
 
 def test_the_page_warns_of_a_transformer_that_does_the_same_to_every_image(finished: Path, tmp_path: Path) -> None:
@@ -256,6 +332,45 @@ def test_every_misclassified_image_is_on_the_sheet(tmp_path: Path) -> None:
     assert shares[0] == 0
     assert 0.2 < shares[1] < shares[2]
     assert shares[2] > 0.35
+
+
+@pytest.mark.parametrize(("count", "kinds"), [(0, 2), (9, 2), (25, 5)])
+def test_every_image_on_the_sheet_is_a_test_image_with_its_label_and_what_was_said(count: int, kinds: int) -> None:
+    """Byte for byte, with truth, prediction and confidence above it; none that was classified correctly."""
+    images, draw = random_pixels(0, count, 5, 7), generator(1)
+    logits, labels = torch.randn(count, kinds, generator=draw), torch.randint(kinds, (count,), generator=draw)
+    classes = [f"class {number}" for number in range(kinds)]
+    found = classification_findings(images, logits, labels, classes)
+    shown = {}
+    for axes in drawn_by(figures.misclassified, found).axes:
+        for image in axes.images:
+            pixels = np.asarray(image.get_array())
+            assert pixels.dtype == np.uint8
+            shown[pixels.tobytes()] = axes.get_title()
+    expected = {}
+    confidences, said = logits.softmax(1).max(1)
+    for image, label, prediction, confidence in zip(images, labels, said, confidences, strict=True):
+        if label != prediction:
+            title = f"{classes[label]}\n→ {classes[prediction]}, {confidence:.0%}"
+            expected[image.permute(1, 2, 0).numpy().tobytes()] = title
+    assert shown == expected
+
+
+@pytest.mark.usefixtures("_no_report")
+def test_the_images_that_a_run_shows_are_those_that_it_was_tested_on(tree: Path, tmp_path: Path) -> None:
+    """As they were decoded and posed, not as they were normalised; each with the label of its class."""
+    main(flags(Options, data=str(tree), epochs=1, lr=1e-9, pose="rts", out="run"))  # it learns nothing
+    test = load(str(tree)).test
+    tested = posed_split(test, POSES["rts"]).images
+    found = torch.load(tmp_path / "run" / "findings.pt", weights_only=True)
+    assert found["wrong_total"] == len(found["wrong_images"]) > 0
+    for name, images in {"wrong": tested, "cam": tested, "transformer": tested, "posed": test.images}.items():
+        shown = found["transformer_inputs" if name == "transformer" else f"{name}_images"]
+        assert shown.dtype == torch.uint8
+        same = (shown.unsqueeze(1) == images).flatten(2).all(2)  # (shown, tested)
+        assert (same.sum(1) == 1).all(), name
+        if f"{name}_labels" in found:
+            assert torch.equal(test.labels[same.long().argmax(1)], found[f"{name}_labels"]), name
 
 
 def test_of_many_classes_the_pairs_that_are_confused_most_are_shown(tmp_path: Path) -> None:
