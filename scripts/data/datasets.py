@@ -5,6 +5,7 @@ source name -> Dataset(train, test), uint8 images (N, 3, H, W) and labels (N,)
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,10 +34,14 @@ CIFAR10_MIRRORS = (
 
 @dataclass(frozen=True)
 class Split:
-    """Images uint8 (N, 3, H, W) and labels int64 (N,), on one device."""
+    """Images uint8 (N, 3, H, W) and labels int64 (N,), on one device.
+
+    ``sources`` (N,) numbers what each image is a picture of, where there are several of one thing.
+    """
 
     images: Tensor
     labels: Tensor
+    sources: Tensor | None = None
 
     def __len__(self) -> int:
         """Number of images."""
@@ -44,12 +49,14 @@ class Split:
 
     def __getitem__(self, index: Tensor | slice) -> "Split":
         """Images and labels at these indices."""
-        return Split(self.images[index], self.labels[index])
+        sources = None if self.sources is None else self.sources[index]
+        return Split(self.images[index], self.labels[index], sources)
 
     def to(self, device: torch.device) -> "Split":
         """Copy to a device in channels-last order, so that batches need no reordering."""
         images = self.images.to(device).contiguous(memory_format=torch.channels_last)
-        return Split(images, self.labels.to(device))
+        sources = None if self.sources is None else self.sources.to(device)
+        return Split(images, self.labels.to(device), sources)
 
     def sample(self, count: int) -> "Split":
         """Draw ``count`` images, the same ones in every call; all of them if there are fewer."""
@@ -58,13 +65,19 @@ class Split:
     def divided(self, share: float) -> "tuple[Split, Split]":
         """Hold out a random share of each class: return the rest and the held-out part, the same ones in every call.
 
-        A class of two or more images has at least one in either part.
+        All images of one source are in the same part. A class of two or more sources has at least one in either.
         """
         order = self._shuffled()
         labels, held_out = self.labels[order], torch.zeros_like(self.labels, dtype=torch.bool)
+        sources = order if self.sources is None else self.sources[order]
         for label in labels.unique():
-            mine = (labels == label).nonzero().squeeze(1)
-            held_out[mine[: min(max(round(share * len(mine)), 1), len(mine) - 1)]] = True
+            mine = Counter(sources[labels == label].tolist())  # in a random order
+            wanted, chosen = max(round(share * mine.total()), 1), []
+            for source in [*mine][:-1]:
+                if wanted > 0:
+                    chosen.append(source)
+                    wanted -= mine[source]
+            held_out |= torch.isin(sources, torch.tensor(chosen, device=sources.device))
         if not held_out.any():
             raise InputError(f"--validation ({share}) must leave images in both parts; no class has two")
         return self[order[~held_out]], self[order[held_out]]
@@ -203,7 +216,7 @@ def digits(poses: int = 4) -> Dataset:
         matrix = turn / size.view(-1, 1, 1)  # from the canvas to the digit
         theta = torch.cat([matrix, -matrix @ shift.unsqueeze(2)], 2)
         canvas = F.grid_sample(images[chosen], affine_grid(theta, 32, 32), align_corners=False)
-        return Split(canvas.mul(255).round().byte().expand(-1, 3, -1, -1).contiguous(), labels[chosen])
+        return Split(canvas.mul(255).round().byte().expand(-1, 3, -1, -1).contiguous(), labels[chosen], chosen)
 
     held_out = torch.arange(len(labels)) % 5 == 4
     train, test = pose((~held_out).nonzero().squeeze(1)), pose(held_out.nonzero().squeeze(1))

@@ -220,11 +220,24 @@ def test_no_source_digit_is_in_both_splits_whatever_its_pose(poses: int, monkeyp
     for split in (dataset.train, dataset.test):
         source = (split.images.flatten(1).amax(1).float() * count / 255).round().long() - 1
         assert torch.equal(source, split.labels), "the label is that of the digit"
+        assert torch.equal(source, split.sources)
         known.append(source.bincount(minlength=count))
     in_train, in_test = known
     assert not (in_train.bool() & in_test.bool()).any()
     assert (in_train + in_test == poses).all()
     assert in_test.sum() == count * poses / 5
+
+
+@pytest.mark.parametrize("limit", (None, 2000))
+def test_no_source_digit_is_in_two_parts_of_the_training_split_whatever_its_pose(limit: int | None) -> None:
+    """A validation image whose digit is trained on in other poses tells nothing of digits that were never seen."""
+    train = data.digits().limited(limit, None).train
+    rest, held_out = train.divided(0.1)
+    assert not set(rest.sources.tolist()) & set(held_out.sources.tolist())
+    assert len(rest) + len(held_out) == len(train)
+    assert len(held_out) == pytest.approx(0.1 * len(train), rel=0.05)
+    by_class = held_out.labels.bincount() / train.labels.bincount()
+    assert (by_class - 0.1).abs().max() < 0.04, "of each class"
 
 
 def test_a_limit_keeps_the_same_images_of_every_class() -> None:
