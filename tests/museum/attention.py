@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from components import Attention
+from components.attention import attend as weighted_values
 from components.attention import is_plain, open_mask
 from tests.components import test_attention as laws
 from tests.contract import test_contract as contract
@@ -71,6 +72,21 @@ def interleaved_heads(self, x, return_weights=False):
 def heads_in_another_order(self, x, return_weights=False):
     """Heads are joined in another order than they were split."""
     return attend(self, x, return_weights, join_as="(d heads)")
+
+
+@exhibit(weighted_values, laws.test_heads_put_every_number_back_where_they_took_it, return_weights=True)
+def heads_not_brought_back(q, k, v, *options):
+    """Heads are merged by a reshape alone: a token gets numbers of others."""
+    x, weights = weighted_values(q, k, v, *options)
+    batch, heads, n, width = x.shape
+    return x.reshape(batch, n, heads, width).transpose(1, 2), weights
+
+
+@exhibit(Attention.__init__, laws.test_proj_has_a_bias_whether_q_k_and_v_have_one_or_not, qkv_bias=False)
+def no_bias_anywhere(self, dim, num_heads, *, qkv_bias=True, **options):
+    """Without a bias in qkv proj has none either."""
+    init(self, dim, num_heads, qkv_bias=qkv_bias, **options)
+    self.proj.bias = self.proj.bias if qkv_bias else None
 
 
 @exhibit(Attention.forward, laws.test_weights_equal_the_reference_and_leave_the_output_unchanged, training=True)
@@ -160,6 +176,14 @@ def nothing_is_everything(mask, q, k, v):
     """A row that attends to nothing attends to everything (microsoft/onnxscript#2479)."""
     bias, empty, k, v = open_mask(mask, q, k, v)
     return bias, torch.zeros_like(empty), k, v
+
+
+@exhibit(open_mask, laws.test_a_row_that_attends_to_nothing_changes_no_other_row, kind="boolean",
+         return_weights=False)  # fmt: skip
+def others_opened_too(mask, q, k, v):
+    """Where one row attends to nothing, all rows of its head are opened."""
+    bias, empty, k, v = open_mask(mask, q, k, v)
+    return bias.masked_fill(empty.any(2, keepdim=True), 0), empty, k, v
 
 
 @exhibit(open_mask, laws.test_a_hidden_token_has_no_influence, value=float("nan"), across=False, return_weights=False)

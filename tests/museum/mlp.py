@@ -4,11 +4,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from components import MLP
+from tests.components import test_lifetime as lifetime
 from tests.components import test_mlp as laws
 from tests.contract import test_contract as contract
 from tests.museum.exhibits import exhibit
 
-init = MLP.__init__
+init, forward = MLP.__init__, MLP.forward
 
 
 @exhibit(MLP.forward, laws.test_the_gelu_is_exact)
@@ -66,3 +67,10 @@ def factory_forgotten(self, dim, mlp_dim, **options):
     """The second layer is built with the default device and dtype."""
     init(self, dim, mlp_dim, **options)
     self.fc2 = nn.Linear(mlp_dim, dim)
+
+
+@exhibit(MLP.forward, lifetime.test_a_call_without_gradients_leaves_nothing)
+def input_kept(self, x):
+    """The module keeps its last input, and with it the memory of a batch."""
+    self.last = x.detach()
+    return forward(self, x)

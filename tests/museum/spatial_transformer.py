@@ -71,6 +71,14 @@ def different_types(self, x):
     return warp(self, x, lambda theta: theta.float())
 
 
+@exhibit(SpatialTransformer.forward, laws.test_autocast_changes_no_bit_of_a_warp, transform=Affine(),
+         autocast=torch.bfloat16)  # fmt: skip
+def image_in_the_autocast_type(self, x, return_theta=False):
+    """Autocast rounds the image before it is sampled."""
+    rounded = x.bfloat16().to(x.dtype) if torch.is_autocast_enabled("cpu") else x
+    return forward(self, rounded, return_theta)
+
+
 @exhibit(SpatialTransformer.forward, contract.test_half_precision_stays_near_float32_and_finite)
 def back_in_float32(self, x):
     """A half precision image is returned in float32."""
