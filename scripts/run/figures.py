@@ -90,7 +90,7 @@ def range_curve(
         first, fall = smoothed[0], max(smoothed[0] - min(smoothed), 0.01 * smoothed[0])
         axes.set_ylim(first - 1.15 * fall, first + 0.6 * fall)
     axes.set_xscale("log")
-    axes.set_title(title, loc="left", fontsize=10)
+    axes.set_title(title, loc="left", fontsize=10, parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     axes.set_xlabel("learning rate (--lr)")

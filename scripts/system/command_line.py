@@ -170,7 +170,7 @@ def run(main: Callable[[], None], program: str, resumes: bool = False) -> NoRetu
     try:
         main()
     except Stopped as stopped:
-        flags = shlex.join(sys.argv[1:]) if resumes else f"--resume {stopped.folder}"
+        flags = shlex.join(sys.argv[1:] if resumes else ["--resume", stopped.folder])
         command = f"; to resume: python -m scripts.{program} {flags}" if stopped.folder else ""
         print(f"{program}: {stopped}{command}", file=sys.stderr)
         sys.exit(128 + stopped.by)

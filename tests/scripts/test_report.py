@@ -118,7 +118,7 @@ def test_nothing_that_a_run_folder_says_can_become_markup(finished: Path, tmp_pa
     assert hostile.said.count(names[1]) >= 10, "as it was written, where it is not in quotes"
 
 
-def test_a_class_name_is_drawn_as_it_is_spelled() -> None:
+def test_names_of_classes_and_folders_are_drawn_as_they_are_spelled() -> None:
     """Between two dollars Matplotlib sets mathematics, and the report of a run ended with an error of its syntax."""
     names = [r"$\frac$", "$x^2$", "a_$b", r"\$"]
     every, none = torch.arange(4), torch.full((4,), 4)
@@ -133,9 +133,10 @@ def test_a_class_name_is_drawn_as_it_is_spelled() -> None:
         drawn_by(figures.confusion, counts, many),
         drawn_by(figures.misclassified, wrong | {"classes": few}),
         drawn_by(heat_maps.grad_cam, cam | {"classes": few}),
+        drawn_by(figures.range_curve, [0.1, 0.2], [1.0, 1.0], [1.0, 1.0], None, f"on tree:{' '.join(names)}"),
     ):
         texts = [text for text in figure.findobj(Text) if any(name in text.get_text() for name in names)]
-        assert len(texts) >= len(names)
+        assert all(any(name in text.get_text() for text in texts) for name in names)
         assert not any(text.get_parse_math() for text in texts)
         figure.draw_without_rendering()
 

@@ -2,6 +2,8 @@
 
 import io
 import os
+import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from scripts.system.command_line import run
+from scripts.system.errors import Stopped
 from tests.support.sources import ROOT
 from tests.support.trees import write_tree
 
@@ -22,6 +25,19 @@ def test_a_character_that_a_terminal_lacks_is_shown_by_its_number(monkeypatch: p
         run(lambda: print("run folder \u732b", flush=True), "train_stn")
     assert end.value.code == 0
     assert raw.getvalue() == rb"run folder \u732b" + b"\n"
+
+
+@pytest.mark.parametrize("folder", ["runs/first", "my runs/it's $HOME", "a;b & c"])
+def test_the_command_that_resumes_a_run_names_its_folder_to_a_shell(
+    folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop() -> None:
+        raise Stopped(signal.SIGTERM, "stopped", folder)
+
+    with pytest.raises(SystemExit):
+        run(stop, "train_stn")
+    command = capsys.readouterr().err.partition("; to resume: ")[2]
+    assert shlex.split(command) == ["python", "-m", "scripts.train_stn", "--resume", folder]
 
 
 def test_a_run_goes_on_when_nobody_reads_what_it_prints(tmp_path: Path) -> None:
