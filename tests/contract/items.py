@@ -54,7 +54,7 @@ ITEMS = {  # name -> what is promised
     "cuda without a GPU": "on a fake cuda:0 it can be built and run forward and backward, and every tensor is there",
     "mixed devices": "an input on another device raises an error",
     "device equals CPU": "output and gradients on the device of `--device` equal those on the CPU",
-    "print": "`print(module)` shows every option that the module stores",
+    "print": "`print(module)` tells every option, and the options that it shows build an equal module",
     "option types": "a size may be of any integer type; a wrong type is refused with component, name and value",
     "refusals": "a bad configuration or input raises the right error, with component, name, value and requirement",
 }
