@@ -71,8 +71,7 @@ def different_types(self, x):
     return warp(self, x, lambda theta: theta.float())
 
 
-@exhibit(SpatialTransformer.forward, laws.test_autocast_changes_no_bit_of_a_warp, transform=Affine(),
-         autocast=torch.bfloat16)  # fmt: skip
+@exhibit(SpatialTransformer.forward, laws.test_autocast_changes_no_bit_of_a_warp, transform=Affine())
 def image_in_the_autocast_type(self, x, return_theta=False):
     """Autocast rounds the image before it is sampled."""
     rounded = x.bfloat16().to(x.dtype) if torch.is_autocast_enabled("cpu") else x
