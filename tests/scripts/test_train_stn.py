@@ -129,6 +129,22 @@ def test_no_validation_or_test_image_changes_normalisation_or_weights(
     assert row[measured] != of_others[measured], "they are evaluated"
 
 
+@pytest.mark.usefixtures("_no_report")
+def test_with_validation_no_test_image_decides_which_checkpoint_is_the_best(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = load(str(tree))
+    others = replace(dataset, test=Split(255 - dataset.test.images // 2, dataset.test.labels.flip(0)))
+    for name, given in (("run", dataset), ("other", others)):
+        monkeypatch.setattr(experiment, "load", lambda source, given=given: given)
+        main(options(data=str(tree), epochs=3, validation=0.25, out=name))
+    best = [torch.load(tmp_path / name / "best.pt", weights_only=True) for name in ("run", "other")]
+    assert best[0]["epoch"] == best[1]["epoch"]
+    assert all(torch.equal(weight, best[1]["model"][name]) for name, weight in best[0]["model"].items())
+    rows = [without_times(read_metrics(tmp_path / name)) for name in ("run", "other")]
+    assert rows[0] == rows[1]
+
+
 @pytest.mark.parametrize("validation", [None, 0.25])
 def test_training_validation_and_test_images_are_posed_and_test_images_always_alike(
     tree: Path, tmp_path: Path, validation: float | None
