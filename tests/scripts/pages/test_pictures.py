@@ -35,7 +35,8 @@ def pixels(path: Path) -> torch.Tensor:
 @each_page
 def test_the_page_names_every_picture_and_no_other(page: str) -> None:
     folder = pictures.ROOT / page
-    named = re.findall(r"\]\(pictures/([^)]+)\)", (folder / "README.md").read_text("utf-8"))
+    text = "".join(each.read_text("utf-8") for each in sorted(folder.glob("*.md")))
+    named = re.findall(r"\]\(pictures/([^)]+)\)", text)
     assert sorted(named) == sorted(path.name for path in (folder / "pictures").iterdir())
     assert sorted(named) == sorted(f"{name}.png" for name in pictures.PAGES[page])
 
