@@ -180,6 +180,7 @@ def _described(recipe: Recipe, optimizers: Callable[..., object]) -> dict[str, s
         "batch size": f"{recipe.batch_size}" + ("" if one_pass else f", {recipe.at_once} at once"),
         "label smoothing": f"{recipe.label_smoothing:g}" if recipe.label_smoothing else "",
         "length": f"{recipe.steps:,} steps" if recipe.steps else f"{recipe.epochs} epochs",
+        "all patches": f"in the last {recipe.whole_images:.0%} of the run" if recipe.whole_images else "",
         "averaged weights": f"decay {recipe.averaged:g} a step" if recipe.averaged else "",
         "largest gradient norm": f"{recipe.clip:g}" if recipe.clip else "",
         "precision": recipe.precision,

@@ -27,7 +27,8 @@ FINETUNE = Recipe(
 )
 RECIPES = {
     "compact": Recipe(
-        network={"preset": "compact", "patch_dropout": 0.5, "whole_images": 0.2},
+        network={"preset": "compact", "patch_dropout": 0.5},
+        whole_images=0.2,
         lr=0.006,
         batch_size=250,
         epochs=50,

@@ -71,16 +71,16 @@ def subject(options: Options, plan: Plan, device: torch.device) -> Subject:
     if any(length % side for length in size):
         wanted = f"images whose sides are multiples of {side} pixels for recipe {plan.recipe}"
         raise InputError(f"--data ({options.data}) must hold {wanted}")
-    settings = dict(plan.network)
-    whole_images = settings.pop("whole_images", 0.0)  # share of the run, at its end, that drops no patch
-    network = VisionTransformer.from_preset(num_classes=len(plan.classes), image_size=size, device=device, **settings)
+    network = VisionTransformer.from_preset(
+        num_classes=len(plan.classes), image_size=size, device=device, **plan.network
+    )
     remarks = []
     if options.weights and not options.resume:  # a checkpoint has its own weights
         remarks = load_weights(network, Path(options.weights))
     dropped = network.patch_dropout
 
     def before_epoch(done: float) -> None:
-        network.patch_dropout = dropped if done < 1 - whole_images else 0.0
+        network.patch_dropout = dropped if done < 1 - plan.whole_images else 0.0
 
     grid = (size[0] // side, size[1] // side)
     if warning := few_patches_warning(grid[0] * grid[1], size):
