@@ -16,17 +16,7 @@ from torch import Tensor, nn
 
 from components.attention import whole
 from scripts.models.cnn import stage
-
-
-def check_image(x: Tensor, channels: int, stride: int) -> None:
-    """Refuse images of other channels, or whose sides the stride does not divide."""
-    if x.ndim != 4 or x.shape[1] != channels or any(side < 1 or side % stride for side in x.shape[2:]):
-        raise ValueError(
-            f"ConvStem: input {tuple(x.shape)} must be (B, {channels}, H, W) with H and W multiples of {stride}"
-        )
-
-
-torch.fx.wrap("check_image")  # torch.fx, which follows no branch, calls it as it is
+from scripts.models.resnet import check_sides
 
 
 class ConvStem(nn.Module):
@@ -60,6 +50,6 @@ class ConvStem(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the feature map: (B, C, H, W) -> (B, out_channels, H / S, W / S)."""
-        check_image(x, self.in_channels, self.stride)
+        check_sides("ConvStem", x, self.in_channels, self.stride)
         features: Tensor = self.stages(x)
         return features

@@ -31,11 +31,11 @@ def stride_of(units: Sequence[int]) -> int:
     return 2 ** (1 + len(units))
 
 
-def check_sides(x: Tensor, channels: int, stride: int) -> None:
+def check_sides(name: str, x: Tensor, channels: int, stride: int) -> None:
     """Refuse images of other channels, or whose sides the stride does not divide."""
     if x.ndim != 4 or x.shape[1] != channels or any(side < 1 or side % stride for side in x.shape[2:]):
         raise ValueError(
-            f"ResNet: input {tuple(x.shape)} must be (B, {channels}, H, W) with H and W multiples of {stride}"
+            f"{name}: input {tuple(x.shape)} must be (B, {channels}, H, W) with H and W multiples of {stride}"
         )
 
 
@@ -183,5 +183,5 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the feature map: (B, C, H, W) -> (B, out_channels, H / S, W / S)."""
-        check_sides(x, self.in_channels, self.stride)
+        check_sides("ResNet", x, self.in_channels, self.stride)
         return self.stages(self.stem(x))

@@ -27,17 +27,21 @@ def _angle(predicts: str = "angle", **options: Any) -> Recipe:
     return _behind(predicts, **{"skip": True} | options)
 
 
+def _slow(recipe: Recipe) -> Recipe:
+    return dataclasses.replace(recipe, localization_lr=0.1)
+
+
 ARMS = {
     "plain": PLAIN,
     "affine": _behind("affine"),
-    "affine-slow": _behind("affine", localization_lr=0.1),
+    "affine-slow": _slow(_behind("affine")),
     "similarity": _behind("similarity"),
-    "similarity-slow": _behind("similarity", localization_lr=0.1),
+    "similarity-slow": _slow(_behind("similarity")),
     "similarity-prior": _behind("similarity", prior=1.0),
     "angle": _angle(),
     "angle-regressed": _angle(predicts="pose"),
     "angle-no-skip": _angle(skip=False),
-    "angle-slow": _angle(localization_lr=0.1),
+    "angle-slow": _slow(_angle()),
     "angle-two-steps": _angle(steps=2),
     "angle-shared": _angle(shared=True),
     "angle-zeros": _angle(padding_mode="zeros"),

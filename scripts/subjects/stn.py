@@ -1,6 +1,6 @@
 """The spatial transformer network, its optimizers, and its theta for log and report."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -32,9 +32,20 @@ LEAST_CELLS = 5  # a side of that map: the last stage has 3 for images of 32 pix
 Network = STNClassifier | UprightCNN
 
 
-def sgd(network: Network, lr: float) -> list[torch.optim.Optimizer]:
+def groups(network: Network, parameters: Iterable[Tensor], lr: float, share: float) -> list[dict[str, Any]]:
+    """One group of parameters, or two where the localization learns at another rate, a share of the others'."""
+    if share == 1 or network.transformer is None:
+        return [{"params": list(parameters), "lr": lr}]
+    localization = {*map(id, network.transformer.parameters())}
+    parts: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for parameter in parameters:
+        parts[id(parameter) in localization].append(parameter)
+    return [{"params": parts[0], "lr": lr}, {"params": parts[1], "lr": lr * share}]
+
+
+def sgd(network: Network, lr: float, localization_lr: float = 1.0) -> list[torch.optim.Optimizer]:
     """SGD with momentum 0.9."""
-    return [SGD(network.parameters(), lr=lr, momentum=0.9, fused=True)]
+    return [SGD(groups(network, network.parameters(), lr, localization_lr), lr=lr, momentum=0.9, fused=True)]
 
 
 def muon(network: Network, lr: float, localization_lr: float = 1.0) -> list[torch.optim.Optimizer]:
@@ -49,26 +60,13 @@ def muon(network: Network, lr: float, localization_lr: float = 1.0) -> list[torc
         slow = [] if network.transformer is None else list(network.transformer.parameters())
     elsewhere = {id(parameter) for parameter in [*hidden, *slow]}
     rest = [parameter for parameter in network.parameters() if id(parameter) not in elsewhere]
-    localization = set() if network.transformer is None else {*map(id, network.transformer.parameters())}
-
-    def groups(parameters: Sequence[Tensor], lr: float) -> list[dict[str, Any]]:
-        """One group, or two where the localization has a rate of its own."""
-        if localization_lr == 1:
-            return [{"params": parameters, "lr": lr}]
-        parts: tuple[list[Tensor], list[Tensor]] = ([], [])
-        for parameter in parameters:
-            parts[id(parameter) in localization].append(parameter)
-        return [{"params": part, "lr": lr * factor} for part, factor in zip(parts, (1, localization_lr), strict=True)]
-
-    adamw = AdamW(
-        [group for group in [*groups(rest, lr / 5), {"params": slow, "lr": lr / 50}] if group["params"]],
-        weight_decay=0.01, fused=True,
-    )  # fmt: skip
+    others = groups(network, rest, lr / 5, localization_lr) + groups(network, slow, lr / 50, localization_lr)
+    adamw = AdamW([group for group in others if group["params"]], weight_decay=0.01, fused=True)
     dtype = this_machine(hidden[0].device).dtype
-    return [Muon(groups(hidden, lr), lr=lr, weight_decay=0.01, dtype=dtype), adamw]
+    return [Muon(groups(network, hidden, lr, localization_lr), lr=lr, weight_decay=0.01, dtype=dtype), adamw]
 
 
-OPTIMIZERS: dict[str, Callable[..., list[torch.optim.Optimizer]]] = {"sgd": sgd, "muon": muon}  # by name in recipes
+OPTIMIZERS = {"sgd": sgd, "muon": muon}  # by their names in recipes
 
 
 def subject(options: Options | ArmOptions, plan: Plan, device: torch.device) -> Subject:
@@ -77,10 +75,8 @@ def subject(options: Options | ArmOptions, plan: Plan, device: torch.device) -> 
     Raises:
         InputError: If the images are too small.
     """
-    settings = dict(plan.network)
-    rates = {name: settings.pop(name) for name in ("localization_lr",) if name in settings}  # a share of lr
-    build = tutorial_network if "dropout" in settings else upright_network
-    network = build(plan, settings, not options.no_transformer)
+    build = tutorial_network if "dropout" in plan.network else upright_network
+    network = build(plan, not options.no_transformer)
     height, width = plan.image_size
     if min(height, width) < network.smallest:
         wanted = f"images of at least {network.smallest}x{network.smallest} pixels"
@@ -109,7 +105,7 @@ def subject(options: Options | ArmOptions, plan: Plan, device: torch.device) -> 
 
     return Subject(
         network=network,
-        optimizers=OPTIMIZERS[plan.optimizer](network, plan.lr, **rates),
+        optimizers=OPTIMIZERS[plan.optimizer](network, plan.lr, plan.localization_lr),
         objective=objective(network, plan),
         predict=(lambda images: network(images, return_theta=True)[:2]) if transform else None,
         describe=describe if transform else None,
@@ -118,14 +114,14 @@ def subject(options: Options | ArmOptions, plan: Plan, device: torch.device) -> 
     )
 
 
-def tutorial_network(plan: Plan, settings: Mapping[str, Any], transform: bool) -> Network:
+def tutorial_network(plan: Plan, transform: bool) -> Network:
     """Build the network of the tutorial."""
-    return STNClassifier(len(plan.classes), transform=transform, **settings)
+    return STNClassifier(len(plan.classes), transform=transform, **plan.network)
 
 
-def upright_network(plan: Plan, settings: Mapping[str, Any], transform: bool) -> Network:
+def upright_network(plan: Plan, transform: bool) -> Network:
     """Build a CNN that sees images upright, for the poses of the plan."""
-    options: dict[str, Any] = {"angles": max(plan.poses.turns, ANGLES), "fine": plan.poses.fine, **settings}
+    options: dict[str, Any] = {"angles": max(plan.poses.turns, ANGLES), "fine": plan.poses.fine, **plan.network}
     if not transform:
         options["localization"] = None
     return UprightCNN(len(plan.classes), **options)

@@ -31,6 +31,7 @@ class Recipe:
         normalise: Fixed statistics; None for those of the training images.
         image_size: Height and width that images are resized to; None for their own.
         network: Options of the network.
+        localization_lr: Learning rate of the localization of a spatial transformer, as a share of that of the others.
         whole_images: Share of the run, at its end, in which a Vision Transformer that drops patches keeps all.
         pretrained: Whether the recipe requires pretrained weights.
         compiled: Whether ``torch.compile`` makes the step faster on a CPU, as measured; see ``Machine.compiled``.
@@ -65,6 +66,7 @@ class Recipe:
     normalise: Normalise | None = None
     image_size: tuple[int, int] | None = None
     network: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    localization_lr: float = 1.0
     whole_images: float = 0.0
     pretrained: bool = False
     compiled: bool = False

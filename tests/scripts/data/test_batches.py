@@ -279,7 +279,10 @@ def test_a_batch_on_a_gpu_copies_its_draws_once_and_never_waits(name: str, copie
 @pretends_cuda
 @pytest.mark.parametrize(("name", "most"), [("tutorial", 12), ("tuned", 36), ("lite", 36), ("b16-finetune", 96)])
 def test_the_number_of_operators_does_not_depend_on_the_batch_size(name: str, most: int) -> None:
-    """The launch of each takes microseconds, on a GPU as on a CPU; 5.5 for every crop of 512 were too many."""
+    """The launch of each takes microseconds, on a GPU as on a CPU; 5.5 for every crop of 512 were too many.
+
+    Views count too, though they launch nothing.
+    """
     recipe, counts = RECIPES[name], []
     normalise = Normalise(NORMALISE.mean, NORMALISE.std)
     with fake_cuda.gpu() as traffic:

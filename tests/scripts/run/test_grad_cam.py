@@ -113,7 +113,7 @@ def test_of_features_that_a_transformer_shares_the_map_is_that_of_the_classifier
 kernels, strides, paddings = st.integers(1, 4), st.integers(1, 3), st.integers(0, 1)
 
 
-@given(st.lists(st.tuples(kernels, strides, paddings, st.booleans()), min_size=1, max_size=4))
+@given(st.lists(st.tuples(kernels, strides, paddings, st.booleans()), min_size=1, max_size=3))
 def test_a_cell_lies_in_the_middle_of_the_pixels_that_it_sees(sizes: list[tuple[int, int, int, bool]]) -> None:
     """All weights are one, so that a cell is above zero where it sees the one pixel that is."""
     layers = [

@@ -83,7 +83,8 @@ def pose_loss(scores: list[float], pose: list[float]) -> float:
 
 def test_the_localization_may_have_a_rate_of_its_own() -> None:
     for arm, factor in (("similarity", 1.0), ("similarity-slow", 0.1)):
-        plan = replace(PLAN, lr=0.5, network=ARMS[arm].network, image_size=(32, 32), optimizer="muon")
+        recipe = {name: getattr(ARMS[arm], name) for name in ("network", "localization_lr")}
+        plan = replace(PLAN, lr=0.5, image_size=(32, 32), optimizer="muon", **recipe)
         made = subject(ArmOptions(recipe=arm), plan, torch.device("cpu"))
         rates = {
             id(each): group["lr"] for one in made.optimizers for group in one.param_groups for each in group["params"]
