@@ -51,8 +51,8 @@ class Block(nn.Module):
         dtype: Floating-point type of the parameters.
 
     Shape:
-        - Input: (B, N, dim); context (B, M, dim), x itself if there is none, and ``mask`` (B, num_heads, N, M), True =
-          attend, as in ``Attention``. ``block(x[:, :n], x)`` computes the first n tokens alone.
+        - Input: (B, N, dim); context (B, M, dim), x itself if there is none, ``mask`` (B, num_heads, N, M), True =
+          attend, and ``is_causal``, as in ``Attention``. ``block(x[:, :n], x)`` computes the first n tokens alone.
         - Output: (B, N, dim); with ``return_weights=True`` also the attention weights (B, num_heads, N, M).
 
     Raises:
@@ -97,23 +97,42 @@ class Block(nn.Module):
         context: Tensor | None = ...,
         *,
         mask: Tensor | None = ...,
+        is_causal: bool = ...,
         return_weights: Literal[False] = ...,
     ) -> Tensor: ...
     @overload
     def forward(
-        self, x: Tensor, context: Tensor | None = ..., *, mask: Tensor | None = ..., return_weights: Literal[True]
+        self,
+        x: Tensor,
+        context: Tensor | None = ...,
+        *,
+        mask: Tensor | None = ...,
+        is_causal: bool = ...,
+        return_weights: Literal[True],
     ) -> tuple[Tensor, Tensor]: ...
     @overload
     def forward(
-        self, x: Tensor, context: Tensor | None = ..., *, mask: Tensor | None = ..., return_weights: bool
+        self,
+        x: Tensor,
+        context: Tensor | None = ...,
+        *,
+        mask: Tensor | None = ...,
+        is_causal: bool = ...,
+        return_weights: bool,
     ) -> Tensor | tuple[Tensor, Tensor]: ...
     def forward(
-        self, x: Tensor, context: Tensor | None = None, *, mask: Tensor | None = None, return_weights: bool = False
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        is_causal: bool = False,
+        return_weights: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Return the tokens after both branches, and the attention weights where they are asked for."""
         check_tokens(x, context, self.dim)
         normed = None if context is None else self.norm1(given(context, x))
-        output = self.attn(self.norm1(x), normed, mask=mask, return_weights=return_weights)
+        output = self.attn(self.norm1(x), normed, mask=mask, is_causal=is_causal, return_weights=return_weights)
         attended, weights = parted(output)  # (B, N, D), (B, heads, N, M)
         x = x + self._skip_samples(attended)
         x = x + self._skip_samples(self.mlp(self.norm2(x)))

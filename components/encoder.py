@@ -70,7 +70,8 @@ class Encoder(nn.Module):
         dtype: Floating-point type of the parameters.
 
     Shape:
-        - Input: (B, N, dim), and ``mask`` as in ``Attention``: (B, num_heads, N, N), True = attend, for every block.
+        - Input: (B, N, dim), ``mask`` (B, num_heads, N, N), True = attend, and ``is_causal``, as in ``Attention``, for
+          every block.
         - Output: (B, N, dim); with ``return_weights=True`` also all attention weights (B, depth, num_heads, N, N).
         - With ``first=n`` only the first n tokens (B, n, dim). The last block then leaves out what nobody reads, unless
           weights are asked for: those are of every token.
@@ -122,18 +123,42 @@ class Encoder(nn.Module):
 
     @overload
     def forward(
-        self, x: Tensor, *, mask: Tensor | None = ..., return_weights: Literal[False] = ..., first: int | None = ...
+        self,
+        x: Tensor,
+        *,
+        mask: Tensor | None = ...,
+        is_causal: bool = ...,
+        return_weights: Literal[False] = ...,
+        first: int | None = ...,
     ) -> Tensor: ...
     @overload
     def forward(
-        self, x: Tensor, *, mask: Tensor | None = ..., return_weights: Literal[True], first: int | None = ...
+        self,
+        x: Tensor,
+        *,
+        mask: Tensor | None = ...,
+        is_causal: bool = ...,
+        return_weights: Literal[True],
+        first: int | None = ...,
     ) -> tuple[Tensor, Tensor]: ...
     @overload
     def forward(
-        self, x: Tensor, *, mask: Tensor | None = ..., return_weights: bool, first: int | None = ...
+        self,
+        x: Tensor,
+        *,
+        mask: Tensor | None = ...,
+        is_causal: bool = ...,
+        return_weights: bool,
+        first: int | None = ...,
     ) -> Tensor | tuple[Tensor, Tensor]: ...
     def forward(
-        self, x: Tensor, *, mask: Tensor | None = None, return_weights: bool = False, first: int | None = None
+        self,
+        x: Tensor,
+        *,
+        mask: Tensor | None = None,
+        is_causal: bool = False,
+        return_weights: bool = False,
+        first: int | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Return the tokens after all blocks, and the attention weights of each where they are asked for."""
         check_tokens(x, mask, first, self.dim)
@@ -144,7 +169,7 @@ class Encoder(nn.Module):
                 x, context, mask = x[:, :first], x, first_rows(mask, first)
             checkpointing = self.checkpointing and torch.is_grad_enabled()
             run = partial(checkpoint, block, use_reentrant=False) if checkpointing else block
-            output = run(x, context, mask=mask, return_weights=return_weights)
+            output = run(x, context, mask=mask, is_causal=is_causal, return_weights=return_weights)
             x, weights = parted(output)  # (B, N, D), (B, heads, N, N)
             attention.append(weights)
         x = self.norm(x[:, :first])

@@ -3,8 +3,9 @@
     make study                                  # hours; finished runs are kept, an interrupted one is resumed
     python -m scripts.study --epochs 1 --limit-train 1000 --limit-test 500 --out runs/trial
 
-A tenth of the training images chooses the best epoch; the test images are used once, after the last one. It may be
-started several times, with OMP_NUM_THREADS=1 once for every core: each process trains what no other one has in hand.
+The comparison comes first, with all seeds, then the ablations. A tenth of the training images chooses the best epoch;
+the test images are used once, after the last one. It may be started several times, with OMP_NUM_THREADS=1 once for
+every core: each process trains what no other one has in hand.
 """
 
 import json
@@ -25,8 +26,8 @@ def main(options: Options) -> None:
     from scripts.pages.study import study_table
     from scripts.subjects.stn import subject
 
-    for seed in range(1, options.seeds + 1):
-        for arm, pose in RUNS:
+    for arm, pose in RUNS:
+        for seed in range(1, options.seeds + 1):
             folder = Path(options.out) / f"{arm}-{pose}-seed{seed}"
             with claimed(folder) as mine:
                 if not mine:

@@ -275,6 +275,8 @@ ATTENTION = Case(
         Refusal("Attention: dim (10) must be divisible by num_heads (3)", lambda: Attention(10, 3)),
         *wrong_shapes(attention, "x", "(B, N, 6)", (5, 6), (2, 5, 7)),
         *wrong_shapes(attention, "context", "(2, M, 6)", (5, 6), (2, 4, 7), (3, 4, 6), x=TOKENS),
+        Refusal("Attention: context (2, 4, 6) must have at least 5 tokens if is_causal",
+                lambda: attention()(TOKENS, TOKENS[:, :4], is_causal=True)),
         Refusal("Attention: mask (torch.int64) must be boolean (True = attend) or floating point",
                 lambda: attention()(TOKENS, mask=torch.ones(2, 3, 5, 5, dtype=torch.int64)), TypeError),
         *wrong_shapes(attention, "mask", "(2, 3, 5, 5) or 1 in any place",

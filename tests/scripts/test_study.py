@@ -63,7 +63,7 @@ def test_a_study_that_is_interrupted_goes_on_and_trains_nothing_twice(
     study.main(options)
     study.main(options)
     said = capsys.readouterr().out
-    folders = [f"{arm}-seed{seed}" for seed in (1, 2) for arm in ("plain-none", "angle-rts")]
+    folders = [f"{arm}-seed{seed}" for arm in ("plain-none", "angle-rts") for seed in (1, 2)]
     assert began == [folders[0], *folders]
     assert sorted(path.name for path in (tmp_path / "study").glob("[!.]*")) == sorted(folders)
     for name in folders:
