@@ -73,8 +73,20 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.attention = attention
 
+    def forward(self, x: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:
+        return self.attention(x, x, x, key_padding_mask, need_weights=False)[0]
+
+
+class Masked(nn.Module):
+    """Attention with a mask, under the name that its library has for it; every sample has its own rows of it."""
+
+    def __init__(self, attention: nn.Module, name: str, mask: Tensor) -> None:
+        super().__init__()
+        self.attention, self.name = attention, name
+        self.register_buffer("mask", mask)
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.attention(x, x, x, need_weights=False)[0]
+        return self.attention(x, **{self.name: self.mask.repeat(len(x), *(1,) * (self.mask.ndim - 1))})
 
 
 class TimmEmbeddings(nn.Module):

@@ -9,6 +9,7 @@ from functools import partial
 from typing import NamedTuple
 
 import timm
+import torch
 import torchvision
 import transformers
 from einops import rearrange
@@ -95,6 +96,9 @@ def tasks(*, small: bool = False, batch: int | None = None) -> list[Task]:
             found.append(Task(f"{title}, {tokens} tokens", component, (tokens, width["dim"]), *batches))
         embeddings = partial(patch_embeddings, side, width["dim"])
         found.append(Task(f"PatchEmbeddings, {side} pixels", embeddings, (3, side, side), *batches))
+    for tokens, most in ((197, 8), (1024, 2)):
+        masked = partial(masked_attentions, tokens, **width)
+        found.append(Task(f"Attention with padding, {tokens} tokens", masked, (tokens, width["dim"]), most, most))
     for side, most in ((32, 256), (64, 256), (224, 64)):
         images = batch or most
         build = partial(warps, "Affine", images, side)
@@ -176,6 +180,18 @@ def attentions(dim: int, num_heads: int, mlp_dim: int) -> Modules:
         "torch": wrapped.SelfAttention(in_torch),
         "timm": loaded(lambda: timm.layers.Attention(dim, num_heads, qkv_bias=True), state),
         "vit-pytorch": loaded(vit_pytorchs, renamed(state, {"qkv.": "to_qkv.", "proj.": "to_out.0."})),
+    }
+
+
+def masked_attentions(tokens: int, dim: int, num_heads: int, mlp_dim: int) -> Modules:
+    """Self-attention whose last tenth of tokens is hidden; vit-pytorch's takes no mask."""
+    real = torch.arange(tokens) < tokens - tokens // 10
+    modules = attentions(dim, num_heads, mlp_dim)
+    kit, in_torch, in_timm = (modules[name] for name in (KIT, "torch", "timm"))
+    return {
+        KIT: wrapped.Masked(kit, "mask", real[None, None, None]),
+        "torch": wrapped.Masked(in_torch, "key_padding_mask", ~real[None]),
+        "timm": wrapped.Masked(in_timm, "attn_mask", real[None, None, None]),
     }
 
 
