@@ -19,6 +19,7 @@ from scripts.data.batches import channel_statistics, resized, shuffled, training
 from scripts.data.datasets import Split
 from scripts.data.image_tree import SPLITS, read_image_tree
 from scripts.models.stn import STNClassifier
+from scripts.models.upright import UprightCNN
 from scripts.models.vit import VisionTransformer
 from scripts.system.machine import this_machine
 from scripts.train_stn import RECIPES as STN_RECIPES
@@ -68,14 +69,15 @@ def test_augmenting_and_feeding(benchmark: BenchmarkFixture, device: torch.devic
 
     def feed() -> Tensor:
         order = shuffled(split, count, generator)
-        return next(training_batches(split, order, prepare, recipe.augment, generator))[0]
+        return next(training_batches(split, order, prepare, recipe.augment, generator, mix=recipe.mix, classes=10))[0]
 
     x = feed()
     assert x.shape == (count, 3, side, side)
-    if name in STN_RECIPES:
-        network = STNClassifier(dropout=0.0).to(memory_format=torch.channels_last)
-    else:
+    if name in VIT_RECIPES:
         network = VisionTransformer.from_preset(image_size=side, **recipe.network)
+    else:
+        build = STNClassifier if "dropout" in recipe.network else UprightCNN
+        network = build(**recipe.network).to(memory_format=torch.channels_last)
     dtype = getattr(torch, this_machine(device).precision(recipe.precision))
     calls = {"feed": feed, "step": CALLS["step"](network.to(device), x, dtype)}
     for call in calls.values():
