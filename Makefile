@@ -143,9 +143,12 @@ tables: $(READY)  ## write the result tables in README.md anew from scripts/resu
 pictures: $(READY)  ## draw the pictures of the pages anew
 	$(BIN)/python -m scripts.pages.pictures
 
+notebooks: $(READY)  ## execute both notebooks in scripts/ anew, in five minutes; ARGS="--only vision_transformer"
+	@$(BIN)/python -m scripts.notebooks.make $(ARGS)
+
 clean:  ## remove the virtual environment and caches; data/ and runs/ stay
 	rm -rf $(VENV) .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage build mutants *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: help setup test test-elsewhere test-thorough test-random test-oldest test-gpu gpu-check torture mutants coverage lint typecheck format \
-	bench bench-smoke bench-peers bench-scaling bench-breakdown bench-compare train-stn train-vit real-weights study contract foreign tables pictures clean
+	bench bench-smoke bench-peers bench-scaling bench-breakdown bench-compare train-stn train-vit real-weights study contract foreign tables pictures notebooks clean

@@ -27,6 +27,8 @@ KNOWS = {  # folder of scripts -> folders that it may import; all may import com
     "recipes": {"system", "data", "training"},
     "subjects": {"system", "data", "models", "weights", "run", "training", "recipes"},
     "pages": {"system", "data", "models", "run", "training", "recipes", "subjects"},
+    # they start runs, as entries do
+    "notebooks": {"system", "data", "models", "weights", "run", "training", "recipes", "subjects", "experiment"},
 }
 FLOORS = {"components": set(), "scripts": {"components"}, "benchmarks": {"components", "scripts"},
           "tests": {"components", "scripts", "benchmarks"}}  # fmt: skip

@@ -1,0 +1,1 @@
+"""The notebooks as scripts, and the command that executes them."""
