@@ -97,6 +97,7 @@ def cells(name: str, repository: str) -> list[Any]:
         found.insert(0, nbformat.v4.new_markdown_cell(BADGE.format(colab=COLAB, place=place)))
     for number, cell in enumerate(found, 1):
         cell.id = f"cell-{number}"  # else it is random
+        cell.metadata.pop("lines_to_next_cell", None)  # what jupytext keeps for itself
     return found
 
 

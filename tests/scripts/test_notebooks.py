@@ -44,7 +44,7 @@ def figures(cell: Any) -> list[Any]:
 @each_notebook
 def test_a_notebook_has_the_cells_of_its_script(name: str, notebooks: dict[str, Any]) -> None:
     expected, found = (
-        [(cell.cell_type, cell.id, cell.source) for cell in cells]
+        [(cell.cell_type, cell.id, cell.source, cell.metadata) for cell in cells]
         for cells in (make.cells(name, make.address()), notebooks[name].cells)
     )
     assert found == expected, "run `make notebooks`"
