@@ -183,6 +183,9 @@ def planned(recipe: Recipe, options: RunOptions, dataset: Dataset, images: Split
         raise InputError(f"--tta (mirror) must be none for {dataset.name}, whose mirror images are other classes")
     if recipe.tta == "turns" and POSES[recipe.pose].turns == 1:
         raise InputError(f"--tta (turns) must be none or mirror with --pose {recipe.pose}, which has no fixed turns")
+    if images.boxes is not None and recipe.pose != "none":
+        raise InputError(f"--pose ({recipe.pose}) must be none for {dataset.name}, whose objects have their own places")
+    augment = dataclasses.replace(recipe.augment, mirror=recipe.augment.mirror and dataset.mirrors_keep_class)
     steps_an_epoch = -(-len(images) // recipe.batch_size)
     steps = recipe.steps or recipe.epochs * steps_an_epoch
     height, width = images.images.shape[-2:]
@@ -190,7 +193,7 @@ def planned(recipe: Recipe, options: RunOptions, dataset: Dataset, images: Split
         "steps": steps,
         "epochs": -(-steps // steps_an_epoch),
         "normalise": recipe.normalise or channel_statistics(images.images),
-        "augment": dataclasses.replace(recipe.augment, mirror=recipe.augment.mirror and dataset.mirrors_keep_class),
+        "augment": augment if images.boxes is None else augment.in_place(),
         "poses": POSES[recipe.pose],
         "image_size": recipe.image_size or (height, width),
         "precision": machine.precision(recipe.precision),

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any, TypeVar
 
+from scripts.data.datasets import CLUTTERED
 from scripts.recipes.options import RunOptions
 from scripts.run.folder import read_config
 from scripts.system.command_line import as_flags, flag_values, parse
@@ -52,9 +53,10 @@ def original_options(options: AnyOptions, folder: Path) -> AnyOptions:
         raise InputError(f"--resume ({folder}) must be a run folder; it has no config.json")
     config = read_config(folder)
     original = _asked(type(options), folder, config)
-    data = Path(str(config.get("working_directory", "")), original.data)
-    if not Path(original.data).exists() and data.is_dir():  # it was relative to another folder
-        original = dataclasses.replace(original, data=str(data))
+    start, colon, place = original.data.rpartition(f"{CLUTTERED}:")
+    data = Path(str(config.get("working_directory", "")), place)
+    if not Path(place).exists() and data.is_dir():  # it was relative to another folder
+        original = dataclasses.replace(original, data=f"{start}{colon}{data}")
     return dataclasses.replace(original, resume=options.resume, out=options.resume)
 
 

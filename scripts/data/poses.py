@@ -105,6 +105,18 @@ UPRIGHT = Poses()
 POSES = {"none": UPRIGHT, "c8": Poses(turns=8), "rts": Poses(angle=45, scale=(0.7, 1.2), shift=0.2)}
 
 
+def of_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Return the poses (B, 4) of what fills boxes (B, 4), left, top, width and height in pixels, of images of a size.
+
+    They are shifted and scaled alone. Boxes have the aspect of the image.
+    """
+    import torch
+
+    left, top, across, down = boxes.float().unbind(1)
+    x, y = (2 * left + across) / width - 1, (2 * top + down) / height - 1
+    return torch.stack([torch.zeros_like(x), (across / width).log(), x, y], 1)
+
+
 def posed_split(split: Split, poses: Poses) -> Split:
     """Return a split in the fixed poses of its length; without poses the split itself."""
     import torch

@@ -6,7 +6,7 @@ Recipes are needed to parse the flags, before torch is imported; hence the impor
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -117,6 +117,10 @@ class Augment:
         if self.cutout:
             images = cut_out(images, draws, self.cutout)
         return images
+
+    def in_place(self) -> Augment:
+        """Return the same without what moves pixels: objects stay where they are known to be."""
+        return replace(self, mirror=False, shift=0, crop=None, geometry=0.0)
 
     def draws(self, count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
         """Draw a row of numbers for every image, in one tensor, which needs only one copy to the device.

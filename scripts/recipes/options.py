@@ -17,7 +17,10 @@ class RunOptions:
     """
 
     recipe: str = option("", "how to train")
-    data: str = option("auto", "auto, cifar10, digits, or a folder {train,test}/<class>/ of images", type=path)
+    data: str = option(
+        "auto", "auto, cifar10, digits, or a folder {train,test}/<class>/ of images; cluttered:digits and so on puts "
+        "these at random places among distractors, and cluttered is short for that", type=path,
+    )  # fmt: skip
     changes: Mapping[str, Any] = overrides(Recipe)
     seed: int = option(1, "for weights, order and augmentation", type=whole(0))
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps")

@@ -42,7 +42,7 @@ class Row(NamedTuple):
 WHOLE = "must be a whole number from {} to 2147483647"
 ONE_UP, ZERO_UP, ABOVE_ZERO = WHOLE.format(1), WHOLE.format(0), "must be a number above 0"
 DEVICE = "must be auto or an available device, such as cpu"
-SOURCE = "must be auto, cifar10, digits or a folder with train/ and test/"
+SOURCE = "must be auto, cifar10, digits, cluttered or a folder with train/ and test/"
 TAKEN = "must be a new or empty folder; it exists already"
 JSON = "must be a JSON object; it is damaged or another file"
 NO_CODE = "must hold only tensors and plain values; loading it would run code"
@@ -52,7 +52,7 @@ FINISHED = "run folder ({}) must hold a finished run;"
 stn, vit, convert, report = (partial(Row, program) for program in ("train_stn", "train_vit", "convert", "report"))
 
 FLAGS = [
-    stn("--recipe tuend", "--recipe (tuend) must be one of tutorial, tuned, small, strong"),
+    stn("--recipe tuend", "--recipe (tuend) must be one of tutorial, tuned, small, strong, zoom"),
     stn("--epochs 0", f"--epochs (0) {ONE_UP}"),
     stn("--epochs many", f"--epochs (many) {ONE_UP}"),
     stn("--epochs 2.5", f"--epochs (2.5) {ONE_UP}"),
@@ -74,6 +74,8 @@ FLAGS = [
     stn("--validation 0.1 --limit-train 1", "--validation (0.1) must leave images in both parts; no class has two"),
     stn("--pose rts --tta turns", "--tta (turns) must be none or mirror with --pose rts, which has no fixed turns"),
     stn("--data digits --tta mirror", "--tta (mirror) must be none for digits, whose mirror images are other classes"),
+    stn("--data cluttered:photos --pose c8",
+        "--pose (c8) must be none for cluttered:tree:photos, whose objects have their own places"),
     stn("--find-lr --epochs 3", f"--epochs (3) {NO_LENGTH}"),
     stn("--find-lr --steps 9", f"--steps (9) {NO_LENGTH}"),
     vit("--find-lr --tta mirror", f"--tta (mirror) {NO_LENGTH}"),
@@ -92,6 +94,7 @@ FLAGS = [
     stn("--out vit.npz", f"--out (vit.npz) {TAKEN}"),
     stn("--out vit.npz/run", "--out (vit.npz/run) must be a folder that can be created; Not a directory"),
     stn("--data nowhere", f"--data (nowhere) {SOURCE}"),
+    vit("--data cluttered:nowhere", f"--data (nowhere) {SOURCE}"),
     stn("--data vit.npz", f"--data (vit.npz) {SOURCE}"),
     stn("--data photos/train",
         "--data (photos/train) must hold a folder train/ with one folder a class; it is missing"),
@@ -107,7 +110,7 @@ FLAGS = [
         "python -m scripts.report finished draws its report"),
     stn("--resume ended --epochs 5", "--resume (ended) takes no other flag; a run resumes with its own flags"),
     stn("--resume ended-vit", "--resume (ended-vit) must hold flags of this script in config.json; "
-        "--recipe (lite) must be one of tutorial, tuned, small, strong"),
+        "--recipe (lite) must be one of tutorial, tuned, small, strong, zoom"),
     vit("--resume ended", "--resume (ended) must hold flags of this script in config.json; "
         "--recipe (tuned) must be one of compact, lite, b16, b16-finetune, b16-finetune-500"),
     vit("--recipe b17", "--recipe (b17) must be one of compact, lite, b16, b16-finetune, b16-finetune-500"),
