@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from components import SpatialTransformer
-from components.spatial_transformer import composed
+from components.spatial_transformer import composed, warp
 from components.transforms import Affine, Similarity, whole
 from scripts.models.cnn import Features
 from scripts.models.localizations import Localization, PoseClassification, PoseRegression
@@ -33,12 +33,12 @@ def with_theta(
     return logits, theta, torch.stack(scores, 1)
 
 
-for _name in ("composed", "with_theta"):  # torch.fx, which follows no branch, calls them as they are
+for _name in ("composed", "warp", "with_theta"):  # torch.fx, which follows no branch, calls them as they are
     torch.fx.wrap(_name)
 
 
 class UprightCNN(nn.Module):
-    """A CNN behind a transformer that turns images upright.
+    """A CNN behind a transformer that turns images upright, or zooms in on an object.
 
     Args:
         num_classes: Length of the output.
@@ -46,6 +46,7 @@ class UprightCNN(nn.Module):
         stem: Channels of the first layer of the classifier.
         widths: Channels of its stages.
         localization: Stem and widths of the localization; None for no transformer.
+        places: Of the features of the localization, as in ``Features``; needed to find an object.
         shared: Whether the localization uses the features of the classifier instead of its own.
         skip: Whether the logits depend on the features of the localization too, which has seen the image as it is.
         predicts: ``angle`` classifies the pose and ``pose`` regresses it, both told in training; ``similarity``, which
@@ -54,6 +55,7 @@ class UprightCNN(nn.Module):
         angles: As in ``PoseClassification``.
         fine: As in ``PoseClassification``.
         steps: Looks at the image, each after the first one at what the transformer made of it so far.
+        output_size: As in ``SpatialTransformer``.
         padding_mode: As in ``SpatialTransformer``.
         samples: As in ``SpatialTransformer``.
 
@@ -71,6 +73,7 @@ class UprightCNN(nn.Module):
         stem: int,
         widths: Sequence[int],
         localization: tuple[int, Sequence[int]] | None = None,
+        places: bool = False,
         shared: bool = False,
         skip: bool = False,
         predicts: str = "angle",
@@ -78,6 +81,7 @@ class UprightCNN(nn.Module):
         angles: int = 8,
         fine: bool = True,
         steps: int = 1,
+        output_size: int | None = None,
         padding_mode: str = "reflection",
         samples: int = 1,
     ) -> None:
@@ -89,9 +93,10 @@ class UprightCNN(nn.Module):
         self.transformer = None
         read = widths[-1]
         if localization is not None:
-            features, width = self.features, widths[-1]
+            features = self.features
             if not shared:
-                features, width = Features(in_channels, *localization), localization[1][-1]
+                features = Features(in_channels, *localization, places=places)
+            width = features.width
             found: Localization
             match predicts:
                 case "angle":
@@ -106,8 +111,9 @@ class UprightCNN(nn.Module):
                     wanted = "angle, pose, similarity or affine"
                     raise ValueError(f"UprightCNN: predicts ({predicts!r}) must be {wanted}")
             self.transformer = SpatialTransformer(
-                found, transform=found.transform, steps=steps, padding_mode=padding_mode, samples=samples
-            )
+                found, transform=found.transform, steps=steps, output_size=output_size, padding_mode=padding_mode,
+                samples=samples,
+            )  # fmt: skip
             read += width if skip else 0
         self.head = nn.Linear(read, num_classes)
 
@@ -134,8 +140,15 @@ class UprightCNN(nn.Module):
                 scores.append(self.localization.scores(described))  # (B, S)
                 step = self.transformer.theta(self.localization.params(scores[-1]), x)
                 theta = step if theta is None else composed(self.transformer.transform, theta, step)  # (B, 2, 3)
-                seen = self.transformer.warp(x, theta)  # (B, C, H, W)
+                seen = self._shown(x, theta, last=number == self.transformer.steps - 1)
         return with_theta(self.head(torch.cat([self.features(seen), *skipped], 1)), theta, scores, return_theta)
+
+    def _shown(self, x: Tensor, theta: Tensor, last: bool) -> Tensor:
+        """What the classifier sees (B, C, h, w), or what the localization sees in its next step (B, C, H, W)."""
+        to = self.transformer
+        assert to is not None
+        size = to.output_size if last else None
+        return warp(x, theta, to.transform, size, to.padding_mode, to.align_corners, to.samples)
 
     def pose_loss(self, scores: Tensor, poses: Tensor, aspect: float) -> Tensor:
         """Return how wrong the scores (B, n, S) of all steps are, given the poses (B, 4) and width / height: (B,)."""

@@ -45,6 +45,20 @@ RECIPES = {
     "strong": dataclasses.replace(
         UPRIGHT, network={"stem": 24, "widths": (40, 96, 144), "localization": (12, (24, 44, 64))}
     ),
+    "zoom": dataclasses.replace(
+        UPRIGHT,
+        batch_size=100,
+        epochs=20,
+        network={
+            "stem": 8,
+            "widths": (16, 32, 40),
+            "localization": (8, (16, 16, 16)),
+            "places": True,
+            "predicts": "pose",
+            "output_size": 32,
+            "alone": (8, (18, 36, 47)),
+        },
+    ),
 }
 
 

@@ -195,8 +195,9 @@ def transformer(found: dict[str, Any], file: File, columns: int = 8) -> None:
         upper, lower = grid[2 * (i // columns), i % columns], grid[2 * (i // columns) + 1, i % columns]
         for axes, image in ((upper, before), (lower, after)):
             show(axes, image)
-            axes.set_xlim(-0.2 * width, 1.2 * width)
-            axes.set_ylim(1.2 * height, -0.2 * height)
+            rows_seen, columns_seen = image.shape[-2:]
+            axes.set_xlim(-0.2 * columns_seen, 1.2 * columns_seen)
+            axes.set_ylim(1.2 * rows_seen, -0.2 * rows_seen)
         upper.add_patch(Polygon(outline, fill=False, edgecolor=FRAME_COLOUR, linewidth=1.5, clip_on=False))
     grid[0, 0].figure.savefig(file)
 

@@ -56,6 +56,7 @@ def grad_cam_findings(
     *,
     first: float,
     step: float,
+    size: tuple[int, int] | None = None,
     grid: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
     """Return where the layer speaks for the predicted class.
@@ -68,15 +69,16 @@ def grad_cam_findings(
         labels: (B,).
         first: Where the first cell of the layer's map lies, as in ``over_image``.
         step: The distance of its cells, as in ``over_image``.
+        size: Height and width of what the layer sees an image through; that of the inputs by default.
         grid: Rows and columns of the patches where the layer returns tokens.
 
     Returns:
-        ``cam_images``, ``cam_labels``, ``cam_predictions``, and ``cam_maps`` (B, H, W).
+        ``cam_images``, ``cam_labels``, ``cam_predictions``, and ``cam_maps`` (B, H, W) of that size.
     """
     with torch.no_grad():
         predictions = network.eval()(inputs).argmax(1)
     maps = grad_cam(network, layer, inputs, predictions, grid=grid)
-    height, width = inputs.shape[-2:]
+    height, width = size or inputs.shape[-2:]
     return {
         "cam_images": images.cpu(),
         "cam_labels": labels.cpu(),

@@ -119,13 +119,14 @@ def _between(places: Tensor, cells: int) -> Tensor:
     return (1 - distance.abs()).relu()
 
 
-def carried_back(maps: Tensor, theta: Tensor) -> Tensor:
-    """Carry maps of what a transformer shows (B, H, W) back to its input, given theta (B, 2, 3).
+def carried_back(maps: Tensor, theta: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    """Carry maps of what a transformer shows (B, h, w) back to its input (B, H, W), given theta (B, 2, 3).
 
-    Zero outside of the sampled area, and for a theta that flattens the image.
+    The input is as large as the maps unless its size is given. Zero outside of the sampled area, and for a theta that
+    flattens the image.
     """
     back = Affine().inverse(theta)
     finite = back.isfinite().flatten(1).all(1).view(-1, 1, 1)
     identity = torch.eye(2, 3, dtype=back.dtype, device=back.device)
     back = torch.where(finite, back, identity)
-    return warp(maps.unsqueeze(1), back, Affine(), None, "zeros", False, 1).squeeze(1) * finite
+    return warp(maps.unsqueeze(1), back, Affine(), size, "zeros", False, 1).squeeze(1) * finite

@@ -3,6 +3,8 @@
 theta (B, 2, 3) maps output to input coordinates in [-1, 1]: a scale above 1 shrinks what is shown.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -13,11 +15,19 @@ GREATEST_SHARE_OUTSIDE = 0.25
 LEAST_SPREAD = 0.05  # of the shorter side; in the runs of tuned in results/ it is 0.007 to 0.024
 
 
-def theta_statistics(theta: Tensor, height: int, width: int) -> dict[str, float]:
+def theta_statistics(
+    theta: Tensor, height: int, width: int, output_size: tuple[int, int] | None = None
+) -> dict[str, float]:
     """Return mean and standard deviation of theta's scale, angle and shift over a set of images.
 
+    Args:
+        theta: (B, 2, 3).
+        height: Of the images, in pixels.
+        width: Of the images, in pixels.
+        output_size: Height and width of the output; the images' by default.
+
     Returns:
-        ``theta_scale``: sqrt(abs(det)), input pixels that one output pixel spans.
+        ``theta_scale``: sqrt(abs(det)) in pixels, the input pixels that one output pixel spans.
         ``theta_angle``: rotation of the pixels in degrees, circular mean and spread.
         ``theta_shift_x`` and ``theta_shift_y``: in half widths and half heights of the image.
         ``theta_outside``: share of the sampled points that lie outside the frame.
@@ -27,7 +37,8 @@ def theta_statistics(theta: Tensor, height: int, width: int) -> dict[str, float]
     theta = theta.detach().cpu().double()
     (a, b, x), (c, d, y) = (row.unbind(1) for row in theta.unbind(1))
     direction = _directions(theta_angles(theta, height, width)).mean()
-    values = {"theta_scale": (a * d - b * c).abs().sqrt(), "theta_shift_x": x, "theta_shift_y": y}
+    spans = math.sqrt(height * width / math.prod(output_size or (height, width)))
+    values = {"theta_scale": spans * (a * d - b * c).abs().sqrt(), "theta_shift_x": x, "theta_shift_y": y}
     statistics = {}
     for name, value in values.items():
         statistics[f"{name}_mean"] = value.mean().item()

@@ -84,8 +84,11 @@ def subject(options: Options | ArmOptions, plan: Plan, device: torch.device) -> 
     network.to(device).to(memory_format=torch.channels_last)
     transform = network.transformer is not None
 
+    def statistics(theta: Tensor) -> dict[str, float]:
+        return theta_statistics(theta, height, width, shown_size(network, plan.image_size))
+
     def describe(theta: Tensor) -> tuple[dict[str, float], str]:
-        columns = theta_statistics(theta, height, width)
+        columns = statistics(theta)
         return columns, theta_remark(columns, height, width)
 
     def findings(images: Tensor, upright: Tensor, result: Evaluation) -> dict[str, Any]:
@@ -95,7 +98,7 @@ def subject(options: Options | ArmOptions, plan: Plan, device: torch.device) -> 
         if result.extra is None:
             return found
         found |= warped(network, images, plan.normalise) | seen_in_poses(network, upright, plan)
-        spread = theta_statistics(result.extra, height, width)["theta_spread"]
+        spread = statistics(result.extra)["theta_spread"]
         found["numbers"] = {"theta_spread": round(spread, 2)}
         if plan.poses != UPRIGHT:
             put_in, taken_out = plan.poses.fixed(len(result.labels))[:, 0], theta_angles(result.extra, height, width)
@@ -120,10 +123,15 @@ def tutorial_network(plan: Plan, transform: bool) -> Network:
 
 
 def upright_network(plan: Plan, transform: bool) -> Network:
-    """Build a CNN that sees images upright, for the poses of the plan."""
+    """Build a CNN that sees images upright, for the poses of the plan.
+
+    The option ``alone`` of a recipe is the stem and the widths that make the CNN without transformer as large as both.
+    """
     options: dict[str, Any] = {"angles": max(plan.poses.turns, ANGLES), "fine": plan.poses.fine, **plan.network}
+    alone = options.pop("alone", (options["stem"], options["widths"]))
     if not transform:
         options["localization"] = None
+        options["stem"], options["widths"] = alone
     return UprightCNN(len(plan.classes), **options)
 
 
@@ -169,14 +177,24 @@ def classifier_findings(network: Network, images: Tensor, labels: Tensor, normal
 
     Behind a transformer that is a map of what the classifier sees; ``cam_maps`` has it carried back to the images.
     """
-    layer, before = classifier_layer(network, min(images.shape[-2:]))
+    size = (images.shape[-2], images.shape[-1])
+    shown = shown_size(network, size)
+    layer, before = classifier_layer(network, min(shown))
     first, step = places(before)
-    found = grad_cam_findings(network, layer, images, normalise(images), labels, first=first, step=step)
+    found = grad_cam_findings(network, layer, images, normalise(images), labels, first=first, step=step, size=shown)
     if network.transformer is not None:
         seen = warped(network, images, normalise)
         found |= {"cam_seen": seen["transformer_outputs"], "cam_theta": seen["theta"]}
-        found |= {"cam_seen_maps": found["cam_maps"], "cam_maps": carried_back(found["cam_maps"], seen["theta"])}
+        found |= {"cam_seen_maps": found["cam_maps"], "cam_maps": carried_back(found["cam_maps"], seen["theta"], size)}
     return found
+
+
+def shown_size(network: Network, size: tuple[int, int]) -> tuple[int, int]:
+    """Return height and width of what the classifier sees of images of a size."""
+    if network.transformer is None or network.transformer.output_size is None:
+        return size
+    height, width = network.transformer.output_size
+    return height, width
 
 
 def classifier_layer(network: Network, side: int) -> tuple[nn.Module, list[nn.Conv2d | nn.MaxPool2d]]:
@@ -184,7 +202,7 @@ def classifier_layer(network: Network, side: int) -> tuple[nn.Module, list[nn.Co
 
     Args:
         network: The network.
-        side: The shorter side of the images.
+        side: The shorter side of the images that the classifier sees.
     """
     if isinstance(network, STNClassifier):
         return network.conv2, [network.conv1, nn.MaxPool2d(2), network.conv2]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from components.transforms import Similarity
-from scripts.models.cnn import Features
+from scripts.models.cnn import Features, places
 from scripts.models.upright import UprightCNN
 
 
@@ -22,6 +22,7 @@ def network(**options: object) -> UprightCNN:
     {}, {"fine": False}, {"angles": 24}, {"steps": 2}, {"steps": 3, "predicts": "pose"}, {"predicts": "similarity"},
     {"predicts": "affine", "steps": 2}, {"shared": True}, {"padding_mode": "mean"}, {"samples": 2},
     {"skip": True}, {"skip": True, "steps": 2}, {"skip": True, "shared": True},
+    {"places": True}, {"places": True, "skip": True, "predicts": "pose", "output_size": 10, "steps": 2},
 ], ids=str)  # fmt: skip
 def test_the_classifier_sees_what_the_transformer_makes_of_the_image(options: dict) -> None:
     net = network(**options)
@@ -82,3 +83,18 @@ def test_features_are_a_vector_for_every_image_of_the_smallest_side_or_more(widt
     assert features(torch.rand(2, 2, side + more_h, side + more_w)).shape == (2, widths[-1])
     with pytest.raises(RuntimeError):
         features(torch.rand(2, 2, side - 1, side + more_w))
+
+
+def test_the_place_of_a_channel_is_where_it_is_large() -> None:
+    """Where nothing is larger than anything else it is the middle."""
+    peaks = torch.zeros(2, 3, 4, 8)
+    peaks[0, 0, 0, 7] = peaks[0, 1, 2, 3] = peaks[1, 2, 3, 0] = 100
+    x, y = places(peaks).chunk(2, 1)
+    torch.testing.assert_close(x, torch.tensor([[7 / 8, -1 / 8, 0], [0, 0, -7 / 8]]))
+    torch.testing.assert_close(y, torch.tensor([[-3 / 4, 1 / 4, 0], [0, 0, 3 / 4]]))
+    features = Features(3, 2, (4, 5), places=True).eval()
+    image = torch.rand(2, 3, 24, 16)
+    described = features(image)
+    assert described.shape == (2, features.width) == (2, 15)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(features(image)[:, 5:], described[:, 5:], atol=0.02, rtol=0)

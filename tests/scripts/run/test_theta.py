@@ -52,6 +52,14 @@ def test_scale_angle_and_shift_of_a_similarity_are_recovered(
     assert found["theta_angle_std"] == pytest.approx(0, abs=1e-3)
 
 
+def test_scale_counts_the_pixels_of_input_and_output_whatever_their_sizes() -> None:
+    """A crop of half the sides, shown at its own size, is neither shrunk nor magnified."""
+    for output_size, expected in (((30, 15), 1), ((60, 30), 0.5), (None, 0.5), ((15, 30), 1), ((10, 5), 3)):
+        found = theta_statistics(similarity(0.5, 30, height=60, width=30), 60, 30, output_size)
+        assert found["theta_scale_mean"] == pytest.approx(expected)
+        assert found["theta_outside"] == 0
+
+
 def test_spread_is_the_standard_deviation_over_the_images() -> None:
     found = theta_statistics(torch.cat([similarity(0.5, -20), similarity(1.5, 20)]), 8, 8)
     assert (found["theta_scale_mean"], found["theta_scale_std"]) == (pytest.approx(1), pytest.approx(0.5))

@@ -51,6 +51,18 @@ def test_small_has_at_most_50_000_parameters_transformer_included(pose: str) -> 
     assert alone < with_it <= 50_000
 
 
+def test_zoom_and_the_network_without_transformer_that_it_is_compared_with_are_equally_large() -> None:
+    """In parameters; of multiply-adds, the transformer's crop of 32 pixels takes it less than a canvas of 60."""
+    built_for_it, alone = (built("none", "zoom", no_transformer=plain).network for plain in (False, True))
+    assert size(alone) == pytest.approx(size(built_for_it), rel=0.01)
+    counted = []
+    for network in (built_for_it, alone):
+        with FlopCounterMode(display=False) as counter:
+            network.eval()(torch.zeros(1, 3, 60, 60))
+        counted.append(counter.get_total_flops())
+    assert counted[0] < counted[1]
+
+
 @pytest.mark.parametrize("pose", POSES)
 def test_strong_trains_with_at_most_0_6_pflop_transformer_included(pose: str) -> None:
     """On CIFAR-10: six FLOPs for each multiply-add of a forward pass, two in it and four in the backward pass."""
@@ -180,7 +192,7 @@ def trained(network: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize(("recipe", "options"), [
     ("tuned", {}), ("tuned", {"no_transformer": True}), ("small", {}), ("small", {"no_transformer": True}),
-    ("angle-shared", {}), ("angle-two-steps", {}), ("affine", {}), ("plain", {}),
+    ("angle-shared", {}), ("angle-two-steps", {}), ("affine", {}), ("plain", {}), ("zoom", {}),
 ])  # fmt: skip
 def test_grad_cam_is_of_what_the_classifier_sees_carried_back_to_the_image(
     recipe: str, options: dict[str, Any]
@@ -199,7 +211,7 @@ def test_grad_cam_is_of_what_the_classifier_sees_carried_back_to_the_image(
     layer, before = classifier_layer(network, 32)
     maps = grad_cam(network, layer, inputs)
     assert min(maps.shape[1:]) >= 5
-    over = over_image(maps, (32, 40), *places(before))
+    over = over_image(maps, (32, 32) if recipe == "zoom" else (32, 40), *places(before))
     assert over.any()
     if network.transformer is None:
         torch.testing.assert_close(found["cam_maps"], over)
@@ -210,9 +222,11 @@ def test_grad_cam_is_of_what_the_classifier_sees_carried_back_to_the_image(
     assert torch.equal(found["cam_seen"], normalise.undo(seen))
     assert (theta - torch.eye(2, 3)).abs().max() > 0.05
     torch.testing.assert_close(found["cam_theta"], theta)
-    torch.testing.assert_close(found["cam_maps"], carried_back(over, theta))
+    torch.testing.assert_close(found["cam_maps"], carried_back(over, theta, (32, 40)))
     alone = subject(
-        Options(no_transformer=True), replace(plan, network=plan.network), torch.device("cpu")
+        Options(no_transformer=True),
+        replace(plan, network={name: value for name, value in plan.network.items() if name != "alone"}),
+        torch.device("cpu"),
     ).network  # the same classifier without transformer
     weights = {name: value for name, value in network.state_dict().items() if "transformer" not in name}
     if isinstance(network, UprightCNN):  # a skip connection adds to the logits what this layer does not change
