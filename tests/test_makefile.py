@@ -41,6 +41,8 @@ def test_a_folder_of_any_name_reaches_the_script(name: str) -> None:
     assert given[-6:] == ["--data", name, "--out", name, "--weights", name]
     assert recipe("gpu-check", f"OUT={escaped}")[-2:] == ["--out", name]
     assert recipe("real-weights", f"FOLDER={escaped}")[-2:] == ["--folder", name]
+    assert recipe("annotate", f"RUN={escaped}", f"OUT={escaped}")[-4:] == ["--run", name, "--out", name]
+    assert recipe("annotate")[-1] == "scripts.annotate", "without a run"
     assert recipe("bench-compare", f"BASE={escaped}")[-1] == name
     assert f"--benchmark-json={name}" in recipe("bench", f"OUT={escaped}")
 

@@ -10,7 +10,7 @@ import torch
 from einops import rearrange
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Polygon
+from matplotlib.patches import Polygon, Rectangle
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
@@ -19,7 +19,7 @@ from scripts.run.theta import GREATEST_SCALE, LEAST_SCALE, sampled_corners
 Rows = Sequence[dict[str, float]]
 File = Path | IO[bytes]
 DPI = 100
-TRAIN_COLOUR, HELD_OUT_COLOUR, FRAME_COLOUR = "#9a6a00", "#1f5fa8", "#d7263d"
+TRAIN_COLOUR, HELD_OUT_COLOUR, FRAME_COLOUR, BOX_COLOUR = "#9a6a00", "#1f5fa8", "#d7263d", "#19c37d"
 MOST_CLASSES, MOST_PAIRS = 25, 30  # of a confusion matrix with numbers, and of the pairs that stand in for it
 
 
@@ -200,6 +200,33 @@ def transformer(found: dict[str, Any], file: File, columns: int = 8) -> None:
             axes.set_ylim(1.2 * rows_seen, -0.2 * rows_seen)
         upper.add_patch(Polygon(outline, fill=False, edgecolor=FRAME_COLOUR, linewidth=1.5, clip_on=False))
     grid[0, 0].figure.savefig(file)
+
+
+def annotated(
+    images: Tensor, boxes: Tensor, titles: Sequence[str], corners: Tensor | None, file: File, columns: int = 10
+) -> None:
+    """Draw images with the box of their object in green, those of distractors dotted, and a sampled area in red.
+
+    Args:
+        images: uint8 (N, 3, H, W).
+        boxes: (N, n, 4): left, top, width and height in pixels, the object's first; zero for none.
+        titles: One for every image.
+        corners: (N, 4, 2) of the sampled areas in pixels, x before y.
+        file: The new file.
+        columns: Images in a row.
+    """
+    grid = list(sheet(-(-len(images) // columns), min(columns, len(images)), side=1.6, title=0.22).flat)
+    for number, (axes, image, title) in enumerate(zip(grid, images, titles, strict=False)):
+        show(axes, image)
+        axes.set_title(title, fontsize=8, parse_math=False)
+        for place, (left, top, width, height) in enumerate(boxes[number].tolist()):
+            kind: dict[str, Any] = {"linewidth": 1.5} if place == 0 else {"linewidth": 0.6, "linestyle": ":"}
+            corner = (left - 0.5, top - 0.5)  # the outer edge of the pixel
+            axes.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=BOX_COLOUR, **kind))
+        if corners is not None:
+            outline = (corners[number] - 0.5).numpy()
+            axes.add_patch(Polygon(outline, fill=False, edgecolor=FRAME_COLOUR, linewidth=1.5, clip_on=False))
+    grid[0].figure.savefig(file)
 
 
 def outlines(theta: Tensor, height: int, width: int) -> np.ndarray:

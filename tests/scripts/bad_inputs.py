@@ -49,7 +49,9 @@ NO_CODE = "must hold only tensors and plain values; loading it would run code"
 NO_LENGTH = "must be left out with --find-lr, which makes 300 steps and evaluates nothing"
 FINISHED = "run folder ({}) must hold a finished run;"
 
-stn, vit, convert, report = (partial(Row, program) for program in ("train_stn", "train_vit", "convert", "report"))
+stn, vit, convert, report, annotate = (
+    partial(Row, program) for program in ("train_stn", "train_vit", "convert", "report", "annotate")
+)
 
 FLAGS = [
     stn("--recipe tuend", "--recipe (tuend) must be one of tutorial, tuned, small, strong, zoom"),
@@ -423,4 +425,21 @@ REPORTS = [
              lambda: torch.save({"classes": Bomb(Path("boom"))}, "finished/findings.pt")),
 ]  # fmt: skip
 
-ROWS = [*FLAGS, *IMAGES, *CIFAR10, *RESUMING, *WEIGHTS, *REPORTS]
+
+# annotated scenes
+
+ANNOTATIONS = [
+    annotate("--count 0", f"--count (0) {ONE_UP}"),
+    annotate("--data cluttered:photos --out taken", f"--out (taken) {TAKEN}"),
+    annotate("--data photos", "--data (photos) must be cluttered, such as cluttered:digits, to have boxes"),
+    annotate("--run finished", "--data (photos) must be cluttered, such as cluttered:digits, to have boxes"),
+    annotate("--data cluttered:photos --run finished",
+             "--data (cluttered:photos) must be left out with --run, whose data are drawn"),
+    annotate("--run nowhere", "--run (nowhere) must be a run folder; it has no config.json"),
+    annotate("--run ended-vit", "--run (ended-vit) must hold flags of this script in config.json; ..."),
+    annotate("--run finished", "--run (finished) must have a transformer; it was trained with --no-transformer",
+             "without transformer",
+             lambda: edited("finished/config.json", lambda content: content["asked"].update(no_transformer=True))),
+]  # fmt: skip
+
+ROWS = [*FLAGS, *IMAGES, *CIFAR10, *RESUMING, *WEIGHTS, *REPORTS, *ANNOTATIONS]

@@ -1,0 +1,166 @@
+"""Draw annotated test images of cluttered scenes, and where a trained transformer looks in them.
+
+    make annotate                         # 100 scenes of CIFAR-10 where it is found, else of digits
+    make annotate RUN=runs/mine           # of the data of a run, with what its transformer samples
+
+The folder holds images/, annotations.json in the format of COCO, and sheet.png, which shows all of them; of a run also
+overlap.csv, the intersection over union of the sampled area and the box of the object in every image.
+"""
+
+import csv
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from scripts import train_stn
+from scripts.system.command_line import option, parse, path, run, whole
+from scripts.system.errors import InputError
+from scripts.system.terminal import say
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from scripts.data.datasets import Dataset
+
+
+@dataclass(frozen=True)
+class Options:
+    """Draw annotated test images of cluttered scenes, and where a trained transformer looks in them."""
+
+    run: str | None = option(None, "folder of a run of train_stn on cluttered data, with a transformer", type=path)
+    data: str | None = option(
+        None, "cluttered scenes as in train_stn (default: those of --run, else cluttered:auto)", type=path
+    )
+    count: int = option(100, "images; all test images if there are fewer", type=whole(1))
+    out: str | None = option(None, "new or empty folder (default: runs/annotated-<data>-<time>)", type=path)
+
+
+def main(options: Options) -> None:
+    """Write the folder, and print a line of JSON.
+
+    Raises:
+        InputError: If the folder is taken, the data are not cluttered, or the run has no transformer.
+    """
+    # imported here: these load torch, and flags are read before that
+    from PIL import Image
+
+    from scripts.data.coco import annotations
+    from scripts.data.datasets import load
+    from scripts.run import figures
+    from scripts.run.findings import evenly_spaced
+    from scripts.run.folder import RunFolder
+    from scripts.run.overlap import overlap
+
+    if options.run and options.data:
+        raise InputError(f"--data ({options.data}) must be left out with --run, whose data are drawn")
+    if options.out:
+        RunFolder.refuse_taken(Path(options.out))
+    asked = flags_of(options.run) if options.run else None
+    source = asked.data if asked else options.data or "cluttered:auto"
+    dataset = load(source)
+    if dataset.test.boxes is None:
+        raise InputError(f"--data ({source}) must be cluttered, such as cluttered:digits, to have boxes")
+    if asked:
+        dataset = dataset.limited(asked.limit_train, asked.limit_test)
+    chosen = evenly_spaced(len(dataset.test), options.count)
+    test, numbers = dataset.test[chosen], (chosen + 1).tolist()
+    assert test.boxes is not None
+    assert test.box_labels is not None
+    classes, files = [dataset.classes[label] for label in test.labels], [f"{number:06}.png" for number in numbers]
+    corners = sampled(asked, dataset, test.images) if asked else None
+    overlaps = [] if corners is None else [overlap(*each) for each in zip(corners, test.boxes[:, 0], strict=True)]
+    size = (test.images.shape[2], test.images.shape[3])
+    described = annotations(
+        test.boxes, test.box_labels, numbers, files, size, dataset.classes, f"Test images, {dataset.description}"
+    )
+    out = Path(options.out or f"runs/annotated-{dataset.name.replace(':', '-')}-{datetime.now():%Y%m%d-%H%M%S}")
+    with appearing(out) as folder:
+        (folder / "images").mkdir()
+        for file, image in zip(files, test.images, strict=True):
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / "images" / file)
+        (folder / "annotations.json").write_text(json.dumps(described, indent=1), "utf-8")
+        titles = [f"{name} {share:.2f}" for name, share in zip(classes, overlaps, strict=True)] if overlaps else classes
+        figures.annotated(test.images, test.boxes, titles, corners, folder / "sheet.png")
+        if corners is not None:
+            with (folder / "overlap.csv").open("w", encoding="utf-8", newline="") as table:
+                writer = csv.writer(table)
+                writer.writerow(
+                    ["file_name", "class", "overlap", *(f"{axis}{i}" for i in range(1, 5) for axis in "xy")]
+                )
+                for file, name, share, places in zip(files, classes, overlaps, corners.flatten(1), strict=True):
+                    writer.writerow([file, name, *(f"{number:.6g}" for number in (share, *places.tolist()))])
+    if dataset.notice:
+        say(dataset.notice)
+    measured = {"mean_overlap": round(sum(overlaps) / len(overlaps), 4)} if overlaps else {}
+    say(json.dumps({"data": dataset.name, "images": len(files), **measured, "folder": str(out)}))
+
+
+def flags_of(folder: str) -> train_stn.Options:
+    """Read the flags of a run.
+
+    Raises:
+        InputError: If the folder is not that of a run with a transformer.
+    """
+    from scripts.resuming import original_options  # loads torch
+
+    try:
+        asked = original_options(train_stn.Options(resume=folder), Path(folder))
+    except InputError as error:
+        raise InputError(str(error).replace("--resume", "--run", 1)) from error
+    if asked.no_transformer:
+        raise InputError(f"--run ({folder}) must have a transformer; it was trained with --no-transformer")
+    return asked
+
+
+def sampled(asked: train_stn.Options, dataset: "Dataset", images: "Tensor") -> "Tensor":
+    """Return the corners of what the transformer of a run samples of uint8 images: (N, 4, 2) in pixels, x before y.
+
+    Of the checkpoint that the report of the run shows.
+
+    Raises:
+        InputError: If its weights are not those of its network.
+    """
+    import torch
+
+    from scripts.data.batches import resized
+    from scripts.experiment import planned
+    from scripts.run.theta import sampled_corners
+    from scripts.subjects.stn import subject
+    from scripts.system.files import read_torch
+    from scripts.system.machine import this_machine
+
+    device = torch.device("cpu")
+    trained_on = dataset.train.divided(asked.validation)[0] if asked.validation else dataset.train
+    plan = planned(train_stn.RECIPES[asked.recipe], asked, dataset, trained_on, this_machine(device))
+    network = subject(asked, plan, device).network.eval()
+    name = "best.pt" if asked.validation else "last.pt"
+    try:
+        network.load_state_dict(read_torch(Path(str(asked.resume), name))["model"])
+    except (LookupError, TypeError, RuntimeError, AttributeError) as error:
+        wanted = f"must hold the weights of its network in {name}; others are there"
+        raise InputError(f"--run ({asked.resume}) {wanted}") from error
+    with torch.inference_mode():
+        inputs = plan.normalise(resized(images, plan.image_size))
+        _, theta = network.get_submodule("transformer")(inputs, return_theta=True)
+    height, width = images.shape[-2:]
+    return (sampled_corners(theta.float()) + 1) / 2 * torch.tensor([width, height])
+
+
+@contextmanager
+def appearing(folder: Path) -> Iterator[Path]:
+    """Fill a folder that is there once all of it is written."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent, prefix=".drawing-") as temporary:
+        unfinished = Path(temporary, folder.name)
+        unfinished.mkdir()
+        yield unfinished
+        unfinished.rename(folder)
+
+
+if __name__ == "__main__":
+    run(lambda: main(parse(Options, "annotate")), "annotate")
