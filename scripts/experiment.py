@@ -183,7 +183,8 @@ def planned(recipe: Recipe, options: RunOptions, dataset: Dataset, images: Split
         raise InputError(f"--tta (mirror) must be none for {dataset.name}, whose mirror images are other classes")
     if recipe.tta == "turns" and POSES[recipe.pose].turns == 1:
         raise InputError(f"--tta (turns) must be none or mirror with --pose {recipe.pose}, which has no fixed turns")
-    if images.boxes is not None and recipe.pose != "none":
+    placed = images.boxes is not None
+    if placed and recipe.pose != "none":
         raise InputError(f"--pose ({recipe.pose}) must be none for {dataset.name}, whose objects have their own places")
     augment = dataclasses.replace(recipe.augment, mirror=recipe.augment.mirror and dataset.mirrors_keep_class)
     steps_an_epoch = -(-len(images) // recipe.batch_size)
@@ -193,8 +194,9 @@ def planned(recipe: Recipe, options: RunOptions, dataset: Dataset, images: Split
         "steps": steps,
         "epochs": -(-steps // steps_an_epoch),
         "normalise": recipe.normalise or channel_statistics(images.images),
-        "augment": augment if images.boxes is None else augment.in_place(),
+        "augment": augment.in_place() if placed else augment,
         "poses": POSES[recipe.pose],
+        "placed": placed,
         "image_size": recipe.image_size or (height, width),
         "precision": machine.precision(recipe.precision),
         "compiled": machine.compiled(options.compile, recipe.compiled, steps),

@@ -220,7 +220,7 @@ def annotated(
         show(axes, image)
         axes.set_title(title, fontsize=8, parse_math=False)
         for place, (left, top, width, height) in enumerate(boxes[number].tolist()):
-            kind: dict[str, Any] = {"linewidth": 1.5} if place == 0 else {"linewidth": 0.6, "linestyle": ":"}
+            kind: dict[str, Any] = {"linewidth": 1.5} if place == 0 else {"linewidth": 0.9, "linestyle": ":"}
             corner = (left - 0.5, top - 0.5)  # the outer edge of the pixel
             axes.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=BOX_COLOUR, **kind))
         if corners is not None:

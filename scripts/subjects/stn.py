@@ -97,7 +97,9 @@ def subject(options: Options | ArmOptions, plan: Plan, device: torch.device) -> 
         found = classifier_findings(network, images[chosen], labels[chosen], plan.normalise)
         if result.extra is None:
             return found
-        found |= warped(network, images, plan.normalise) | seen_in_poses(network, upright, plan)
+        found |= warped(network, images, plan.normalise)
+        if not plan.placed:
+            found |= seen_in_poses(network, upright, plan)
         spread = statistics(result.extra)["theta_spread"]
         found["numbers"] = {"theta_spread": round(spread, 2)}
         if plan.poses != UPRIGHT:
@@ -112,7 +114,7 @@ def subject(options: Options | ArmOptions, plan: Plan, device: torch.device) -> 
         objective=objective(network, plan),
         predict=(lambda images: network(images, return_theta=True)[:2]) if transform else None,
         describe=describe if transform else None,
-        tested_in=tuple(POSES),
+        tested_in=() if plan.placed else tuple(POSES),
         findings=findings,
     )
 

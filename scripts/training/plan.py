@@ -79,6 +79,7 @@ class Plan(Recipe):
     Args:
         recipe: Name of the recipe.
         poses: The poses of that name.
+        placed: Whether objects have places of their own, as in cluttered scenes; then nothing else moves them.
         seed: For weights, order, augmentation and poses of training images.
         train_images: Number of training images.
         test_images: Number of test images.
@@ -87,6 +88,7 @@ class Plan(Recipe):
 
     recipe: str
     poses: Poses
+    placed: bool = False
     seed: int
     steps: int
     normalise: Normalise

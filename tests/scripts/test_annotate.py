@@ -68,7 +68,10 @@ def test_a_run_on_cluttered_images_moves_no_object_and_its_report_shows_what_the
     found = torch.load(root / "run" / "findings.pt", weights_only=True)
     assert found["transformer_inputs"].shape[1:] == found["cam_images"].shape[1:] == (3, 60, 60)
     assert found["transformer_outputs"].shape[1:] == found["cam_seen"].shape[1:] == (3, 32, 32)
-    assert {"theta.png", "transformer.png", "grad_cam.png"} <= {path.name for path in (root / "run").iterdir()}
+    drawn = {path.name for path in (root / "run").iterdir()}
+    assert {"theta.png", "transformer.png", "grad_cam.png"} <= drawn
+    assert "poses.png" not in drawn, "it was not asked to undo any"
+    assert "test_accuracy_in_poses" not in json.loads((root / "run" / "summary.json").read_text())
     (row,) = read_metrics(root / "run")
     assert 1 < row["theta_scale_mean"] < 2.2, "60 pixels of the canvas are shown on 32"
 
