@@ -9,7 +9,7 @@ overlap.csv, the intersection over union of the sampled area and the box of the 
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,7 +25,7 @@ from scripts.system.terminal import say
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from scripts.data.datasets import Dataset
+    from scripts.data.datasets import Dataset, Split
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,7 @@ def main(options: Options) -> None:
         InputError: If the folder is taken, the data are not cluttered, or the run has no transformer.
     """
     # imported here: these load torch, and flags are read before that
-    from PIL import Image
-
-    from scripts.data.coco import annotations
     from scripts.data.datasets import load
-    from scripts.run import figures
     from scripts.run.findings import evenly_spaced
     from scripts.run.folder import RunFolder
     from scripts.run.overlap import overlap
@@ -63,41 +59,67 @@ def main(options: Options) -> None:
     asked = flags_of(options.run) if options.run else None
     source = asked.data if asked else options.data or "cluttered:auto"
     dataset = load(source)
-    if dataset.test.boxes is None:
-        raise InputError(f"--data ({source}) must be cluttered, such as cluttered:digits, to have boxes")
     if asked:
         dataset = dataset.limited(asked.limit_train, asked.limit_test)
+    boxes = dataset.test.boxes
+    if boxes is None:
+        raise InputError(f"--data ({source}) must be cluttered, such as cluttered:digits, to have boxes")
     chosen = evenly_spaced(len(dataset.test), options.count)
-    test, numbers = dataset.test[chosen], (chosen + 1).tolist()
-    assert test.boxes is not None
-    assert test.box_labels is not None
-    classes, files = [dataset.classes[label] for label in test.labels], [f"{number:06}.png" for number in numbers]
-    corners = sampled(asked, dataset, test.images) if asked else None
-    overlaps = [] if corners is None else [overlap(*each) for each in zip(corners, test.boxes[:, 0], strict=True)]
-    size = (test.images.shape[2], test.images.shape[3])
-    described = annotations(
-        test.boxes, test.box_labels, numbers, files, size, dataset.classes, f"Test images, {dataset.description}"
-    )
+    test, corners, overlaps = dataset.test[chosen], None, []
+    if asked:
+        corners = sampled(asked, dataset, test.images)
+        overlaps = [overlap(*each) for each in zip(corners, boxes[chosen, 0], strict=True)]
     out = Path(options.out or f"runs/annotated-{dataset.name.replace(':', '-')}-{datetime.now():%Y%m%d-%H%M%S}")
     with appearing(out) as folder:
-        (folder / "images").mkdir()
-        for file, image in zip(files, test.images, strict=True):
-            Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / "images" / file)
-        (folder / "annotations.json").write_text(json.dumps(described, indent=1), "utf-8")
-        titles = [f"{name} {share:.2f}" for name, share in zip(classes, overlaps, strict=True)] if overlaps else classes
-        figures.annotated(test.images, test.boxes, titles, corners, folder / "sheet.png")
-        if corners is not None:
-            with (folder / "overlap.csv").open("w", encoding="utf-8", newline="") as table:
-                writer = csv.writer(table)
-                writer.writerow(
-                    ["file_name", "class", "overlap", *(f"{axis}{i}" for i in range(1, 5) for axis in "xy")]
-                )
-                for file, name, share, places in zip(files, classes, overlaps, corners.flatten(1), strict=True):
-                    writer.writerow([file, name, *(f"{number:.6g}" for number in (share, *places.tolist()))])
+        write(folder, dataset, test, (chosen + 1).tolist(), corners, overlaps)
     if dataset.notice:
         say(dataset.notice)
     measured = {"mean_overlap": round(sum(overlaps) / len(overlaps), 4)} if overlaps else {}
-    say(json.dumps({"data": dataset.name, "images": len(files), **measured, "folder": str(out)}))
+    say(json.dumps({"data": dataset.name, "images": len(test), **measured, "folder": str(out)}))
+
+
+def write(
+    folder: Path,
+    dataset: "Dataset",
+    test: "Split",
+    numbers: Sequence[int],
+    corners: "Tensor | None",
+    overlaps: Sequence[float],
+) -> None:
+    """Write images, annotations and sheet, and the overlaps where there are any.
+
+    Args:
+        folder: It exists, and is empty.
+        dataset: What the images are from.
+        test: The images, with boxes.
+        numbers: Of the images, from 1.
+        corners: As ``sampled`` returns them.
+        overlaps: Of each sampled area and the box of the object.
+    """
+    from PIL import Image
+
+    from scripts.data.coco import annotations
+    from scripts.run import figures
+
+    assert test.boxes is not None
+    assert test.box_labels is not None
+    files, size = [f"{number:06}.png" for number in numbers], (test.images.shape[2], test.images.shape[3])
+    (folder / "images").mkdir()
+    for file, image in zip(files, test.images, strict=True):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / "images" / file)
+    described = annotations(
+        test.boxes, test.box_labels, numbers, files, size, dataset.classes, f"Test images, {dataset.description}"
+    )
+    (folder / "annotations.json").write_text(json.dumps(described, indent=1), "utf-8")
+    names = titles = [dataset.classes[label] for label in test.labels]
+    if corners is not None:
+        titles = [f"{name} {share:.2f}" for name, share in zip(names, overlaps, strict=True)]
+        with (folder / "overlap.csv").open("w", encoding="utf-8", newline="") as table:
+            writer = csv.writer(table)
+            writer.writerow(["file_name", "class", "overlap", *(f"{axis}{i}" for i in range(1, 5) for axis in "xy")])
+            for file, name, share, places in zip(files, names, overlaps, corners.flatten(1), strict=True):
+                writer.writerow([file, name, *(f"{number:.6g}" for number in (share, *places.tolist()))])
+    figures.annotated(test.images, test.boxes, titles, corners, folder / "sheet.png")
 
 
 def flags_of(folder: str) -> train_stn.Options:

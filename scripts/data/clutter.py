@@ -51,7 +51,7 @@ def scenes(images: Tensor, each: int, seed: int) -> Scenes:
     draw = torch.Generator().manual_seed(seed)
     count, side = len(images) * each, min(images.shape[2:])
     objects = torch.arange(len(images)).repeat_interleave(each)
-    others = torch.randint(1, len(images), (count, DISTRACTORS), generator=draw)  # away: never the object itself
+    others = torch.randint(1, len(images), (count, DISTRACTORS), generator=draw)  # how far on: never the object itself
     origins = torch.cat([objects.unsqueeze(1), (objects.unsqueeze(1) + others) % len(images)], 1)
     boxes = _places(count, draw)
     part = (boxes[..., 2] * side / boxes[:, :1, 2]).round().long().clamp(min=1)  # of each image, in its pixels
@@ -60,16 +60,13 @@ def scenes(images: Tensor, each: int, seed: int) -> Scenes:
     corners = start + torch.tensor([(images.shape[2] - side) // 2, (images.shape[3] - side) // 2])
     parts = torch.cat([corners, part.unsqueeze(2).expand(-1, -1, 2)], 2)  # top, left, height, width
     canvas = torch.zeros(count, CANVAS, CANVAS, 3, dtype=torch.uint8)
-    sides = boxes[..., 2]
     for size in range(PIECES[0], SIDES[1] + 1):
-        for scene, number in zip(
-            *(index.split(AT_ONCE) for index in (sides == size).nonzero(as_tuple=True)), strict=True
-        ):
+        alike = (boxes[..., 2] == size).nonzero()  # scene, number of the box
+        for scene, number in (part.unbind(1) for part in alike.split(AT_ONCE)):
             shown = resampled(images[origins[scene, number]], parts[scene, number], (size, size))
             left, top = (boxes[scene, number, axis].view(-1, 1, 1) for axis in (0, 1))
             along = torch.arange(size)
-            rows, columns = top + along.view(-1, 1), left + along
-            canvas[scene.view(-1, 1, 1), rows, columns] = shown.permute(0, 2, 3, 1)
+            canvas[scene.view(-1, 1, 1), top + along.view(-1, 1), left + along] = shown.permute(0, 2, 3, 1)
     return Scenes(canvas.permute(0, 3, 1, 2), boxes, origins)
 
 
