@@ -1,0 +1,1 @@
+"""The notebooks: same cells as their scripts, executed, small."""
