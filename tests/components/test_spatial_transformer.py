@@ -1,5 +1,6 @@
 """Laws of the warp: identity, shifts, rotations and composition, for both values of ``align_corners``."""
 
+import importlib
 import math
 from functools import partial
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from components import LocalizationNet, SpatialTransformer
@@ -20,9 +21,10 @@ from components.transforms import (
     Translation,
     affine_grid,
 )
-from tests.contract.cases import Returns
+from tests.contract.cases import Quarter, Returns, randomised
 from tests.reference.spatial_transformer import through
 from tests.reference.spatial_transformer import warp as warp_by_loops
+from tests.support.marks import writes_onnx
 from tests.support.strategies import (
     batch_sizes,
     generator,
@@ -255,3 +257,45 @@ def test_the_gradient_of_theta_equals_finite_differences(align_corners, seed: in
     call = partial(warp, output_size=(3, 2), padding_mode=padding_mode, align_corners=align_corners)
     inputs = (x.requires_grad_(), theta.requires_grad_())
     assert torch.autograd.gradcheck(call, inputs, eps=1e-8, atol=1e-5, rtol=1e-4)
+
+
+EXPORTED = (  # every transform, every padding mode, and each other option; forty more combinations were tried once
+    {"transform": Translation(0.3), "padding_mode": "reflection", "samples": 2},
+    {"transform": Rotation(), "padding_mode": "border", "align_corners": True},
+    {"transform": Similarity(), "output_size": (3, 11)},
+    {"transform": Similarity(90, 2, 0.5), "padding_mode": "mean", "steps": 2},
+    {"transform": Affine(), "padding_mode": "reflection", "align_corners": True},
+    {"transform": Projective(), "padding_mode": "border", "samples": 2, "output_size": 7},
+    {"transform": ThinPlateSpline(2), "align_corners": True},
+)
+
+
+class Warps(nn.Module):
+    """All of them: together they are exported in half of the time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        heads = (nn.Linear(2 * 6 * 7, options["transform"].num_params) for options in EXPORTED)
+        self.parts = nn.ModuleList(
+            SpatialTransformer(nn.Sequential(nn.Flatten(), head, Quarter(), Quarter()), **options)
+            for head, options in zip(heads, EXPORTED, strict=True)
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(part(x) for part in self.parts)
+
+
+@writes_onnx
+@torch.no_grad()
+def test_onnxruntime_warps_as_torch_does_with_every_transform_and_option() -> None:
+    onnxruntime, warps = importlib.import_module("onnxruntime"), randomised(Warps(), 0).eval()
+    images = [random_images(seed, batch, 2, 6, 7, dtype=torch.float32) for seed, batch in enumerate((3, 1, 5))]
+    batch = torch.export.Dim("batch", min=1)
+    program = torch.onnx.export(warps, (images[0],), dynamic_shapes=({0: batch},), dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
+    for x in images:
+        outputs = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+        for options, output, expected in zip(EXPORTED, outputs, warps(x), strict=True):
+            difference = float((torch.from_numpy(output) - expected).abs().max())
+            assert difference < 1e-4, f"{options}, batch of {len(x)}: {difference}"
+            assert (output.std((2, 3)) > 0.01).all(), "the image stays in sight"

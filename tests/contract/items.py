@@ -46,6 +46,8 @@ ITEMS = {  # name -> what is promised
     "fused equals plain": "the fused kernel and returned weights give the same output, training or not, masked or not",
     "compile": "`torch.compile(fullgraph=True)` makes one graph for every batch size",
     "export": "`torch.export` supports a dynamic batch size",
+    "ONNX": "exported to ONNX with a dynamic batch size, onnxruntime computes the same",
+    "dynamic INT8": "with its linear layers in dynamic INT8 the output stays near float32",
     "torch.fx": "`torch.fx` traces it, alone or in a model, for every batch size and with every flag of `forward`",
     "wrapped layers": "an adapter that wraps a layer is called, and so is a hook on a layer",
     "vmap": "`vmap` over stacked parameters equals a loop over modules",

@@ -25,6 +25,7 @@ RATES = (
 NO_REFERENCE = "no reference in float64 is given"
 NO_CHANNELS = "its input has no channels and image that channels last could reorder"
 NO_PARAMETERS = "it has no parameters"
+NOT_FOREIGN = dict.fromkeys(("ONNX", "dynamic INT8"), "only the kit's components are held to it")
 
 
 def reason(error: BaseException) -> str:
@@ -134,7 +135,7 @@ class Row:
         untested = ITEMS.keys() - {test.item for test in contract_tests().values()}
         found = dict.fromkeys(sorted(untested), "a law of single components, which no test checks for every module")
         found["device equals CPU"] = "no device but the CPU is compared"
-        found |= dict.fromkeys(("option types", "print"), "it asks for this kit's wording")
+        found |= dict.fromkeys(("option types", "print"), "it asks for this kit's wording") | NOT_FOREIGN
         if not self.refusals:
             found["refusals"] = "no bad inputs with their messages are given"
         if self.reference is None:

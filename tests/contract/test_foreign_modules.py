@@ -11,6 +11,7 @@ from components import Attention
 from tests import reference
 from tests.contract.cases import CASES, Case, Refusal
 from tests.contract.items import broken
+from tests.contract.row import NOT_FOREIGN
 from tests.support.strategies import random_mask, random_tokens
 
 OURS = {case.name: case for case in CASES}
@@ -50,6 +51,7 @@ TORCHVISION = replace(
     build=torchvision_mlp,
     reference=lambda module, x: reference.mlp(nn.ModuleDict({"fc1": module[0], "fc2": module[3]}), x),
     keys=("0.weight", "0.bias", "3.weight", "3.bias"),
+    exempt=OURS["MLP"].exempt | NOT_FOREIGN,
     refusals=(
         Refusal("MLP: dropout (1.0) must be at least 0 and less than 1", lambda: torchvision_mlp(dropout=1.0)),
         Refusal("MLP: input (2, 7) must be (..., 5)", lambda: torchvision_mlp()(torch.zeros(2, 7))),
@@ -62,7 +64,7 @@ TORCH = replace(
     reference=lambda module, x: reference.attention(as_ours(module), x)[0],
     keys=("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"),
     rates=("dropout",),
-    exempt=OURS["Attention"].exempt | {"torch.fx": "it does not trace into modules of torch.nn"},
+    exempt=OURS["Attention"].exempt | NOT_FOREIGN | {"torch.fx": "it does not trace into modules of torch.nn"},
     refusals=(
         Refusal("Attention: dim (10) must be divisible by num_heads (3)", lambda: SelfAttention(10, 3)),
         Refusal("Attention: input (2, 5, 7) must be (B, N, 6)", lambda: SelfAttention(6, 3)(torch.zeros(2, 5, 7))),

@@ -36,6 +36,8 @@ WHY = {  # item -> what goes wrong for whoever uses a module that breaks it
     "batch independence": "the result for one image depends on the other images of its batch.",
     "compile": "`torch.compile(fullgraph=True)` stops, or compiles anew for every batch size.",
     "export": "`torch.export` with a dynamic batch, and with it deployment, fails.",
+    "ONNX": "a program exported for other machines fails, or computes something else there.",
+    "dynamic INT8": "quantised layers are skipped in silence, or the output is far from that of float32.",
     "torch.fx": "tools that trace with `torch.fx`, such as quantisation and feature extraction, fail.",
     "wrapped layers": "LoRA, quantisation, pruning and hooks that are put on a layer are skipped in silence, or fail.",
     "vmap": "an ensemble with stacked parameters fails, or gives other numbers than its members.",

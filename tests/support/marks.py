@@ -17,6 +17,17 @@ inductor_compiles_bfloat16 = pytest.mark.skipif(
     reason="a fault of torch: the C++ that Inductor writes for bfloat16 does not compile without vector instructions",
 )
 
+writes_onnx = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")),
+    reason="onnx, onnxscript or onnxruntime is not installed",
+)
+
+# torch warns that it will leave this to torchao
+quantises = pytest.mark.skipif(
+    torch.backends.quantized.engine == "none" or not hasattr(torch.ao.quantization, "quantize_dynamic"),
+    reason="this build of torch has no dynamic quantisation",
+)
+
 # pip's wheels for Linux: others have no Triton
 BUILD = (torch.version.cuda is not None, importlib.util.find_spec("triton") is not None, torch.__version__[:5])
 builds_kernels = pytest.mark.skipif(
