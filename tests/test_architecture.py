@@ -26,6 +26,7 @@ KNOWS = {  # folder of scripts -> folders that it may import; all may import com
     "training": {"system", "data", "run"},
     "recipes": {"system", "data", "training"},
     "subjects": {"system", "data", "models", "weights", "run", "training", "recipes"},
+    "exporting": {"system", "data", "subjects"},
     "pages": {"system", "data", "models", "run", "training", "recipes", "subjects"},
     # they start runs, as entries do
     "notebooks": {"system", "data", "models", "weights", "run", "training", "recipes", "subjects", "experiment"},

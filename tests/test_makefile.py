@@ -39,6 +39,7 @@ def test_a_folder_of_any_name_reaches_the_script(name: str) -> None:
     escaped = name.replace("$", "$$")  # as make itself wants it
     given = recipe("train-vit", f"DATA={escaped}", f"OUT={escaped}", f"WEIGHTS={escaped}")
     assert given[-6:] == ["--data", name, "--out", name, "--weights", name]
+    assert recipe("export", f"RUN={escaped}")[-1] == name
     assert recipe("gpu-check", f"OUT={escaped}")[-2:] == ["--out", name]
     assert recipe("real-weights", f"FOLDER={escaped}")[-2:] == ["--folder", name]
     assert recipe("annotate", f"RUN={escaped}", f"OUT={escaped}")[-4:] == ["--run", name, "--out", name]

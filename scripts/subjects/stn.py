@@ -1,13 +1,13 @@
 """The spatial transformer network, its optimizers, and its theta for log and report."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scripts.data.poses import POSES, UPRIGHT, posed
+from scripts.data.poses import POSES, UPRIGHT, Poses, posed
 from scripts.data.transforms import Normalise
 from scripts.models.stn import STNClassifier
 from scripts.models.upright import UprightCNN
@@ -75,8 +75,7 @@ def subject(options: Options | ArmOptions, plan: Plan, device: torch.device) -> 
     Raises:
         InputError: If the images are too small.
     """
-    build = tutorial_network if "dropout" in plan.network else upright_network
-    network = build(plan, not options.no_transformer)
+    network = build(plan.network, len(plan.classes), plan.poses, not options.no_transformer)
     height, width = plan.image_size
     if min(height, width) < network.smallest:
         wanted = f"images of at least {network.smallest}x{network.smallest} pixels"
@@ -119,22 +118,24 @@ def subject(options: Options | ArmOptions, plan: Plan, device: torch.device) -> 
     )
 
 
-def tutorial_network(plan: Plan, transform: bool) -> Network:
-    """Build the network of the tutorial."""
-    return STNClassifier(len(plan.classes), transform=transform, **plan.network)
+def build(options: Mapping[str, Any], classes: int, poses: Poses, transform: bool) -> Network:
+    """Build the network of the tutorial, or a CNN that sees images upright, for the poses of a run.
 
-
-def upright_network(plan: Plan, transform: bool) -> Network:
-    """Build a CNN that sees images upright, for the poses of the plan.
-
-    The option ``alone`` of a recipe is the stem and the widths that make the CNN without transformer as large as both.
+    Args:
+        options: Those of the recipe; ``alone`` is the stem and the widths that make the CNN without transformer as large
+            as both.
+        classes: How many there are.
+        poses: What the localization of the CNN predicts.
+        transform: False leaves the transformer out.
     """
-    options: dict[str, Any] = {"angles": max(plan.poses.turns, ANGLES), "fine": plan.poses.fine, **plan.network}
-    alone = options.pop("alone", (options["stem"], options["widths"]))
+    if "dropout" in options:
+        return STNClassifier(classes, transform=transform, **options)
+    given: dict[str, Any] = {"angles": max(poses.turns, ANGLES), "fine": poses.fine, **options}
+    alone = given.pop("alone", (given["stem"], given["widths"]))
     if not transform:
-        options["localization"] = None
-        options["stem"], options["widths"] = alone
-    return UprightCNN(len(plan.classes), **options)
+        given["localization"] = None
+        given["stem"], given["widths"] = alone
+    return UprightCNN(classes, **given)
 
 
 def objective(network: Network, plan: Plan) -> Objective | None:

@@ -6,7 +6,6 @@ token and of 37x37 patches, are two constants.
 """
 
 import hashlib
-import importlib
 import subprocess
 import sys
 import zipfile
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from scripts.models.vit import PRESETS, VisionTransformer
+from scripts.system import libraries
 from scripts.system.errors import InputError
 from scripts.weights.files import write_arrays
 from scripts.weights.pretrained import load_weights
@@ -42,16 +42,12 @@ class Node(NamedTuple):
 
 
 def library(name: str) -> Any:
-    """Import a library that nothing else needs.
+    """Import onnx or onnxruntime.
 
     Raises:
         InputError: If it is not installed; the message says how to install it.
     """
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        command = f"{sys.executable} -m pip install onnx onnxruntime"
-        raise InputError(f"{name} must be installed for this command alone: {command}") from None
+    return libraries.library(name, "this command", "onnx", "onnxruntime")
 
 
 def find_wheel(folder: Path) -> Path:

@@ -49,9 +49,8 @@ NO_CODE = "must hold only tensors and plain values; loading it would run code"
 NO_LENGTH = "must be left out with --find-lr, which makes 300 steps and evaluates nothing"
 FINISHED = "run folder ({}) must hold a finished run;"
 
-stn, vit, convert, report, annotate = (
-    partial(Row, program) for program in ("train_stn", "train_vit", "convert", "report", "annotate")
-)
+PROGRAMS = ("train_stn", "train_vit", "convert", "export", "report", "annotate")
+stn, vit, convert, export, report, annotate = (partial(Row, program) for program in PROGRAMS)
 
 FLAGS = [
     stn("--recipe tuend", "--recipe (tuend) must be one of tutorial, tuned, small, strong, zoom"),
@@ -137,6 +136,14 @@ FLAGS = [
     convert("vit.npz vit.npz", "target (vit.npz) must be a new file; it exists already"),
     convert("vit.npz taken/last.pt/new.pt", "cannot write taken/last.pt/new.pt: ..."),
     convert("nowhere.npz new.pt", "nowhere.npz must be a file of weights; it does not exist"),
+    export("", "the following arguments are required: RUN"),
+    export("finished --format tflite", "--format (tflite) must be one of onnx, pt2"),
+    export("finished --checkpoint 7", "--checkpoint (7) must be one of auto, best, last"),
+    export("nowhere", "RUN (nowhere) must be a run folder; it has no config.json"),
+    export("taken", "RUN (taken) must be a run folder; it has no config.json"),
+    export("vit.npz", "RUN (vit.npz) must be a run folder; it has no config.json"),
+    export("finished --out model.pt2", "--out (model.pt2) must end in .onnx with --format onnx"),
+    export("finished --format pt2 --out vit.npz/model.pt2", "cannot write vit.npz/model.pt2: ..."),
     report("", "the following arguments are required: FOLDER"),
     report("nowhere", f"{FINISHED.format('nowhere')} config.json is missing"),
     report("ended", f"{FINISHED.format('ended')} summary.json is missing"),
@@ -409,6 +416,27 @@ WEIGHTS = [
 ]  # fmt: skip
 
 
+# exports
+
+OTHER_NETWORK = "ended/last.pt must hold a network of this kit; it holds something else"
+exports = partial(export, "ended --format pt2")
+EXPORTS = [
+    exports("--out (ended/model.pt2) must be a new file; it exists already", "a second time",
+            lambda: Path("ended/model.pt2").write_text("precious")),
+    exports("RUN (ended) must hold last.pt; it is missing", "before the first checkpoint", LAST.unlink),
+    exports(f"{CONFIG} {JSON}", "truncated flags", lambda: cut(CONFIG, 100)),
+    exports(f"{LAST} {NO_CODE}", "a checkpoint that would run code",
+            lambda: torch.save({"model": Bomb(Path("boom"))}, LAST)),
+    exports(f"{LAST} must be a complete torch file; it cannot be read", "a truncated checkpoint",
+            lambda: cut(LAST, -500)),
+    exports(OTHER_NETWORK, "a tensor", lambda: torch.save(torch.ones(3), LAST)),
+    exports(OTHER_NETWORK, "weights alone", lambda: torch.save(network().state_dict(), LAST)),
+    exports(OTHER_NETWORK, "another network", lambda: sealed(lambda state: state.update(model=network().state_dict()))),
+    exports(OTHER_NETWORK, "classes of another number",
+            lambda: sealed(lambda state: state.update(classes=("cat", "dog")))),
+]  # fmt: skip
+
+
 # reports
 
 finished = partial(report, "finished")
@@ -442,4 +470,4 @@ ANNOTATIONS = [
              lambda: edited("finished/config.json", lambda content: content["asked"].update(no_transformer=True))),
 ]  # fmt: skip
 
-ROWS = [*FLAGS, *IMAGES, *CIFAR10, *RESUMING, *WEIGHTS, *REPORTS, *ANNOTATIONS]
+ROWS = [*FLAGS, *IMAGES, *CIFAR10, *RESUMING, *WEIGHTS, *EXPORTS, *REPORTS, *ANNOTATIONS]

@@ -10,7 +10,7 @@ from stat import S_ISREG
 
 import pytest
 
-from scripts import annotate, convert, report, train_stn, train_vit
+from scripts import annotate, convert, export, report, train_stn, train_vit
 from scripts.models.vit import PRESETS
 from scripts.run import page
 from scripts.system.command_line import parse, run
@@ -28,6 +28,7 @@ MAINS = {
     "train_vit": lambda given: train_vit.main(parse(train_vit.Options, "train_vit", given)),
     "convert": lambda given: convert.main(parse(convert.Options, "convert", given)),
     "annotate": lambda given: annotate.main(parse(annotate.Options, "annotate", given)),
+    "export": lambda given: export.main(parse(export.Options, "export", given)),
     "report": lambda given: report.main(parse(report.Options, "report", given)),
 }
 

@@ -2,7 +2,7 @@
 
 import re
 
-from scripts import convert, train_stn, train_vit
+from scripts import convert, export, train_stn, train_vit
 from scripts.models.stn import SMALLEST
 from scripts.models.vit import FEWEST_PATCHES
 from scripts.run import findings, page, theta
@@ -25,7 +25,7 @@ def first_cells(title: str) -> list[str]:
 
 
 def test_every_flag_on_the_page_exists() -> None:
-    options = (train_stn.Options, train_vit.Options, convert.Options, Recipe)
+    options = (train_stn.Options, train_vit.Options, convert.Options, export.Options, Recipe)
     names = {name for each in options for name in each.__dataclass_fields__} | {"help"}
     flags = {"--" + name.replace("_", "-") for name in names}
     page = re.sub(r"^#SBATCH.*$", "", PAGE, flags=re.MULTILINE)
@@ -39,6 +39,8 @@ def test_the_commands_on_the_page_are_valid() -> None:
     assert [parse(train_stn.Options, "", command.split()).data for command in commands] == ["digits", "auto", "auto"]
     for command in re.findall(r"-m scripts\.convert (.*)", PAGE):
         assert parse(convert.Options, "", command.split()).family in command
+    (command,) = re.findall(r"-m scripts\.export ([^#\n]*)", PAGE)
+    assert parse(export.Options, "", command.split()).format == "pt2"
     modules = re.findall(r"-m (scripts\.\w+)", PAGE)
     assert all((SCRIPTS.parent / module.replace(".", "/")).with_suffix(".py").is_file() for module in modules)
 

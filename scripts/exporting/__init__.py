@@ -1,0 +1,1 @@
+"""Programs of trained networks that need none of this code."""

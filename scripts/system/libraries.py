@@ -1,0 +1,25 @@
+"""Import libraries that only one thing needs, and say how they are installed where they are missing."""
+
+import importlib
+import sys
+from typing import Any
+
+from scripts.system.errors import InputError
+
+
+def library(name: str, purpose: str, *packages: str) -> Any:
+    """Import a library.
+
+    Args:
+        name: The library.
+        purpose: What needs it.
+        packages: What pip installs for that.
+
+    Raises:
+        InputError: If it is not installed; the message says how to install it.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        command = f"{sys.executable} -m pip install {' '.join(packages)}"
+        raise InputError(f"{name} must be installed for {purpose}: {command}") from None
