@@ -18,6 +18,7 @@ from scripts.recipes.options import RunOptions
 from scripts.resuming import AUTO, begun_or_new, is_finished, original_options, refuse_change
 from scripts.run.findings import classification_findings, evenly_spaced
 from scripts.run.folder import ReadOnlyFolder, RunFolder, environment
+from scripts.run.tensorboard import Events, refuse_without_tensorboard
 from scripts.subjects.subject import Subject
 from scripts.system.command_line import flag_values
 from scripts.system.devices import choose_device, keep_freed_memory, unused_gpu
@@ -54,6 +55,8 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
         RunFolder.refuse_taken(Path(options.out))  # before anything is downloaded
     if options.find_lr:
         refuse_senseless(options)
+    if options.tensorboard:
+        refuse_without_tensorboard()
     keep_freed_memory()
     device = choose_device(options.device, processes)
     with processes.connected(device):
@@ -164,6 +167,8 @@ def finish(folder: RunFolder, found: dict[str, Any], numbers: dict[str, Any], no
     from scripts.run.page import write_report  # imports matplotlib, which takes a second
 
     say(f"Report: {write_report(folder.path)}")
+    if folder.events is not None:
+        folder.events.figures()
     say(json.dumps(numbers))
 
 
@@ -221,5 +226,6 @@ def open_folder(options: RunOptions, dataset: str, processes: Processes) -> RunF
         now = datetime.now().strftime("%Y%m%d-%H%M%S")
         new = Path("runs") / f"{dataset.replace(':', '-')}-{options.recipe}-seed{options.seed}-{now}"
         folder = RunFolder.create(Path(options.out) if options.out else new)
+    folder.events = Events(folder.path) if options.tensorboard else None
     processes.broadcast(str(folder.path))
     return folder

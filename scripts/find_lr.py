@@ -33,6 +33,8 @@ def refuse_senseless(options: RunOptions) -> None:
         if name in options.changes:
             wanted = f"must be left out with --find-lr, which makes {STEPS} steps and evaluates nothing"
             raise InputError(f"--{name} ({options.changes[name]}) {wanted}")
+    if options.tensorboard:
+        raise InputError("--tensorboard must be left out with --find-lr, which draws a plot of its own")
 
 
 def find_lr(

@@ -32,6 +32,9 @@ class RunOptions:
     find_lr: bool = option(
         False, "only find a learning rate: raise it for some hundred steps, and plot the loss against it", type=bool
     )
+    tensorboard: bool = option(
+        False, "write metrics and figures as an event file of TensorBoard too, into the run folder", type=bool
+    )
     validation: float | None = option(
         None, "share of the training images held out to choose the best checkpoint (default: the test set chooses)",
         type=fraction,

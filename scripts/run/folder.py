@@ -22,6 +22,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 
+from scripts.run.tensorboard import Events
 from scripts.system.errors import InputError
 from scripts.system.files import read_json, read_torch, write_whole
 from scripts.system.terminal import say
@@ -40,7 +41,12 @@ class RunFolder:
     """Writes the files of one run. At any instant every file is complete, the log up to its last whole line.
 
     A lock keeps other processes out; it is released when the process ends, in any way.
+
+    Attributes:
+        events: Gets the rows of metrics.csv too, where the run asked for it.
     """
+
+    events: Events | None = None
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -118,11 +124,13 @@ class RunFolder:
             (self.path / "metrics.csv").unlink(missing_ok=True)
 
     def metrics(self, rows: Sequence[dict[str, float]]) -> None:
-        """Write metrics.csv; all rows have the columns of the first one."""
+        """Write metrics.csv, and its events where there are any; all rows have the columns of the first one."""
         names = list(rows[0])
         lines = [names, *([format(row[name], ".6g") for name in names] for row in rows)]
         text = "".join(",".join(line) + "\n" for line in lines)
         write_whole(self.path / "metrics.csv", lambda file: file.write(text.encode()))
+        if self.events is not None:
+            self.events.rows(rows)
 
     def json(self, name: str, content: dict[str, Any]) -> None:
         """Write one JSON file."""

@@ -27,7 +27,7 @@ except SystemExit as end:
 packages = {name.partition(".")[0] for name in set(sys.modules) - before}
 print(json.dumps([code, sorted(packages - sys.stdlib_module_names)]))
 """
-HEAVY = ("torchvision", "matplotlib", "jinja2", "sklearn", "scipy", "torch._dynamo", "torch._inductor")
+HEAVY = ("torchvision", "matplotlib", "tensorboard", "jinja2", "sklearn", "scipy", "torch._dynamo", "torch._inductor")
 UNTIL_THE_REPORT = f"""
 import runpy, sys, types
 

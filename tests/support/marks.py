@@ -22,6 +22,10 @@ writes_onnx = pytest.mark.skipif(
     reason="onnx, onnxscript or onnxruntime is not installed",
 )
 
+reads_events = pytest.mark.skipif(
+    importlib.util.find_spec("tensorboard") is None, reason="tensorboard is not installed"
+)
+
 # torch warns that it will leave this to torchao
 quantises = pytest.mark.skipif(
     torch.backends.quantized.engine == "none" or not hasattr(torch.ao.quantization, "quantize_dynamic"),
