@@ -5,7 +5,9 @@ classifier -> torch.export, any batch size -> ONNX -> bytes -> onnxruntime
 """
 
 import io
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
 from typing import NamedTuple
 
 import torch
@@ -58,8 +60,19 @@ def onnx_there() -> None:
 
 
 def onnx_written(program: ExportedProgram, metadata: Mapping[str, str]) -> bytes:
-    """Translate a program to ONNX: one file, the weights inside."""
-    translated = torch.onnx.export(program, dynamo=True, input_names=["images"], output_names=["logits"], verbose=False)
+    """Translate a program to ONNX: one file, the weights inside.
+
+    Raises:
+        InputError: If the translations that are installed lack an operation of the program.
+    """
+    try:
+        translated = torch.onnx.export(
+            program, dynamo=True, input_names=["images"], output_names=["logits"], verbose=False
+        )
+    except (torch.onnx.OnnxExporterError, ImportError) as error:  # its message is a page
+        found = f"onnxscript {version('onnxscript')} cannot translate this network for torch {torch.__version__}"
+        command = f"{sys.executable} -m pip install --upgrade {' '.join(ONNX)}"
+        raise InputError(f"--format onnx needs another onnxscript: {found}; {command}") from error
     assert translated is not None
     model = translated.model_proto
     for part in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):

@@ -259,14 +259,12 @@ def test_the_gradient_of_theta_equals_finite_differences(align_corners, seed: in
     assert torch.autograd.gradcheck(call, inputs, eps=1e-8, atol=1e-5, rtol=1e-4)
 
 
-EXPORTED = (  # every transform, every padding mode, and each other option; forty more combinations were tried once
+EXPORTED = (  # what the contract does not export: other transforms and options; forty combinations were tried once
     {"transform": Translation(0.3), "padding_mode": "reflection", "samples": 2},
     {"transform": Rotation(), "padding_mode": "border", "align_corners": True},
-    {"transform": Similarity(), "output_size": (3, 11)},
     {"transform": Similarity(90, 2, 0.5), "padding_mode": "mean", "steps": 2},
-    {"transform": Affine(), "padding_mode": "reflection", "align_corners": True},
-    {"transform": Projective(), "padding_mode": "border", "samples": 2, "output_size": 7},
-    {"transform": ThinPlateSpline(2), "align_corners": True},
+    {"transform": Projective(), "output_size": (3, 11)},
+    {"transform": ThinPlateSpline(2), "padding_mode": "reflection", "align_corners": True},
 )
 
 

@@ -206,6 +206,19 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(
     assert not [*tmp_path.iterdir()]
 
 
+@writes_onnx
+def test_translations_that_do_not_fit_are_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise torch.onnx.OnnxExporterError("a page\nof advice")
+
+    monkeypatch.setattr(torch.onnx, "export", fails)
+    wanted = (
+        r"--format onnx needs another onnxscript: onnxscript \S+ cannot translate this network for torch \S+; \S+ -m "
+    )
+    with pytest.raises(InputError, match=f"^{wanted}pip install --upgrade onnx onnxscript onnxruntime$"):
+        FORMATS["onnx"].write(exported(torch.nn.Flatten().eval(), SIZE), {})
+
+
 def test_a_classifier_normalises_as_its_run_does(runs: dict[str, Path]) -> None:
     trained = read_trained(runs["vit"])
     images = load(str(runs["photos"])).test.images
