@@ -15,14 +15,22 @@ from scripts.data.datasets import Dataset, Split, load
 from scripts.data.poses import POSES, posed_split
 from scripts.find_lr import find_lr, refuse_senseless
 from scripts.recipes.options import RunOptions
-from scripts.resuming import AUTO, begun_or_new, is_finished, original_options, refuse_change
+from scripts.resuming import (
+    AUTO,
+    UNLOCKED,
+    begun_or_new,
+    is_finished,
+    original_options,
+    refuse_change,
+    refuse_unshared,
+)
 from scripts.run.findings import classification_findings, evenly_spaced
 from scripts.run.folder import ReadOnlyFolder, RunFolder, environment
 from scripts.run.tensorboard import Events, refuse_without_tensorboard
 from scripts.subjects.subject import Subject
 from scripts.system.command_line import flag_values
 from scripts.system.devices import choose_device, keep_freed_memory, unused_gpu
-from scripts.system.errors import Diverged, InputError, Stopped
+from scripts.system.errors import InputError
 from scripts.system.files import read_torch
 from scripts.system.machine import Machine, this_machine
 from scripts.system.processes import Processes
@@ -76,16 +84,15 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
             return
         record = plan.record() | subject.settings
         folder = open_folder(options, dataset.name, processes)
-        checkpoint = None
-        if options.resume:
-            checkpoint = folder.last_checkpoint()
-            refuse_version(folder.path, checkpoint)
-            refuse_change(folder.path, record)
-        else:
+        if not options.resume:
             origin = {"processes": processes.count, "data": dataset.description, "notice": dataset.notice}
             folder.json("environment.json", environment(device) | origin | {"left_out": dataset.left_out})
             config = {"asked": flag_values(options), "resolved": record, "working_directory": str(Path.cwd())}
             folder.json("config.json", config)  # last: now it can resume
+        refuse_unshared(folder, processes)
+        checkpoint = folder.last_checkpoint()
+        refuse_version(folder.path, checkpoint)
+        refuse_change(folder.path, record)
         if checkpoint is None:
             counts = f"{dataset.description}: {plan.train_images} training images, {plan.test_images} test images"
             folder.rewind(0, [])
@@ -108,12 +115,8 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
             folder=folder,
             about=record,
         )
-        try:
+        with processes.first_reports():
             rows = trainer.fit(checkpoint)
-        except (Stopped, Diverged):
-            if processes.first:
-                raise
-            return  # the first process reports it
         last = shown = trainer.evaluate(test)
         best = max(row.get("test_accuracy", 0.0) for row in rows)
         if options.validation:  # no row has a test accuracy: the best checkpoint is tested here
@@ -122,14 +125,16 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
             best = shown.accuracy
         posed_tests = ((name, posed_split(dataset.test, POSES[name])) for name in subject.tested_in)
         in_poses = {name: round(trainer.evaluate(split).accuracy, 2) for name, split in posed_tests}
-    if processes.first:
-        chosen = evenly_spaced(len(test)).to(device)
-        posed, upright = (resized(split.images[chosen], plan.image_size) for split in (test, dataset.test))
-        found = classification_findings(test.images, shown.logits, shown.labels, dataset.classes)
-        found |= subject.findings(posed, upright, shown)
-        numbers = summary(trainer, rows, last.accuracy, best) | found.get("numbers", {})
-        numbers |= {"test_accuracy_in_poses": in_poses} if in_poses else {}
-        finish(folder, found, {"dataset": dataset.name, **numbers}, dataset.notice)
+        with processes.first_alone():  # the others wait for the report: if the first dies here, one of them writes it
+            if not processes.first:
+                return
+            chosen = evenly_spaced(len(test)).to(device)
+            posed, upright = (resized(split.images[chosen], plan.image_size) for split in (test, dataset.test))
+            found = classification_findings(test.images, shown.logits, shown.labels, dataset.classes)
+            found |= subject.findings(posed, upright, shown)
+            numbers = summary(trainer, rows, last.accuracy, best) | found.get("numbers", {})
+            numbers |= {"test_accuracy_in_poses": in_poses} if in_poses else {}
+            finish(folder, found, {"dataset": dataset.name, **numbers}, dataset.notice)
 
 
 def summary(trainer: Trainer, rows: Sequence[dict[str, float]], last: float, best: float) -> dict[str, Any]:
@@ -220,12 +225,13 @@ def open_folder(options: RunOptions, dataset: str, processes: Processes) -> RunF
     """
     if not processes.first:
         return ReadOnlyFolder(Path(processes.broadcast("")))
+    patience = UNLOCKED if processes.restarts else 0.0
     if options.resume:
-        folder = RunFolder.reopen(Path(options.resume))
+        folder = RunFolder.reopen(Path(options.resume), patience)
     else:
         now = datetime.now().strftime("%Y%m%d-%H%M%S")
         new = Path("runs") / f"{dataset.replace(':', '-')}-{options.recipe}-seed{options.seed}-{now}"
-        folder = RunFolder.create(Path(options.out) if options.out else new)
+        folder = RunFolder.create(Path(options.out) if options.out else new, patience)
     folder.events = Events(folder.path) if options.tensorboard else None
     processes.broadcast(str(folder.path))
     return folder

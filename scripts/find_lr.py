@@ -15,7 +15,7 @@ from scripts.recipes.options import RunOptions
 from scripts.run.folder import ReadOnlyFolder
 from scripts.subjects.subject import Subject
 from scripts.system.devices import unused_gpu
-from scripts.system.errors import InputError, Stopped
+from scripts.system.errors import InputError
 from scripts.system.files import write_whole
 from scripts.system.machine import this_machine
 from scripts.system.processes import Processes
@@ -65,12 +65,8 @@ def find_lr(
         processes=processes,
         folder=ReadOnlyFolder(folder),
     )
-    try:
+    with processes.first_reports():
         found = range_test(trainer)
-    except Stopped:
-        if processes.first:
-            raise
-        return  # the first process reports it
     if processes.first:
         say(verdict(found))
         write(folder, found, f"Range test of recipe {plan.recipe} on {dataset.name}, seed {plan.seed}")

@@ -2,16 +2,20 @@
 
 import dataclasses
 import json
+import time
 from pathlib import Path
 from typing import Any, TypeVar
 
 from scripts.data.datasets import CLUTTERED
 from scripts.recipes.options import RunOptions
-from scripts.run.folder import read_config
+from scripts.run.folder import RunFolder, read_config
 from scripts.system.command_line import as_flags, flag_values, parse
 from scripts.system.errors import InputError
+from scripts.system.processes import Processes
 
 AUTO = "auto"  # --resume auto: go on with the run in --out, or start it there
+VISIBLE = 60.0  # seconds until all machines see what one has written: NFS remembers names for half a minute
+UNLOCKED = 120.0  # seconds until a machine that died has lost its lock: NFS waits for one and a half minutes
 AnyOptions = TypeVar("AnyOptions", bound=RunOptions)
 
 
@@ -66,6 +70,20 @@ def _asked(kind: type[AnyOptions], folder: Path, config: dict[str, Any]) -> AnyO
         return parse(kind, "", as_flags(config["asked"]))
     except InputError as error:
         raise InputError(f"--resume ({folder}) must hold flags of this script in config.json; {error}") from error
+
+
+def refuse_unshared(folder: RunFolder, processes: Processes) -> None:
+    """Raise InputError in every process that does not see the run folder as the first one does.
+
+    All resume from the checkpoint in it, and if the first process dies another one writes there.
+    """
+    seen, end = processes.broadcast(folder.seen()), time.monotonic() + VISIBLE
+    while (here := folder.seen()) != seen:
+        if time.monotonic() >= end:
+            differs = "has no config.json" if here.startswith("nothing") else "holds another run or checkpoint"
+            wanted = "must be one folder that the machines of all processes share"
+            raise InputError(f"run folder ({folder.path}) {wanted}; for process {processes.rank} it {differs}")
+        time.sleep(min(1.0, VISIBLE))
 
 
 def refuse_change(folder: Path, record: dict[str, Any]) -> None:

@@ -5,7 +5,6 @@ At the end: summary.json, findings.pt, the figures and report.html.
 """
 
 import csv
-import errno
 import hashlib
 import json
 import os
@@ -25,16 +24,10 @@ import torch
 from scripts.run.tensorboard import Events
 from scripts.system.errors import InputError
 from scripts.system.files import read_json, read_torch, write_whole
+from scripts.system.locks import IN_USE, lock_within
 from scripts.system.terminal import say
 
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
-
-
 BEFORE_CONFIG = (".lock", "environment.json")  # what a run writes before config.json, with which it can be resumed
-IN_USE = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)  # what ``lock`` fails with if another process has the lock
 
 
 class RunFolder:
@@ -42,18 +35,23 @@ class RunFolder:
 
     A lock keeps other processes out; it is released when the process ends, in any way.
 
+    Args:
+        path: The folder, which exists.
+        patience: How long to wait for the lock, in seconds: the lock of a machine that died is released by the server
+            of the files, which notices after one or two minutes.
+
     Attributes:
         events: Gets the rows of metrics.csv too, where the run asked for it.
     """
 
     events: Events | None = None
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, patience: float = 0.0) -> None:
         self.path = path
         handle = os.open(path / ".lock", os.O_RDWR | os.O_CREAT)
         weakref.finalize(self, os.close, handle)
         try:
-            lock(handle)
+            lock_within(handle, patience)
         except OSError as error:
             if error.errno in IN_USE:
                 wanted = "must not be in use; another process is writing to it"
@@ -62,7 +60,7 @@ class RunFolder:
             print(f"WARNING: {why}: let no other run write there", file=sys.stderr)
 
     @classmethod
-    def create(cls, path: Path) -> "RunFolder":
+    def create(cls, path: Path, patience: float = 0.0) -> "RunFolder":
         """Create the folder of a new run.
 
         Raises:
@@ -73,24 +71,33 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"--out ({path}) must be a folder that can be created; {error.strerror}") from error
-        return cls(path)
+        folder = cls(path, patience)
+        cls.refuse_taken(path)  # by a run that began and ended meanwhile
+        return folder
 
     @classmethod
-    def reopen(cls, path: Path) -> "RunFolder":
+    def reopen(cls, path: Path, patience: float = 0.0) -> "RunFolder":
         """Open the folder of an unfinished run.
 
         Raises:
             InputError: If the run is finished or still running.
         """
+        cls.refuse_finished(path)
+        folder = cls(path, patience)
+        cls.refuse_finished(path)  # by a process that ended meanwhile
+        return folder
+
+    @staticmethod
+    def refuse_finished(path: Path) -> None:
+        """Raise InputError if the run has nothing left to do."""
         if (path / "summary.json").exists():
             report = f"python -m scripts.report {path} draws its report"
             raise InputError(f"--resume ({path}) must be an unfinished run; this one is finished: {report}")
-        return cls(path)
 
     @staticmethod
     def refuse_taken(path: Path) -> None:
         """Raise InputError if the path exists and is not an empty folder; a run that died as it began left nothing."""
-        if path.exists() and (not path.is_dir() or any(file.name not in BEFORE_CONFIG for file in path.iterdir())):
+        if path.exists() and (not path.is_dir() or any(not _worthless(file.name) for file in path.iterdir())):
             raise InputError(f"--out ({path}) must be a new or empty folder; it exists already")
 
     @property
@@ -113,6 +120,11 @@ class RunFolder:
         """Log a notice between lines of asterisks, unless it is empty."""
         if notice:
             self.log("\n".join(("*" * 100, f"NOTICE: {notice}", "*" * 100)))
+
+    def seen(self) -> str:
+        """Return what tells one state of a run from another: hashes of its configuration and of its checkpoints."""
+        names = ("config.json", "checkpoints.json")
+        return " ".join(digest(path) if (path := self.path / name).exists() else "nothing" for name in names)
 
     def rewind(self, log_size: int, rows: Sequence[dict[str, float]]) -> None:
         """Drop the log and metrics written after a checkpoint, since that part is repeated."""
@@ -192,16 +204,9 @@ class ReadOnlyFolder(RunFolder):
     log = rewind = metrics = json = checkpoint = keep = _ignore
 
 
-def lock(handle: int) -> None:
-    """Lock a file until it is closed.
-
-    Raises:
-        OSError: If another process has locked it.
-    """
-    if sys.platform == "win32":
-        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-    else:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _worthless(name: str) -> bool:
+    """Whether a run that died before config.json was complete may have left a file of that name."""
+    return name in BEFORE_CONFIG or name.endswith(".part")
 
 
 def digest(path: Path) -> str:

@@ -2,10 +2,13 @@
 
     torchrun --nproc-per-node 2 -m scripts.train_stn
 
-Without torchrun there is one process, whose share is everything.
+Without torchrun there is one process, whose share is everything. If one dies the others end, and torchrun starts those
+that are left again.
 """
 
 import os
+import re
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -16,7 +19,11 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-PATIENCE = timedelta(minutes=30)  # the others wait while the first process downloads the images
+from scripts.system.errors import Diverged, Stopped
+
+MEETING = timedelta(minutes=2)  # from the first process that wants to connect to the last: the time to import torch
+ANSWER = timedelta(minutes=10)  # for the work of one process between two exchanges: a machine without power is silent
+PATIENCE = timedelta(minutes=30)  # the others wait while the first process downloads the images, or writes the report
 
 
 @dataclass(frozen=True)
@@ -28,26 +35,29 @@ class Processes:
         rank: Index of this one, from 0.
         place: Its index among those on this machine, from 0.
         here: Number of processes on this machine.
+        restarts: How often torchrun starts the processes that are left again.
     """
 
     count: int = 1
     rank: int = 0
     place: int = 0
     here: int = 1
+    restarts: int = 0
 
     @classmethod
     def started(cls) -> "Processes":
         """Return the processes that torchrun started, or a single one without torchrun."""
         if not distributed.is_torchelastic_launched():
             return ALONE
-        return cls(*(int(os.environ[name]) for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE")))
+        names = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_MAX_RESTARTS")
+        return cls(*(int(os.environ[name]) for name in names))
 
     @contextmanager
     def connected(self, device: torch.device) -> Iterator[None]:
         """Connect the processes: NCCL between GPUs, gloo between CPUs.
 
         Raises:
-            ConnectionError: If another process has ended early, or has not answered for half an hour.
+            ConnectionError: If another process has ended early or does not come, or has not answered for ten minutes.
         """
         if self.count == 1:
             yield
@@ -55,15 +65,25 @@ class Processes:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        distributed.init_process_group(backend, timeout=PATIENCE)
         try:
+            distributed.init_process_group(
+                backend, store=self._met(), rank=self.rank, world_size=self.count, timeout=ANSWER
+            )
             yield
-        except RuntimeError as error:
-            if not any(name in str(error).lower() for name in ("gloo", "nccl")):  # they have no error class
+        except RuntimeError as error:  # gloo and NCCL have no error class
+            if not isinstance(error, distributed.DistError) and not re.search("gloo|nccl", str(error), re.IGNORECASE):
                 raise
             raise ConnectionError("another process of this run has ended or does not answer") from error
         finally:
-            distributed.destroy_process_group()
+            if distributed.is_initialized():
+                distributed.destroy_process_group()
+
+    def _met(self) -> distributed.Store:
+        """Return the store of all processes once each has come."""
+        store, *_ = next(distributed.rendezvous("env://", timeout=MEETING))
+        store.set(f"process {self.rank}", "here")
+        store.wait([f"process {rank}" for rank in range(self.count)], MEETING)
+        return store
 
     @property
     def first(self) -> bool:
@@ -106,11 +126,34 @@ class Processes:
     @contextmanager
     def first_alone(self) -> Iterator[None]:
         """Run the block in the first process, then in all others, which find the files that it wrote."""
+        if self.count == 1:
+            yield
+            return
+        patient = distributed.new_group(backend="gloo", timeout=PATIENCE)
+        assert isinstance(patient, distributed.ProcessGroup), "this process is one of all"
         if not self.first:
-            self.any(False)
+            distributed.barrier(patient)
         yield
         if self.first:
-            self.any(False)
+            distributed.barrier(patient)
+
+    @contextmanager
+    def first_reports(self) -> Iterator[None]:
+        """Let only the first process raise what ends the training of all; the others exit with its code.
+
+        Raises:
+            Stopped: In the first process.
+            Diverged: In the first process.
+            SystemExit: In the others.
+        """
+        try:
+            yield
+        except (Stopped, Diverged) as ended:
+            if isinstance(ended, Stopped):
+                self.any(True)  # until the first has saved: torchrun terminates it as soon as another one exits
+            if self.first:
+                raise
+            sys.exit(128 + ended.by if isinstance(ended, Stopped) else 1)
 
     def parallel(self, model: nn.Module) -> nn.Module:
         """Wrap the model for training, so that a backward pass averages gradients over all processes."""

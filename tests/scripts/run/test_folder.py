@@ -13,6 +13,7 @@ import torch
 
 from scripts.run import folder as run_folder
 from scripts.run.folder import RunFolder, environment, read_metrics
+from scripts.system import locks
 
 
 def test_metrics_are_read_as_numbers_by_name(tmp_path: Path) -> None:
@@ -137,7 +138,7 @@ def test_a_file_system_without_locks_is_named_and_the_run_goes_on(
     def lock(handle: int) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(run_folder, "lock", lock)
+    monkeypatch.setattr(locks, "lock", lock)
     RunFolder.create(tmp_path / "run").log("written")
     why = f"cannot be locked on this file system ({os.strerror(number)})"
     assert capsys.readouterr().err == f"WARNING: {tmp_path / 'run'} {why}: let no other run write there\n"

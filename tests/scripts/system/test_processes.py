@@ -167,7 +167,7 @@ def one_of_many(processes: Processes, port: int, work: Callable[..., dict[str, A
 def in_processes(count: int, work: Callable[..., dict[str, Any]], root: Path) -> list[int | None]:
     """Run ``work`` in several processes, each of which writes a file, and return their exit codes."""
     context = multiprocessing.get_context("forkserver")  # imports torch only once
-    context.set_forkserver_preload(["tests.scripts.system.test_processes"])
+    context.set_forkserver_preload(["tests.scripts.system.test_processes", "tests.scripts.system.test_elastic"])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -340,9 +340,11 @@ def test_a_share_of_a_batch_is_augmented_as_in_the_whole_batch(count: int, proce
 def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "4")  # set by another program
     assert Processes.started() == Processes(1, 0, 0)
-    for name, value in (("TORCHELASTIC_RUN_ID", "none"), ("RANK", "3"), ("LOCAL_RANK", "1"), ("LOCAL_WORLD_SIZE", "2")):
+    for name, value in (("RUN_ID", "none"), ("MAX_RESTARTS", "5")):
+        monkeypatch.setenv(f"TORCHELASTIC_{name}", value)
+    for name, value in (("RANK", "3"), ("LOCAL_RANK", "1"), ("LOCAL_WORLD_SIZE", "2")):
         monkeypatch.setenv(name, value)
-    assert Processes.started() == Processes(4, 3, 1, 2)
+    assert Processes.started() == Processes(4, 3, 1, 2, 5)
 
 
 @pytest.mark.parametrize("name", ("cuda:1", "cuda:0", "mps"))

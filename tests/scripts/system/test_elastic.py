@@ -1,0 +1,208 @@
+"""A run goes on with the processes that are left, from its last checkpoint, to the same end."""
+
+import multiprocessing
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
+from datetime import timedelta
+from functools import partial
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import pytest
+import torch
+
+from scripts import experiment, resuming
+from scripts.run import page
+from scripts.run.folder import read_metrics
+from scripts.system import locks, processes
+from scripts.system.command_line import parse, run
+from scripts.system.errors import InputError
+from scripts.system.processes import Processes
+from scripts.train_stn import Options, main
+from tests.support.runs import at_step
+from tests.support.trees import write_tree
+
+pytestmark = pytest.mark.numerics
+
+ERROR = 1e-3  # of losses and weights after 9 small steps: Muon amplifies that sums of float32 have another order
+COMMAND = ["--out", "run", "--resume", "auto", "--data", "photos", "--epochs", "3", "--batch-size", "5",
+           "--lr", "0.002", "--limit-train", "15", "--device", "cpu", "--precision", "float32"]  # fmt: skip
+STOPPED = (
+    "train_stn: stopped by SIGTERM after 0 epochs and 2 steps; to resume: python -m scripts.train_stn --resume run\n"
+)
+GONE = "train_stn: error: another process of this run has ended or does not answer\n"
+
+KEPT = ExitStack()
+Act = Callable[[], object]
+
+
+def nothing() -> None:
+    """What most processes do beside their work."""
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def at(step: int, act: Act) -> None:
+    """Act before that step."""
+    KEPT.enter_context(at_step(step, act))
+
+
+def instead_of_the_report() -> None:
+    experiment.finish = lambda *_: kill()
+
+
+def quick_to_refuse() -> None:
+    resuming.VISIBLE = 0.1
+
+
+def soon_tired() -> None:
+    processes.MEETING = timedelta(seconds=0.5)
+
+
+def together(barrier: Barrier) -> None:
+    """Open the folder at the same time as another process."""
+    opened = experiment.open_folder
+    experiment.open_folder = lambda *given: (barrier.wait(60), opened(*given))[1]
+
+
+def one(environment: dict[str, str], folder: Path, output: Path, act: Act) -> None:
+    """What torchrun starts, without the import of torch."""
+    os.environ |= environment
+    os.chdir(folder)
+    torch.set_num_threads(1)
+    page.write_report = lambda path: path / "report.html"
+    with output.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.stdout.reconfigure(line_buffering=True)
+    act()
+    run(lambda: main(parse(Options, "train_stn", COMMAND)), "train_stn")
+
+
+def start(
+    acts: Sequence[Act], folders: Sequence[Path], root: Path, count: int | None = None
+) -> list[tuple[int | None, str]]:
+    """Run the command in processes of one run, or of several if there is no count; return exit codes and outputs."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.scripts.system.test_processes", "tests.scripts.system.test_elastic"])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    outputs = [root / f"{rank}.txt" for rank in range(len(acts))]
+    started = []
+    for rank, (act, folder, output) in enumerate(zip(acts, folders, outputs, strict=True)):
+        environment = {} if count is None else {
+            "TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_MAX_RESTARTS": "3", "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port), "WORLD_SIZE": str(count), "RANK": str(rank), "LOCAL_WORLD_SIZE": "1",
+            "LOCAL_RANK": "0",
+        }  # fmt: skip
+        started.append(context.Process(target=one, args=(environment, folder, output, act)))
+        started[-1].start()
+    for process in started:
+        process.join(120)
+    return [(process.exitcode, output.read_text()) for process, output in zip(started, outputs, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def rounds(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[tuple[int | None, str]]]]:
+    """The folder of a run whose processes end one after the other, and what each of them printed."""
+    root = tmp_path_factory.mktemp("elastic")
+    write_tree(root / "photos")
+    stopped = partial(at, 2, partial(signal.raise_signal, signal.SIGTERM))
+    acts: list[list[Act]] = [
+        [nothing, nothing, stopped],  # its machine is needed for something else
+        [partial(at, 4, kill), nothing, nothing],
+        [instead_of_the_report, nothing],
+        [nothing],
+    ]
+    return root, [start(each, [root] * len(each), root, len(each)) for each in acts]
+
+
+def test_a_signal_to_one_stops_all_and_none_looks_finished(rounds: tuple[Path, list]) -> None:
+    """An exit code of 0 would tell torchrun that there is nothing to go on with."""
+    (first, *others), *_ = rounds[1]
+    assert [code for code, _ in (first, *others)] == [128 + signal.SIGTERM] * 3
+    assert first[1].endswith(STOPPED)
+    assert [printed for _, printed in others] == ["", ""]
+
+
+def test_if_the_first_dies_the_others_say_so_in_one_line(rounds: tuple[Path, list]) -> None:
+    while_training, while_reporting = rounds[1][1:3]
+    assert [code for code, _ in while_training] == [-signal.SIGKILL, 2, 2]
+    assert [code for code, _ in while_reporting] == [-signal.SIGKILL, 2]
+    assert [printed for _, printed in (*while_training[1:], *while_reporting[1:])] == [GONE] * 3
+
+
+def test_those_that_are_left_end_the_run_as_if_none_had_died(rounds: tuple[Path, list], tmp_path: Path) -> None:
+    root, (*_, last) = rounds
+    assert last[0][0] == 0
+    write_tree(tmp_path / "photos")
+    ((code, _),) = start([nothing], [tmp_path], tmp_path)
+    assert code == 0
+    folders = (root / "run", tmp_path / "run")
+    rows, expected = (read_metrics(folder) for folder in folders)
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    for row, whole in zip(rows, expected, strict=True):
+        assert row["train_loss"] == pytest.approx(whole["train_loss"], rel=ERROR)
+    mine, theirs = (torch.load(folder / "last.pt", weights_only=True)["model"] for folder in folders)
+    torch.testing.assert_close(mine, theirs, atol=ERROR, rtol=ERROR)
+    logs = [re.findall("^Epoch.*", (folder / "train.log").read_text(), re.MULTILINE) for folder in folders]
+    assert logs[0] == logs[1]
+
+
+def test_a_process_that_does_not_see_the_run_folder_says_so(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("first machine", "other machine")]
+    for folder in folders:
+        write_tree(folder / "photos")
+    wanted = "must be one folder that the machines of all processes share"
+    first, other = start([quick_to_refuse] * 2, folders, tmp_path, 2)
+    assert other == (2, f"train_stn: error: run folder (run) {wanted}; for process 1 it has no config.json\n")
+    assert (first[0], first[1].endswith(GONE)) == (2, True)
+    (folders[1] / "run").mkdir()
+    (folders[1] / "run" / "config.json").write_bytes((folders[0] / "run" / "config.json").read_bytes())
+    (folders[1] / "run" / "checkpoints.json").write_text("{}")
+    _, other = start([quick_to_refuse] * 2, folders, tmp_path, 2)
+    assert other == (
+        2, f"train_stn: error: run folder (run) {wanted}; for process 1 it holds another run or checkpoint\n"
+    )  # fmt: skip
+
+
+def test_processes_wait_only_for_a_while_for_one_that_never_comes(tmp_path: Path) -> None:
+    write_tree(tmp_path / "photos")
+    ((code, printed),) = start([soon_tired], [tmp_path], tmp_path, 2)
+    assert (code, printed) == (2, GONE)
+    assert not (tmp_path / "run").exists()
+
+
+def test_of_two_runs_that_start_at_once_one_has_the_folder(tmp_path: Path) -> None:
+    write_tree(tmp_path / "photos")
+    act = partial(together, multiprocessing.get_context("forkserver").Barrier(2))
+    winner, loser = sorted(start([act] * 2, [tmp_path] * 2, tmp_path), key=lambda end: end[0] or 0)
+    assert (winner[0], loser[0]) == (0, 2)
+    assert re.search("(must not be in use|must be a new or empty folder)[^\n]*\n$", loser[1])
+    assert [row["epoch"] for row in read_metrics(tmp_path / "run")] == [1, 2, 3]
+    assert (tmp_path / "run" / "summary.json").exists()
+
+
+@pytest.mark.parametrize(("restarts", "seconds"), [(3, 0.2), (3, 60.0), (0, 0.2)])
+def test_a_lock_that_is_released_late_is_waited_for_where_torchrun_restarts(
+    restarts: int, seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server of the files holds the lock of a machine that died for a while."""
+    monkeypatch.setattr(experiment, "UNLOCKED", 0.6)
+    handle = os.open(tmp_path / ".lock", os.O_RDWR | os.O_CREAT)
+    locks.lock(handle)
+    release = threading.Timer(seconds, os.close, [handle])
+    release.start()
+    waited = restarts and seconds < 1
+    with nullcontext() if waited else pytest.raises(InputError, match="must not be in use"):
+        experiment.open_folder(Options(resume=str(tmp_path)), "", Processes(restarts=restarts))
+    release.cancel()
