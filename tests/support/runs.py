@@ -29,6 +29,10 @@ from scripts.training.trainer import Trainer
 from tests.support.sources import ROOT
 from tests.support.strategies import generator
 
+# what forked processes find imported; torch imports the first two when a model is wrapped for several processes
+PRELOADED = ["torch._dynamo", "torch.distributed.tensor.parallel.ddp", "tests.scripts.system.test_processes",
+             "tests.scripts.system.test_elastic"]  # fmt: skip
+
 
 def dots(count: int, seed: int) -> Split:
     """Dark images of class 0 and bright ones of class 1."""

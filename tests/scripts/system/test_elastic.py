@@ -25,7 +25,7 @@ from scripts.system.command_line import parse, run
 from scripts.system.errors import InputError
 from scripts.system.processes import Processes
 from scripts.train_stn import Options, main
-from tests.support.runs import at_step
+from tests.support.runs import PRELOADED, at_step
 from tests.support.trees import write_tree
 
 pytestmark = pytest.mark.numerics
@@ -92,7 +92,7 @@ def start(
 ) -> list[tuple[int | None, str]]:
     """Run the command in processes of one run, or of several if there is no count; return exit codes and outputs."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.scripts.system.test_processes", "tests.scripts.system.test_elastic"])
+    context.set_forkserver_preload(PRELOADED)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

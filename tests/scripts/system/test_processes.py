@@ -32,7 +32,7 @@ from scripts.system.processes import Processes
 from scripts.train_stn import Options, main
 from scripts.training.range_test import range_test
 from scripts.training.trainer import Trainer
-from tests.support.runs import at_step, dots, terminated, without_times
+from tests.support.runs import PRELOADED, at_step, dots, terminated, without_times
 from tests.support.runs import run as small_run
 from tests.support.strategies import generator, random_pixels
 
@@ -167,7 +167,7 @@ def one_of_many(processes: Processes, port: int, work: Callable[..., dict[str, A
 def in_processes(count: int, work: Callable[..., dict[str, Any]], root: Path) -> list[int | None]:
     """Run ``work`` in several processes, each of which writes a file, and return their exit codes."""
     context = multiprocessing.get_context("forkserver")  # imports torch only once
-    context.set_forkserver_preload(["tests.scripts.system.test_processes", "tests.scripts.system.test_elastic"])
+    context.set_forkserver_preload(PRELOADED)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
