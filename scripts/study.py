@@ -16,6 +16,7 @@ from pathlib import Path
 
 from scripts.recipes.study import ARMS, RUNS, ArmOptions, Options
 from scripts.system.command_line import parse, run
+from scripts.system.locks import IN_USE, lock
 from scripts.system.terminal import say
 
 
@@ -42,8 +43,6 @@ def main(options: Options) -> None:
 @contextmanager
 def claimed(folder: Path) -> Iterator[bool]:
     """Whether this process may train the run of that folder, which nobody else may do inside."""
-    from scripts.run.folder import IN_USE, lock  # loads torch
-
     folder.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder.parent / f".{folder.name}.lock", os.O_RDWR | os.O_CREAT)
     mine = True
