@@ -71,6 +71,9 @@ gpu-check:  ## find out in ten minutes what a GPU does, with the torch of PYTHON
 torture: $(READY)  ## kill runs of both scripts 50 times, and compare their ends; ARGS="--kills 5 --seed 1" repeats some
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.scripts.torture $(ARGS)
 
+torture-elastic: $(READY)  ## kill one of three machines in 20 runs, all on this one; ARGS="--kills 5 --seed 1" repeats some
+	@$(BIN)/python -m tests.scripts.system.elastic $(ARGS)
+
 mutants: $(READY)  ## change components/ in a thousand places, one at a time: the suite must notice (half an hour)
 	$(BIN)/python -m tests.mutation.survivors
 
@@ -156,6 +159,6 @@ clean:  ## remove the virtual environment and caches; data/ and runs/ stay
 	rm -rf $(VENV) .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage build mutants *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup test test-elsewhere test-thorough test-random test-oldest test-gpu gpu-check torture mutants coverage lint typecheck format bench \
-	bench-smoke bench-peers bench-scaling bench-breakdown bench-compare train-stn train-vit export real-weights annotate study contract foreign tables \
-	pictures notebooks clean
+.PHONY: help setup test test-elsewhere test-thorough test-random test-oldest test-gpu gpu-check torture torture-elastic mutants coverage lint \
+	typecheck format bench bench-smoke bench-peers bench-scaling bench-breakdown bench-compare train-stn train-vit export real-weights annotate study \
+	contract foreign tables pictures notebooks clean
