@@ -93,9 +93,6 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
         checkpoint = folder.last_checkpoint()
         refuse_version(folder.path, checkpoint)
         refuse_change(folder.path, record)
-        if checkpoint is not None and processes.first:
-            done = f"{checkpoint['epoch']} epochs and {checkpoint['progress']['step']} steps"
-            say(f"{folder.path} goes on after {done}, processes: {processes.count}")
         if checkpoint is None:
             counts = f"{dataset.description}: {plan.train_images} training images, {plan.test_images} test images"
             folder.rewind(0, [])

@@ -46,6 +46,11 @@ class Progress:
         """Mean loss and accuracy in percent so far in the epoch; NaN while every step has been skipped."""
         return (self.loss / self.seen, 100 * self.hits / self.seen) if self.seen else (math.nan, math.nan)
 
+    @property
+    def done(self) -> str:
+        """How far the run is."""
+        return f"{len(self.rows)} epochs and {self.step} steps"
+
 
 class State:
     """Model, its average, optimizers with their schedules, gradient scaler, random number generators, and progress.

@@ -19,6 +19,7 @@ from scripts.system.devices import clock, peak_memory
 from scripts.system.errors import Diverged, InputError, Stopped
 from scripts.system.processes import ALONE, Processes
 from scripts.system.signals import Asked, deferred
+from scripts.system.terminal import say
 from scripts.training.compiled import Compiled
 from scripts.training.evaluation import Evaluation, views
 from scripts.training.plan import Plan
@@ -126,6 +127,8 @@ class Trainer:
             wanted = "must hold a checkpoint of this run; it belongs to another"
             raise InputError(f"--resume ({self.folder.path}) {wanted}") from error
         self.folder.rewind(checkpoint["log_size"], state.progress.rows)
+        if self.processes.first:
+            say(f"{self.folder.path} goes on after {state.progress.done}, processes: {self.processes.count}")
         return state
 
     def train_epoch(self, state: State, asked: Asked) -> dict[str, float]:
@@ -157,10 +160,8 @@ class Trainer:
                     if stop:
                         self._stop(state, asked)
         seconds, (loss, accuracy) = clock(self.device) - started, progress.means
-        self.folder.log(
-            f"Train set: Average loss: {loss:.4f}, Accuracy: {progress.hits:.0f}/{progress.seen} "
-            f"({accuracy:.2f}%), {seconds:.1f} s"
-        )
+        hits = f"{progress.hits:.0f}/{progress.seen} ({accuracy:.2f}%)"
+        self.folder.log(f"Train set: Average loss: {loss:.4f}, Accuracy: {hits}, {seconds:.1f} s")
         return {
             "epoch": epoch,
             "lr": progress.lr,
@@ -235,9 +236,8 @@ class Trainer:
                 parts.append((sum((logits for logits, _ in others), first) / len(seen), extra))
         logits = self.processes.joined(torch.cat([logits for logits, _ in parts]), len(split))
         extras = [extra for _, extra in parts if extra is not None]
-        return Evaluation(
-            logits, split.labels, self.processes.joined(torch.cat(extras), len(split)) if extras else None
-        )
+        extra = self.processes.joined(torch.cat(extras), len(split)) if extras else None
+        return Evaluation(logits, split.labels, extra)
 
     def _predicted(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         logits, extra = self.predict(images) if self.predict else (self.model(images), None)
@@ -292,8 +292,7 @@ class Trainer:
 
     def _stop(self, state: State, asked: Asked) -> NoReturn:
         by = asked.by or signal.SIGTERM  # if the signal reached another process
-        where = f"stopped by {by.name} after {len(state.progress.rows)} epochs and {state.progress.step} steps"
-        raise Stopped(by, where, str(self.folder.path))
+        raise Stopped(by, f"stopped by {by.name} after {state.progress.done}", str(self.folder.path))
 
     def _advised(self, what: str) -> str:
         advice = "lower --lr" if self.plan.precision == "float32" else "lower --lr, or use --precision float32"
