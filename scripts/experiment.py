@@ -56,6 +56,7 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
         if is_finished(options):
             if processes.first:
                 say(f"the run in {options.resume} is finished")
+                draw_missing_report(Path(str(options.resume)))
             return
     if options.resume:
         options = original_options(options, Path(options.resume))
@@ -169,12 +170,18 @@ def finish(folder: RunFolder, found: dict[str, Any], numbers: dict[str, Any], no
     folder.checkpoint("findings.pt", found)
     folder.json("summary.json", numbers)  # last: it marks the run as finished
     folder.announce(notice)
-    from scripts.run.page import write_report  # imports matplotlib, which takes a second
-
-    say(f"Report: {write_report(folder.path)}")
+    draw_missing_report(folder.path)
     if folder.events is not None:
         folder.events.figures()
     say(json.dumps(numbers))
+
+
+def draw_missing_report(path: Path) -> None:
+    """Draw the report of a finished run that has none, and say where it is."""
+    if not (path / "report.html").exists():
+        from scripts.run.page import write_report  # imports matplotlib, which takes a second
+
+        say(f"Report: {write_report(path)}")
 
 
 def planned(recipe: Recipe, options: RunOptions, dataset: Dataset, images: Split, machine: Machine) -> Plan:

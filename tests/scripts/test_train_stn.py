@@ -282,6 +282,9 @@ def test_resume_auto_starts_goes_on_or_does_nothing_whichever_is_right(
     last = (tmp_path / "run" / "last.pt").read_bytes()
     capsys.readouterr()
     main(again())
+    assert capsys.readouterr().out == "the run in run is finished\nReport: run/report.html\n", "it died before that"
+    (tmp_path / "run" / "report.html").touch()
+    main(again())
     assert capsys.readouterr().out == "the run in run is finished\n"
     assert (tmp_path / "run" / "last.pt").read_bytes() == last
 

@@ -59,8 +59,18 @@ def at(step: int, act: Act) -> None:
     KEPT.enter_context(at_step(step, act))
 
 
-def instead_of_the_report() -> None:
+def drawn(path: Path) -> Path:
+    """Drawing takes a second."""
+    (path / "report.html").touch()
+    return path / "report.html"
+
+
+def instead_of_the_summary() -> None:
     experiment.finish = lambda *_: kill()
+
+
+def instead_of_the_report() -> None:
+    page.write_report = lambda _: kill()
 
 
 def quick_to_refuse() -> None:
@@ -92,7 +102,7 @@ def one(environment: dict[str, str], folder: Path, output: Path, act: Act) -> No
     os.environ |= environment
     os.chdir(folder)
     torch.set_num_threads(1)
-    page.write_report = lambda path: path / "report.html"
+    page.write_report = drawn
     with output.open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -144,7 +154,8 @@ def rounds(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[tu
     acts: list[list[Act]] = [
         [nothing, nothing, stopped],  # its machine is needed for something else
         [partial(at, 4, kill), nothing, nothing],
-        [instead_of_the_report, nothing],
+        [instead_of_the_summary, nothing],
+        [instead_of_the_report],
         [nothing],
     ]
     return root, [start(each, [root] * len(each), root, len(each)) for each in acts]
@@ -159,18 +170,18 @@ def test_a_signal_to_one_stops_all_and_none_looks_finished(rounds: tuple[Path, l
 
 
 def test_if_the_first_dies_the_others_say_so_in_one_line(rounds: tuple[Path, list]) -> None:
-    while_training, while_reporting = rounds[1][1:3]
-    assert [code for code, _ in while_training] == [-signal.SIGKILL, 2, 2]
-    assert [code for code, _ in while_reporting] == [-signal.SIGKILL, 2]
-    assert [printed for _, printed in (*while_training[1:], *while_reporting[1:])] == [GONE] * 3
+    in_training, at_the_end = rounds[1][1:3]
+    assert [code for code, _ in in_training] == [-signal.SIGKILL, 2, 2]
+    assert [code for code, _ in at_the_end] == [-signal.SIGKILL, 2]
+    assert [printed for _, printed in (*in_training[1:], *at_the_end[1:])] == [GONE] * 3
 
 
 def test_those_that_are_left_end_the_run_as_if_none_had_died(rounds: tuple[Path, list], whole: Path) -> None:
-    root, (*_, last) = rounds
-    ((code, printed),) = last
-    assert code == 0
-    assert printed.startswith("run goes on after 3 epochs and 0 steps, processes: 1\n")
-    assert elastic.faults(root / "run", whole) == ["no report.html"]
+    root, (*_, ((before, went_on),), ((code, printed),)) = rounds
+    assert went_on.startswith("run goes on after 3 epochs and 0 steps, processes: 1\n")
+    assert (before, code) == (-signal.SIGKILL, 0)
+    assert printed == "the run in run is finished\nReport: run/report.html\n"
+    assert elastic.faults(root / "run", whole) == []
     assert max(elastic.distances(root / "run", whole)) < ERROR
 
 
@@ -223,7 +234,6 @@ def test_what_a_killed_machine_may_spoil_is_found(
 ) -> None:
     """Else `make torture-elastic` would show nothing."""
     copied = copytree(whole, tmp_path / "run")
-    (copied / "report.html").touch()
     assert elastic.faults(copied, whole) == []
     harm(copied)
     (found,) = elastic.faults(copied, whole)
