@@ -69,7 +69,7 @@ gpu-check:  ## find out in ten minutes what a GPU does, with the torch of PYTHON
 	@$(PYTHON) -m benchmarks.gpu_check $(foreach flag,OUT DATA WHEELS,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z) $(call quoted,$($(flag))))) $(ARGS)
 
 torture: $(READY)  ## kill runs of both scripts 50 times, and compare their ends; ARGS="--kills 5 --seed 1" repeats some
-	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.scripts.torture $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.scripts.system.torture $(ARGS)
 
 torture-elastic: $(READY)  ## kill one of three machines in 20 runs, all on this one; ARGS="--kills 5 --seed 1" repeats some
 	@$(BIN)/python -m tests.scripts.system.elastic $(ARGS)

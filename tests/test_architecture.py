@@ -33,7 +33,7 @@ KNOWS = {  # folder of scripts -> folders that it may import; all may import com
 }
 FLOORS = {"components": set(), "scripts": {"components"}, "benchmarks": {"components", "scripts"},
           "tests": {"components", "scripts", "benchmarks"}}  # fmt: skip
-MOST_FILES = {"scripts": 11}  # directly in that folder
+MOST_FILES = {"scripts": 12}  # directly in that folder
 MOST_FILES_IN_A_FOLDER = 14
 EXAMPLES = {  # component -> how a copy is built, and the shapes of its input and output
     "localization_net": ("LocalizationNet(3, 6)", (2, 3, 32, 32), (2, 6)),

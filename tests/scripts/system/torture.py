@@ -1,7 +1,7 @@
 """Kill short runs at random instants, resume them, and compare the results with those of an uninterrupted run.
 
     make torture                                      # 50 kills of each script
-    python -m tests.scripts.torture --kills 5 --seed 7        # fewer, reproducible
+    python -m tests.scripts.system.torture --kills 5 --seed 7        # fewer, reproducible
 
 Runs are forked from one process that has imported everything, since importing takes longer than training here. Three
 of four kills come from outside after a random time, the fourth while a file is written. The Vision Transformer is
