@@ -122,8 +122,7 @@ def build(options: Mapping[str, Any], classes: int, poses: Poses, transform: boo
     """Build the network of the tutorial, or a CNN that sees images upright, for the poses of a run.
 
     Args:
-        options: Those of the recipe; ``alone`` is the stem and the widths that make the CNN without transformer as large
-            as both.
+        options: Those of the recipe; ``alone`` is stem and widths of a CNN without transformer, as large as both.
         classes: How many there are.
         poses: What the localization of the CNN predicts.
         transform: False leaves the transformer out.
