@@ -40,7 +40,7 @@ RECIPES = {
         optimizer="muon",
     ),
     "small": dataclasses.replace(
-        UPRIGHT, network={"stem": 8, "widths": (16, 32, 40), "localization": (4, (7, 12, 12))}
+        UPRIGHT, lr=0.08, network={"stem": 8, "widths": (16, 32, 40), "localization": (4, (7, 12, 12))}
     ),
     "strong": dataclasses.replace(
         UPRIGHT, network={"stem": 24, "widths": (40, 96, 144), "localization": (12, (24, 44, 64))}

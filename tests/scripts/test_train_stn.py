@@ -233,7 +233,7 @@ def test_every_flag_reaches_the_configuration(tree: Path, tmp_path: Path) -> Non
     given = ["--recipe", "tutorial", "--data", str(tree), "--steps", "1", "--seed", "9", "--batch-size", "5",
              "--at-once", "3", "--save-minutes", "5", "--lr", "0.003", "--device", "cpu", "--precision", "float32",
              "--limit-train", "10", "--limit-test", "4", "--validation", "0.2", "--compile", "no", "--no-transformer",
-             "--pose", "c8", "--tta", "mirror", "--out", "run"]  # fmt: skip
+             "--pose", "c8", "--tta", "mirror", "--tensorboard", "--out", "run"]  # fmt: skip
     parsed = parse(Options, "train_stn", given)
     defaults = parse(Options, "train_stn", [])
     assert all(

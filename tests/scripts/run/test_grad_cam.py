@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -106,8 +106,8 @@ def test_of_features_that_a_transformer_shares_the_map_is_that_of_the_classifier
     with torch.no_grad():
         seen = net.transformer.warp(x, net(x, return_theta=True)[1])
     expected = grad_cam(nn.Sequential(net.features, net.head), net.features.stages[0], seen, chosen)
+    assume(expected.any())  # a layer may speak against both classes everywhere
     torch.testing.assert_close(grad_cam(net, net.features.stages[0], x, chosen), expected)
-    assert expected.any()
 
 
 kernels, strides, paddings = st.integers(1, 4), st.integers(1, 3), st.integers(0, 1)
