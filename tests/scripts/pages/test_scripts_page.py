@@ -2,9 +2,10 @@
 
 import re
 
-from scripts import convert, export, train_stn, train_vit
+from scripts import annotate, convert, export, train_stn, train_vit
 from scripts.models.stn import SMALLEST
 from scripts.models.vit import FEWEST_PATCHES
+from scripts.notebooks import make
 from scripts.run import findings, page, theta
 from scripts.subjects import vit as subject_vit
 from scripts.system.command_line import parse
@@ -25,11 +26,14 @@ def first_cells(title: str) -> list[str]:
 
 
 def test_every_flag_on_the_page_exists() -> None:
-    options = (train_stn.Options, train_vit.Options, convert.Options, export.Options, Recipe)
+    programs = (train_stn, train_vit, convert, export, annotate, make)
+    options = (*(program.Options for program in programs), Recipe)
     names = {name for each in options for name in each.__dataclass_fields__} | {"help"}
     flags = {"--" + name.replace("_", "-") for name in names}
     page = re.sub(r"^#SBATCH.*$", "", PAGE, flags=re.MULTILINE)
-    theirs = {"--standalone", "--nproc-per-node", "--logdir"}  # of torchrun and tensorboard
+    theirs = {f"--{name}" for name in ("standalone", "nnodes", "nproc-per-node", "max-restarts")}  # of torchrun
+    theirs |= {f"--rdzv-{name}" for name in ("backend", "conf", "endpoint", "id")}
+    theirs |= {"--logdir", "--no-kill"}  # of TensorBoard and SLURM
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", page)) - theirs
     assert named <= flags
     assert len(named) >= 8
@@ -37,7 +41,12 @@ def test_every_flag_on_the_page_exists() -> None:
 
 def test_the_commands_on_the_page_are_valid() -> None:
     commands = re.findall(r"-m scripts\.train_stn (.*)", PAGE)
-    assert [parse(train_stn.Options, "", command.split()).data for command in commands] == ["digits", "auto", "auto"]
+    assert [parse(train_stn.Options, "", command.split()).data for command in commands] == [
+        "digits",
+        "auto",
+        "auto",
+        "auto",
+    ]
     for command in re.findall(r"-m scripts\.convert (.*)", PAGE):
         assert parse(convert.Options, "", command.split()).family in command
     (command,) = re.findall(r"-m scripts\.export ([^#\n]*)", PAGE)
