@@ -23,7 +23,7 @@ import torch
 
 from scripts.run.tensorboard import Events
 from scripts.system.errors import InputError
-from scripts.system.files import read_json, read_torch, write_whole
+from scripts.system.files import is_part, read_json, read_torch, write_whole
 from scripts.system.locks import IN_USE, lock_within
 from scripts.system.terminal import say
 
@@ -97,7 +97,7 @@ class RunFolder:
     @staticmethod
     def refuse_taken(path: Path) -> None:
         """Raise InputError if the path exists and is not an empty folder; a run that died as it began left nothing."""
-        if path.exists() and (not path.is_dir() or any(not _worthless(file.name) for file in path.iterdir())):
+        if path.exists() and (not path.is_dir() or any(not _is_beginning(file.name) for file in path.iterdir())):
             raise InputError(f"--out ({path}) must be a new or empty folder; it exists already")
 
     @property
@@ -127,7 +127,10 @@ class RunFolder:
         return " ".join(digest(path) if (path := self.path / name).exists() else "nothing" for name in names)
 
     def rewind(self, log_size: int, rows: Sequence[dict[str, float]]) -> None:
-        """Drop the log and metrics written after a checkpoint, since that part is repeated."""
+        """Drop the log and metrics written after a checkpoint, since that part is repeated, and half-written files."""
+        for file in [*self.path.iterdir()]:
+            if is_part(file.name):
+                file.unlink(missing_ok=True)
         if self.log_size > log_size:  # truncate would extend a log whose end was lost in a power cut
             os.truncate(self.path / "train.log", log_size)
         if rows:
@@ -161,13 +164,21 @@ class RunFolder:
         write_whole(self.path / name, save)
 
     def keep(self, state: dict[str, Any]) -> None:
-        """Write last.pt, keep the one before as previous.pt, and write the hashes of both to checkpoints.json."""
-        following, last = self.path / ".following.pt", self.path / "last.pt"
+        """Write last.pt, keep the one before as previous.pt, and write the hashes of both to checkpoints.json.
+
+        A damaged last.pt is overwritten instead, and previous.pt stays.
+        """
+        following, last, previous = (self.path / name for name in (".following.pt", "last.pt", "previous.pt"))
         self.checkpoint(following.name, state)
-        hashes = [digest(path) for path in (following, last) if path.exists()]
-        self.json("checkpoints.json", {"sha256": hashes})  # before renaming: every existing checkpoint has its hash
-        if last.exists():
-            last.replace(self.path / "previous.pt")
+        try:
+            known = self._hashes()
+        except InputError:  # no reason to end a run: it has the checkpoint that is written now
+            known = []
+        good = {path: found for path in (last, previous) if path.exists() and (found := digest(path)) in known}
+        hashes = [digest(following), *good.values()]
+        self.json("checkpoints.json", {"sha256": hashes})  # before renaming: every good checkpoint has its hash
+        if last in good:
+            last.replace(previous)
         following.replace(last)
 
     def last_checkpoint(self) -> dict[str, Any] | None:
@@ -176,20 +187,29 @@ class RunFolder:
         Raises:
             InputError: If all checkpoints are damaged, or the newest holds something else.
         """
-        index = self.path / "checkpoints.json"
-        known = read_json(index).get("sha256") if index.exists() else []
         saved = [path for path in (self.path / "last.pt", self.path / "previous.pt") if path.exists()]
         if not saved:
             return None
-        newest = next((path for path in saved if isinstance(known, list) and digest(path) in known), None)
+        known = self._hashes()
+        newest = next((path for path in saved if digest(path) in known), None)
         if newest is None:
             raise InputError(f"--resume ({self.path}) must hold an undamaged checkpoint; all are damaged")
         if newest != saved[0]:
-            print(f"WARNING: {saved[0]} is damaged: its hash is not in {index.name}", file=sys.stderr)
+            print(f"WARNING: {saved[0]} is damaged: its hash is not in checkpoints.json", file=sys.stderr)
         state = read_torch(newest)
         if not isinstance(state, dict):
             raise InputError(f"{newest} must be a checkpoint; it is another torch file")
         return state
+
+    def _hashes(self) -> list[Any]:
+        """Return the hashes of the checkpoints.
+
+        Raises:
+            InputError: If their file is damaged.
+        """
+        index = self.path / "checkpoints.json"
+        known = read_json(index).get("sha256") if index.exists() else None
+        return known if isinstance(known, list) else []
 
 
 class ReadOnlyFolder(RunFolder):
@@ -204,9 +224,9 @@ class ReadOnlyFolder(RunFolder):
     log = rewind = metrics = json = checkpoint = keep = _ignore
 
 
-def _worthless(name: str) -> bool:
-    """Whether a run that died before config.json was complete may have left a file of that name."""
-    return name in BEFORE_CONFIG or name.endswith(".part")
+def _is_beginning(name: str) -> bool:
+    """Whether a run leaves a file of this name if it dies as it begins."""
+    return name in BEFORE_CONFIG or is_part(name)
 
 
 def digest(path: Path) -> str:

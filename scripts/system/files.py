@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import warnings
 import zipfile
 from argparse import Namespace
@@ -18,6 +19,7 @@ from scripts.system.errors import InputError
 
 MOST_UNPACKED = 20  # times the size of an archive: floating-point numbers hardly compress
 ALWAYS_ALLOWED = 1 << 26  # bytes: a small archive of zeros is harmless
+PART = re.compile(r"\..+\.[0-9a-f]{32}\.part")  # the name of a file that ``write_whole`` is filling
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -41,6 +43,11 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def is_part(name: str) -> bool:
+    """Whether a file of this name is what ``write_whole`` leaves half-written if the process is killed."""
+    return PART.fullmatch(name) is not None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -67,6 +74,7 @@ def read_torch(path: Path) -> Any:
     try:
         if zipfile.is_zipfile(path):
             refuse_bomb(path)
+            read_through(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about kinds of tensors that the caller refuses anyway
             with torch.serialization.safe_globals([Namespace]):  # flags, which many checkpoints hold: plain values too
@@ -86,3 +94,17 @@ def refuse_bomb(archive: Path) -> None:
         unpacked = sum(member.file_size for member in members.infolist())
     if unpacked > allowed:
         raise InputError(f"{archive} must unpack to at most {allowed:,} bytes; it declares {unpacked:,}")
+
+
+def read_through(archive: Path) -> None:
+    """Read all of a zip file against its checksums, which torch writes but does not compare.
+
+    Raises:
+        zipfile.BadZipFile: If a part differs from its checksum.
+    """
+    with zipfile.ZipFile(archive) as members:
+        for member in members.infolist():
+            if member.CRC:  # zero if torch was told to compute none
+                with members.open(member) as file:
+                    while file.read(1 << 20):
+                        pass

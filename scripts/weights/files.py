@@ -1,6 +1,7 @@
 """Read and write files of named arrays, of NumPy, safetensors and torch. Reading never runs code."""
 
 import zipfile
+import zlib
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from scripts.weights.search import OPTIMIZER
 
 SUFFIXES = (".npz", ".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")  # .tar is that of .pth.tar
 PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # supported by every kind of file
+CHECKSUM = "crc32"  # its name in the metadata of a .safetensors file of the kit
 LONGEST = 1000  # characters of the keys before a name: a small file could join a long key to a million names
 
 
@@ -96,9 +98,20 @@ def write_arrays(path: Path, arrays: Mapping[str, Tensor], **facts: object) -> N
     elif path.suffix == ".safetensors":
         # transformers refuses files without this format
         metadata = {"format": "pt"} | {name: str(value) for name, value in facts.items()}
+        metadata[CHECKSUM] = _checksum(own, metadata)
         write_whole(path, lambda file: file.write(safetensors.torch.save(own, metadata=metadata)))
     else:
         write_whole(path, lambda file: torch.save(own, file))
+
+
+def _checksum(arrays: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Return a CRC-32, which the other kinds of files have by themselves, of names, shapes, numbers and metadata."""
+    found = zlib.crc32(repr(sorted(metadata.items())).encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        found = zlib.crc32(f"{name} {array.dtype} {tuple(array.shape)}".encode(), found)
+        found = zlib.crc32(array.reshape(-1).view(torch.uint8).numpy().data, found)
+    return f"{found:08x}"
 
 
 # On a damaged file the readers below raise almost any error, hence the broad excepts.
@@ -147,6 +160,12 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
     try:
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-        return {"metadata": metadata, **safetensors.torch.load_file(path)}
+        arrays = safetensors.torch.load_file(path)
+        written = metadata.pop(CHECKSUM, None)
+        if written not in (None, _checksum(arrays, metadata)):
+            raise InputError(f"{path} must hold the numbers that were written; its checksum says that some differ")
+        return {"metadata": metadata, **arrays}
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(f"{path} must be a complete .safetensors file; it cannot be read") from error

@@ -14,6 +14,7 @@ import torch
 from scripts.run import folder as run_folder
 from scripts.run.folder import RunFolder, environment, read_metrics
 from scripts.system import locks
+from scripts.system.errors import InputError
 
 
 def test_metrics_are_read_as_numbers_by_name(tmp_path: Path) -> None:
@@ -29,6 +30,19 @@ def test_a_notice_is_logged_unless_it_is_empty(tmp_path: Path, capsys: pytest.Ca
     folder.announce("digits instead")
     assert "NOTICE: digits instead" in capsys.readouterr().out
     assert "NOTICE: digits instead" in (tmp_path / "run" / "train.log").read_text()
+
+
+def test_what_a_killed_writer_left_half_written_neither_blocks_the_folder_nor_stays(tmp_path: Path) -> None:
+    """After a kill while the first file is written, the command that began the run begins it again."""
+    (tmp_path / "run").mkdir()
+    left, theirs = f".environment.json.{'0' * 32}.part", "notes.part"
+    (tmp_path / "run" / left).touch()
+    folder = RunFolder.create(tmp_path / "run")
+    (tmp_path / "run" / theirs).touch()
+    folder.rewind(0, [])
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {".lock", theirs}
+    with pytest.raises(InputError, match="must be a new or empty folder"):
+        RunFolder.create(tmp_path / "run")
 
 
 def test_the_environment_names_commit_versions_and_device() -> None:

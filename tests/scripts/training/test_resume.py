@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from scripts.run.folder import RunFolder, read_metrics
+from scripts.run.folder import RunFolder, digest, read_metrics
 from scripts.system.errors import InputError, Stopped
 from tests.support.runs import at_step, log_without_times, run, without_times
 from tests.support.sources import ROOT
@@ -172,6 +172,55 @@ def test_a_damaged_checkpoint_gives_a_warning_and_the_one_before_is_used(
         last.unlink()
     assert_same_after_resuming(first.folder, uninterrupted)
     assert ("last.pt is damaged" in capsys.readouterr().err) == (damage != "gone")
+
+
+def interrupted(folder: RunFolder, saves: int, **changes: Any) -> None:
+    """Begin or resume a run, and kill it after so many checkpoints."""
+    checkpoint = folder.last_checkpoint()
+    going_on = run(folder, **changes)
+    keep, left = RunFolder.keep, saves
+
+    def counted(*given: Any) -> None:
+        nonlocal left
+        keep(*given)
+        left -= 1
+        if left == 0:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunFolder, "keep", counted)
+        with pytest.raises(Killed):
+            going_on.fit(checkpoint)
+
+
+def spoil(path: Path) -> None:
+    """Flip a bit in the middle, where the weights are."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_damaged_checkpoint_never_takes_the_place_of_the_one_before(tmp_path: Path, uninterrupted) -> None:
+    """Its hash would become that of a good one, and its weights those of the run."""
+    folder = run(tmp_path / "run").folder
+    interrupted(folder, saves=4)
+    spoil(tmp_path / "run" / "last.pt")
+    spoilt = digest(tmp_path / "run" / "last.pt")
+    interrupted(folder, saves=1)
+    assert digest(tmp_path / "run" / "previous.pt") != spoilt
+    (tmp_path / "run" / "last.pt").unlink()
+    assert_same_after_resuming(folder, uninterrupted)
+
+
+def test_killed_between_two_renamings_it_still_knows_the_hash_of_the_checkpoint_before(
+    tmp_path: Path, uninterrupted
+) -> None:
+    folder = run(tmp_path / "run").folder
+    interrupted(folder, saves=3)
+    (tmp_path / "run" / "last.pt").replace(tmp_path / "run" / "previous.pt")  # and there it died
+    interrupted(folder, saves=1)
+    spoil(tmp_path / "run" / "last.pt")
+    assert_same_after_resuming(folder, uninterrupted)
 
 
 def test_every_generator_is_restored_from_the_checkpoint(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Weights of every family: round trips keep every bit, networks load them, and errors are one line."""
 
 import pickle
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -322,6 +323,27 @@ def test_a_truncated_download_is_refused(suffix: str, thousandths: int) -> None:
         write_weights(path, network(dim=3, mlp_dim=2).state_dict(), "google", 3)
         path.write_bytes(path.read_bytes()[: path.stat().st_size * thousandths // 1000])
         refused(path, "must be a complete")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pt"])
+def test_a_bit_that_was_flipped_anywhere_changes_no_number_silently(tmp_path: Path, suffix: str) -> None:
+    """A bit of a bad disk or download: what nothing checks would be read as another network."""
+    path, state = tmp_path / f"vit{suffix}", network(4, image_size=6, patch_size=2, dim=4, depth=1, num_heads=2,
+                                                     mlp_dim=3).state_dict()  # fmt: skip
+    write_weights(path, state, "timm", 2)
+    whole, found = path.read_bytes(), read_weights(path)
+    refusals = 0
+    for place in range(0, len(whole), len(whole) // 60):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        try:
+            other = read_weights(path)
+        except InputError as refusal:
+            said = str(refusal)
+            assert re.match(rf"{re.escape(str(path))}(: .*)? must ", said)
+            refusals += 1
+        else:
+            assert (bits(other.state), other.num_heads) == (bits(found.state), found.num_heads), place
+    assert refusals > 15
 
 
 def test_a_damaged_array_is_named(tmp_path: Path) -> None:
