@@ -63,7 +63,7 @@ $(OLDEST)/ready: pyproject.toml
 	@touch $@
 
 test-gpu: $(READY)  ## hold the contract on a CUDA device, train, resume and use both models there, TF32 off
-	@$(BIN)/python -m pytest -q --device cuda tests/contract/test_contract.py tests/scripts/test_gpu.py tests/scripts/training/test_compiled.py $(ARGS)
+	@$(BIN)/python -m pytest -q --device cuda tests/contract/test_contract.py tests/components/test_streams.py tests/scripts/test_gpu.py tests/scripts/training/test_compiled.py $(ARGS)
 
 gpu-check:  ## find out in ten minutes what a GPU does, with the torch of PYTHON and no setup; OUT= DATA= WHEELS= ARGS=--rehearse
 	@$(PYTHON) -m benchmarks.gpu_check $(foreach flag,OUT DATA WHEELS,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z) $(call quoted,$($(flag))))) $(ARGS)
