@@ -1,0 +1,1 @@
+"""The contract on drawn configurations: what the fixed rows do not happen to have."""
