@@ -113,12 +113,13 @@ class RunInAnyOrder(RuleBasedStateMachine):
         super().__init__()
         self.wholes, self.folder = wholes, Path(tempfile.mkdtemp(dir=root)) / "run"
 
-    @initialize(validation=st.sampled_from((None, 0.25)))
-    def begin(self, validation: float | None) -> None:
+    @initialize(validation=st.sampled_from((None, 0.25)), interruption=st.one_of(at_any_step, at_any_file))
+    def begin(self, validation: float | None, interruption: tuple[str, int]) -> None:
         self.whole = self.wholes[validation]
         self.flags = {**FLAGS, "validation": validation, "out": self.folder}
         self.spoiled: set[bytes] = set()  # contents that damage has left
         self.lost: set[str] = set()  # files that were deleted
+        self.start(interruption)
 
     def teardown(self) -> None:
         """In the end the run goes on, if anything of it is left to go on from."""
