@@ -8,7 +8,9 @@ that are left again.
 
 import os
 import re
+import socket
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from scripts.system.errors import Diverged, Stopped
 MEETING = timedelta(minutes=2)  # from the first process that wants to connect to the last: the time to import torch
 ANSWER = timedelta(minutes=10)  # for the work of one process between two exchanges: a machine without power is silent
 PATIENCE = timedelta(minutes=30)  # the others wait while the first process downloads the images, or writes the report
+GONE = "another process of this run has ended or does not answer"
 
 
 @dataclass(frozen=True)
@@ -73,13 +76,25 @@ class Processes:
         except RuntimeError as error:  # gloo and NCCL have no error class
             if not isinstance(error, distributed.DistError) and not re.search("gloo|nccl", str(error), re.IGNORECASE):
                 raise
-            raise ConnectionError("another process of this run has ended or does not answer") from error
+            raise ConnectionError(GONE) from error
         finally:
             if distributed.is_initialized():
                 distributed.destroy_process_group()
 
     def _met(self) -> distributed.Store:
-        """Return the store of all processes once each has come."""
+        """Return the store of all processes once each has come.
+
+        Raises:
+            ConnectionError: If the first process does not come; torch would try twice as long, and print its stack.
+        """
+        end, address = (
+            time.monotonic() + MEETING.total_seconds(),
+            (os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]),
+        )
+        while not (self.first or _answers(*address)):
+            if time.monotonic() >= end:
+                raise ConnectionError(GONE)
+            time.sleep(0.2)
         store, *_ = next(distributed.rendezvous("env://", timeout=MEETING))
         store.set(f"process {self.rank}", "here")
         store.wait([f"process {rank}" for rank in range(self.count)], MEETING)
@@ -168,6 +183,15 @@ class Processes:
         """Seed torch differently in every process but the first, which continues its sequence."""
         if not self.first:
             torch.manual_seed(int(np.random.SeedSequence([seed, self.rank, step]).generate_state(1, np.uint64)[0]))
+
+
+def _answers(host: str, port: str) -> bool:
+    """Whether somebody listens at an address."""
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 ALONE = Processes()

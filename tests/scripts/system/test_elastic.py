@@ -269,8 +269,8 @@ def test_a_process_that_does_not_see_the_run_folder_says_so(tmp_path: Path) -> N
 
 def test_processes_wait_only_for_a_while_for_one_that_never_comes(tmp_path: Path) -> None:
     write_tree(tmp_path / "photos")
-    ((code, printed),) = start([soon_tired], [tmp_path], tmp_path, 2)
-    assert (code, printed) == (2, GONE)
+    assert start([soon_tired], [tmp_path], tmp_path, 2) == [(2, GONE)]
+    assert start([kill, soon_tired], [tmp_path] * 2, tmp_path, 2)[1] == (2, GONE), "the first one never comes"
     assert not (tmp_path / "run").exists()
 
 
