@@ -272,7 +272,7 @@ def test_resume_auto_starts_goes_on_or_does_nothing_whichever_is_right(
 ) -> None:
     again = partial(options, data=str(tree), epochs=2, out="run", resume="auto", limit_train=40, batch_size=8)
     (tmp_path / "run").mkdir()
-    for name in (".lock", "environment.json", ".config.json.0.part"):  # of a run that died as it began
+    for name in (".lock", "environment.json", f".config.json.{0:032}.part"):  # of a run that died as it began
         (tmp_path / "run" / name).touch()
     with at_step(4, lambda: signal.raise_signal(signal.SIGTERM)), pytest.raises(Stopped):
         main(again())
