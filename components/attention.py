@@ -43,9 +43,7 @@ def rate(name: str, value: float) -> float:
     return float(value)
 
 
-def open_mask(
-    mask: Tensor, q: Tensor, k: Tensor, v: Tensor, is_causal: bool = False
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def open_mask(mask: Tensor, q: Tensor, k: Tensor, v: Tensor, is_causal: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Make a mask harmless: no NaN comes from a row without keys, nor from a hidden key (0 times NaN is NaN).
 
     Returns the mask as an addend, which opens rows that attend to nothing so that their softmax exists; the factor of
@@ -73,7 +71,7 @@ def open_mask(
 def open_causal(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The same for a causal mask that is not written out: the factor, k and v."""
     k, v, broken = without_broken(k, v)
-    seen = broken.cumsum(-1)[:, None, : q.shape[2], None] > 0
+    seen = broken.cumsum(1)[:, None, : q.shape[2], None] > 0
     return factor(torch.zeros_like(seen), seen, k), k, v
 
 

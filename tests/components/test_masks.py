@@ -148,6 +148,24 @@ def test_a_broken_token_shows_in_what_follows_it_and_nowhere_else(value, return_
 
 
 @either_path
+@pytest.mark.parametrize("causal", (False, True))
+@pytest.mark.parametrize("part", (1, 2), ids=("keys", "values"))
+def test_a_token_whose_keys_or_values_overflow_has_no_influence_on_rows_before_it(part, causal, return_weights) -> None:
+    """They are infinite, but not NaN."""
+    attention, x = build(0, 6, 2), random_tokens(0, 1, 4, 6)
+    x[:, 3] = 1e150
+    with torch.no_grad():
+        rows = attention.qkv.weight[6 * part : 6 * part + 6]
+        rows.copy_(rows.abs() * 1e160)
+    assert attention.qkv(x)[0, 3, 6 * part : 6 * part + 6].isposinf().all()
+    mask = None if causal else torch.ones(1, 1, 4, 4, dtype=torch.bool).tril()
+    out = attention(x, mask=mask, is_causal=causal, return_weights=return_weights)
+    out = out[0] if return_weights else out
+    torch.testing.assert_close(out[:, :3], attention(x[:, :3], is_causal=True))
+    assert out[:, 3].isnan().all()
+
+
+@either_path
 def test_nan_shows_in_every_row_of_a_sample_whose_mask_of_keys_lets_it_through(return_weights: bool) -> None:
     attention, x = build(0, 6, 2), random_tokens(0, 3, 4, 6)
     x[:2, 3] = math.nan

@@ -42,8 +42,10 @@ EQUIVALENT = (
         Survivor("components/attention.py", (f"{before}, strict=True", f"{before}, {instead}"), SAME_LENGTH)
         for before in ("full", "biases") for instead in ("strict=None", "strict=False", "")
     ),
-    Survivor("components/attention.py", ("masked_fill(empty, 0).", "masked_fill(empty, 1)."),
+    Survivor("components/attention.py", ("masked_fill(empty, 0)", "masked_fill(empty, 1)"),
              "softmax depends on differences only, and these rows are zeroed after it"),
+    Survivor("components/attention.py", ("k.masked_fill(hidden, 0)", "k.masked_fill(hidden, 1)"), ZERO_TIMES),
+    Survivor("components/attention.py", ("sum((1, 3)) + (v", "sum((1, 3)) - (v"), "only NaN is looked for"),
     Survivor("components/attention.py", ("k.masked_fill(here, 0)", "k.masked_fill(here, 1)"), ZERO_TIMES),
     Survivor("components/attention.py", ("v.masked_fill(here, 0)", "v.masked_fill(here, 1)"), ZERO_TIMES),
     Survivor("components/attention.py", ("b heads n d -> b n (heads d)", "B HEADS N D -> B N (HEADS D)"), NAMES),
