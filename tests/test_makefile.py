@@ -1,5 +1,7 @@
 """What people type reaches the scripts as they typed it, and what pip installs is what the pages say."""
 
+import dataclasses
+import importlib
 import os
 import re
 import shlex
@@ -8,7 +10,7 @@ import subprocess
 import pytest
 from packaging.requirements import Requirement
 
-from tests.support.sources import ROOT
+from tests.support.sources import ROOT, dotted, modules
 
 
 def make(*arguments: str, makefile: str = "", **variables: str) -> str:
@@ -80,3 +82,15 @@ def test_builds_of_vendors_are_kept_where_the_kit_is_installed(name: str, kept: 
     for bound in bounds:
         allowed = Requirement(bound).specifier
         assert [version for version in kept + replaced if version in allowed] == [*kept]
+
+
+def test_a_flag_that_nobody_gives_has_a_value_that_could_be_given() -> None:
+    """Defaults are checked like flags: one that is no choice would refuse the plain command."""
+    files = [path for floor in ("scripts", "benchmarks") for path in modules(floor)]
+    named = [path for path in files if re.search(r"^class \w*Options\b", path.read_text("utf-8"), re.MULTILINE)]
+    kinds = [kind for path in named for kind in vars(importlib.import_module(dotted(path))).values()]
+    kinds = [kind for kind in kinds if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
+    limited = [field for kind in kinds for field in dataclasses.fields(kind) if field.metadata.get("choices")]
+    given = [field for field in limited if field.default not in (None, dataclasses.MISSING)]
+    assert [field for field in given if field.default not in field.metadata["choices"]] == []
+    assert len(given) > 5

@@ -43,7 +43,7 @@ QUIET = {"PYTHONWARNINGS": "ignore:IProgress not found"}  # tqdm's, without ipyw
 class Options:
     """Make the notebooks in scripts/ from the scripts in scripts/notebooks/."""
 
-    only: str = option("", "make this one alone (default: all)", choices=NAMES)
+    only: str | None = option(None, "make this one alone (default: all)", choices=NAMES)
 
 
 def main(options: Options) -> None:
