@@ -4,6 +4,7 @@ import dataclasses
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -68,7 +69,7 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
         refuse_without_tensorboard()
     keep_freed_memory()
     device = choose_device(options.device, processes)
-    with processes.connected(device):
+    with processes.connected(device), ExitStack() as held:
         with processes.first_alone():  # it downloads and decodes; the others find the files
             dataset = load(options.data)
         dataset = dataset.limited(options.limit_train, options.limit_test).to(device)
@@ -85,6 +86,7 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
             return
         record = plan.record() | subject.settings
         folder = open_folder(options, dataset.name, processes)
+        held.callback(folder.release)
         if not options.resume:
             origin = {"processes": processes.count, "data": dataset.description, "notice": dataset.notice}
             folder.json("environment.json", environment(device) | origin | {"left_out": dataset.left_out})

@@ -12,7 +12,7 @@ import platform
 import subprocess
 import sys
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -49,7 +49,7 @@ class RunFolder:
     def __init__(self, path: Path, patience: float = 0.0) -> None:
         self.path = path
         handle = os.open(path / ".lock", os.O_RDWR | os.O_CREAT)
-        weakref.finalize(self, os.close, handle)
+        self._unlock = weakref.finalize(self, os.close, handle)
         try:
             lock_within(handle, patience)
         except OSError as error:
@@ -58,6 +58,10 @@ class RunFolder:
                 raise InputError(f"run folder ({path}) {wanted}") from error
             why = f"{path} cannot be locked on this file system ({error.strerror})"
             print(f"WARNING: {why}: let no other run write there", file=sys.stderr)
+
+    def release(self) -> None:
+        """Let other processes in, before the last reference to this is gone."""
+        self._unlock()
 
     @classmethod
     def create(cls, path: Path, patience: float = 0.0) -> "RunFolder":
@@ -71,9 +75,7 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"--out ({path}) must be a folder that can be created; {error.strerror}") from error
-        folder = cls(path, patience)
-        cls.refuse_taken(path)  # by a run that began and ended meanwhile
-        return folder
+        return cls._locked(path, patience, cls.refuse_taken)  # by a run that began and ended meanwhile
 
     @classmethod
     def reopen(cls, path: Path, patience: float = 0.0) -> "RunFolder":
@@ -83,8 +85,17 @@ class RunFolder:
             InputError: If the run is finished or still running.
         """
         cls.refuse_finished(path)
+        return cls._locked(path, patience, cls.refuse_finished)  # by a process that ended meanwhile
+
+    @classmethod
+    def _locked(cls, path: Path, patience: float, check: Callable[[Path], None]) -> "RunFolder":
+        """Open the folder, and check it once more now that nobody else writes there."""
         folder = cls(path, patience)
-        cls.refuse_finished(path)  # by a process that ended meanwhile
+        try:
+            check(path)
+        except InputError:
+            folder.release()
+            raise
         return folder
 
     @staticmethod
@@ -221,7 +232,7 @@ class ReadOnlyFolder(RunFolder):
     def _ignore(self, *_: Any, **__: Any) -> None:
         pass
 
-    log = rewind = metrics = json = checkpoint = keep = _ignore
+    log = rewind = metrics = json = checkpoint = keep = release = _ignore
 
 
 def _is_beginning(name: str) -> bool:
