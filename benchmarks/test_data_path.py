@@ -18,9 +18,9 @@ from benchmarks.measure.timing import interleaved, warm_up
 from scripts.data.batches import channel_statistics, resized, shuffled, training_batches
 from scripts.data.datasets import Split
 from scripts.data.image_tree import SPLITS, read_image_tree
-from scripts.models.stn import STNClassifier
-from scripts.models.upright import UprightCNN
+from scripts.data.poses import UPRIGHT
 from scripts.models.vit import VisionTransformer
+from scripts.subjects.stn import build
 from scripts.system.machine import this_machine
 from scripts.train_stn import RECIPES as STN_RECIPES
 from scripts.train_vit import RECIPES as VIT_RECIPES
@@ -76,8 +76,7 @@ def test_augmenting_and_feeding(benchmark: BenchmarkFixture, device: torch.devic
     if name in VIT_RECIPES:
         network = VisionTransformer.from_preset(image_size=side, **recipe.network)
     else:
-        build = STNClassifier if "dropout" in recipe.network else UprightCNN
-        network = build(**recipe.network).to(memory_format=torch.channels_last)
+        network = build(recipe.network, 10, UPRIGHT, True).to(memory_format=torch.channels_last)
     dtype = getattr(torch, this_machine(device).precision(recipe.precision))
     calls = {"feed": feed, "step": CALLS["step"](network.to(device), x, dtype)}
     for call in calls.values():
