@@ -29,7 +29,7 @@ SUITE = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 # kernels for GPUs that are not there take half a minute to build, and depend on torch alone: `make test-elsewhere`
 KERNELS = tests/components/test_kernels.py
 
-test: $(READY)  ## run the test suite (two minutes on two cores)
+test: $(READY)  ## run the test suite (three minutes on two cores)
 	$(SUITE) --ignore $(KERNELS) $(ARGS)
 
 # for x86: what torch, oneDNN and MKL may use of it
@@ -152,7 +152,7 @@ tables: $(READY)  ## write the result tables in README.md anew from scripts/resu
 pictures: $(READY)  ## draw the pictures of the pages anew
 	$(BIN)/python -m scripts.pages.pictures
 
-notebooks: $(READY)  ## execute both notebooks in scripts/ anew, in five minutes; ARGS="--only vision_transformer"
+notebooks: $(READY)  ## execute both notebooks in scripts/ anew, in two minutes; ARGS="--only vision_transformer"
 	@$(BIN)/python -m scripts.notebooks.make $(ARGS)
 
 clean:  ## remove the virtual environment and caches; data/ and runs/ stay

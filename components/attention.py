@@ -142,16 +142,16 @@ def attend(
     bias = rows = weights = None
     if mask is not None:
         bias, rows, k, v = open_mask(mask, q, k, v, is_causal)
+        is_causal = False  # the bias says so
     elif is_causal:
         rows, k, v = open_causal(q, k, v)
     # a graph that is exported runs anywhere, with any number of tokens
     on_cpu = q.device.type == "cpu" and not torch.compiler.is_exporting()
     if return_weights or (on_cpu and k.shape[2] <= longest_plain_here(q.dtype)):
-        weights = torch.softmax(scores(q, k, triangle(q, k) if is_causal and bias is None else bias), -1)
+        weights = torch.softmax(scores(q, k, triangle(q, k) if is_causal else bias), -1)
         x = F.dropout(weights, dropout) @ v  # (B, heads, N, d)
     else:
-        only_causal = is_causal and bias is None
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, is_causal=only_causal)
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, is_causal=is_causal)
     if rows is not None and (return_weights or rows.shape[2] > 1):  # v is zero where all rows are
         x, weights = x * rows, None if weights is None else weights * rows
     return x, weights if return_weights else None
@@ -164,8 +164,9 @@ def scores(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
         return q @ k.mT
     if bias.shape[2] > 1:
         return q @ k.mT + bias
-    # one bias for all rows is one more product: nothing of the size of the scores is made for it
-    more = bias.mT.expand(*k.shape[:3], 1)
+    # one bias for all rows is one more product: nothing of the size of the scores is made for it; zero times -inf is
+    # NaN in second and forward derivatives
+    more = bias.clamp(min=torch.finfo(bias.dtype).min).mT.expand(*k.shape[:3], 1)
     return torch.cat((q, torch.ones_like(q[..., :1])), -1) @ torch.cat((k, more), -1).mT
 
 

@@ -67,7 +67,7 @@ def main(options: Options) -> None:
     chosen = evenly_spaced(len(dataset.test), options.count)
     test, corners, overlaps = dataset.test[chosen], None, []
     if asked:
-        corners = sampled(asked, dataset, test.images)
+        corners = sampled(Path(str(options.run)), test.images)
         overlaps = [overlap(*each) for each in zip(corners, boxes[chosen, 0], strict=True)]
     out = Path(options.out or f"runs/annotated-{dataset.name.replace(':', '-')}-{datetime.now():%Y%m%d-%H%M%S}")
     with appearing(out) as folder:
@@ -139,36 +139,24 @@ def flags_of(folder: str) -> train_stn.Options:
     return asked
 
 
-def sampled(asked: train_stn.Options, dataset: "Dataset", images: "Tensor") -> "Tensor":
+def sampled(folder: Path, images: "Tensor") -> "Tensor":
     """Return the corners of what the transformer of a run samples of uint8 images: (N, 4, 2) in pixels, x before y.
 
     Of the checkpoint that the report of the run shows.
 
     Raises:
-        InputError: If its weights are not those of its network.
+        InputError: If the checkpoint is missing or of another network.
     """
     import torch
 
     from scripts.data.batches import resized
-    from scripts.experiment import planned
     from scripts.run.theta import sampled_corners
-    from scripts.subjects.stn import subject
-    from scripts.system.files import read_torch
-    from scripts.system.machine import this_machine
+    from scripts.subjects.trained import read_trained
 
-    device = torch.device("cpu")
-    trained_on = dataset.train.divided(asked.validation)[0] if asked.validation else dataset.train
-    plan = planned(train_stn.RECIPES[asked.recipe], asked, dataset, trained_on, this_machine(device))
-    network = subject(asked, plan, device).network.eval()
-    name = "best.pt" if asked.validation else "last.pt"
-    try:
-        network.load_state_dict(read_torch(Path(str(asked.resume), name))["model"])
-    except (LookupError, TypeError, RuntimeError, AttributeError) as error:
-        wanted = f"must hold the weights of its network in {name}; others are there"
-        raise InputError(f"--run ({asked.resume}) {wanted}") from error
+    trained = read_trained(folder, flag="--run")
     with torch.inference_mode():
-        inputs = plan.normalise(resized(images, plan.image_size))
-        _, theta = network.get_submodule("transformer")(inputs, return_theta=True)
+        inputs = trained.normalise(resized(images, trained.size))
+        _, theta = trained.network.get_submodule("transformer")(inputs, return_theta=True)
     height, width = images.shape[-2:]
     return (sampled_corners(theta.float()) + 1) / 2 * torch.tensor([width, height])
 

@@ -25,8 +25,9 @@ from scripts.resuming import (
     refuse_change,
     refuse_unshared,
 )
+from scripts.run.environment import environment
 from scripts.run.findings import classification_findings, evenly_spaced
-from scripts.run.folder import ReadOnlyFolder, RunFolder, environment
+from scripts.run.folder import ReadOnlyFolder, RunFolder
 from scripts.run.tensorboard import Events, refuse_without_tensorboard
 from scripts.subjects.subject import Subject
 from scripts.system.command_line import flag_values
@@ -57,7 +58,8 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
         if is_finished(options):
             if processes.first:
                 say(f"the run in {options.resume} is finished")
-                draw_missing_report(Path(str(options.resume)))
+                if not Path(str(options.resume), "report.html").exists():  # it was killed before
+                    draw_report(Path(str(options.resume)))
             return
     if options.resume:
         options = original_options(options, Path(options.resume))
@@ -172,18 +174,17 @@ def finish(folder: RunFolder, found: dict[str, Any], numbers: dict[str, Any], no
     folder.checkpoint("findings.pt", found)
     folder.json("summary.json", numbers)  # last: it marks the run as finished
     folder.announce(notice)
-    draw_missing_report(folder.path)
+    draw_report(folder.path)
     if folder.events is not None:
         folder.events.figures()
     say(json.dumps(numbers))
 
 
-def draw_missing_report(path: Path) -> None:
-    """Draw the report of a finished run that has none, and say where it is."""
-    if not (path / "report.html").exists():
-        from scripts.run.page import write_report  # imports matplotlib, which takes a second
+def draw_report(path: Path) -> None:
+    """Draw the report of a finished run, and say where it is."""
+    from scripts.run.page import write_report  # imports matplotlib, which takes a second
 
-        say(f"Report: {write_report(path)}")
+    say(f"Report: {write_report(path)}")
 
 
 def planned(recipe: Recipe, options: RunOptions, dataset: Dataset, images: Split, machine: Machine) -> Plan:

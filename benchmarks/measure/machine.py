@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.measure.timing import Call, affordable, sample, warm_up
-from scripts.run.folder import environment
+from scripts.run.environment import environment
 from scripts.system.machine import processor, this_machine
 
 ROUND, ALL_ROUNDS = 0.5, 1.5  # seconds that one large product may take, and that all its rounds may take

@@ -8,17 +8,12 @@ import csv
 import hashlib
 import json
 import os
-import platform
-import subprocess
 import sys
 import weakref
 from collections.abc import Callable, Sequence
-from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
 import torch
 
 from scripts.run.tensorboard import Events
@@ -274,43 +269,3 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
             return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file, strict=True)]
     except (ValueError, TypeError, csv.Error) as error:
         raise InputError(f"{path} must hold rows of numbers below the names of the columns; it is damaged") from error
-
-
-def environment(device: torch.device) -> dict[str, Any]:
-    """Describe the code, the versions and the machine of a run."""
-    accelerator = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    commit, changed = revision()
-    return {
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "commit": commit,
-        "uncommitted_changes": changed,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": version("torchvision"),
-        "numpy": np.__version__,
-        "platform": platform.platform(),
-        "device": str(device),
-        "accelerator": accelerator,
-        "cpu_count": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-    }
-
-
-def revision() -> tuple[str | None, bool | None]:
-    """Return the commit of this code and whether it has uncommitted changes; None if unknown.
-
-    Only if git tracks this file: the code may be installed inside the checkout of another project.
-    """
-    if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
-        return None, None
-    changes = _git("status", "--porcelain", "--untracked-files=no")
-    return _git("rev-parse", "HEAD"), None if changes is None else changes != ""
-
-
-def _git(*arguments: str) -> str | None:
-    """Return the output of a git command in the folder of this file, or None if it fails."""
-    command = ["git", "-C", str(Path(__file__).parent), *arguments]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -34,23 +34,24 @@ class Trained:
     facts: dict[str, Any]
 
 
-def read_trained(folder: Path, checkpoint: str = "auto") -> Trained:
+def read_trained(folder: Path, checkpoint: str = "auto", flag: str = "RUN") -> Trained:
     """Read the network of a run, which may be unfinished.
 
     Args:
         folder: The run folder.
         checkpoint: ``best``, ``last``, or ``auto`` for the one that the figures of the report show.
+        flag: What the folder is called on the command line.
 
     Raises:
         InputError: If there is no such run or checkpoint, or it holds another network.
     """
     if not (folder / "config.json").is_file():
-        raise InputError(f"RUN ({folder}) must be a run folder; it has no config.json")
+        raise InputError(f"{flag} ({folder}) must be a run folder; it has no config.json")
     if checkpoint == "auto":
         checkpoint = "best" if read_config(folder)["asked"].get("validation") else "last"
     path = folder / f"{checkpoint}.pt"
     if not path.is_file():
-        raise InputError(f"RUN ({folder}) must hold {path.name}; it is missing")
+        raise InputError(f"{flag} ({folder}) must hold {path.name}; it is missing")
     state = read_torch(path)
     try:
         network = _built(state)

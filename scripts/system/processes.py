@@ -87,11 +87,8 @@ class Processes:
         Raises:
             ConnectionError: If the first process does not come; torch would try twice as long, and print its stack.
         """
-        end, address = (
-            time.monotonic() + MEETING.total_seconds(),
-            (os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]),
-        )
-        while not (self.first or _answers(*address)):
+        end = time.monotonic() + MEETING.total_seconds()
+        while not (self.first or _answers(os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"])):
             if time.monotonic() >= end:
                 raise ConnectionError(GONE)
             time.sleep(0.2)

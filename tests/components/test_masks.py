@@ -207,3 +207,22 @@ def test_causal_attention_compiles_and_exports_with_any_number_of_tokens(masked:
         arguments = inputs(*sizes)
         torch.testing.assert_close(program(**arguments), attention(**arguments))
         torch.testing.assert_close(*(call(**arguments, return_weights=True) for call in (compiled, attention)))
+
+
+@pytest.mark.parametrize("return_weights", (False, True), ids=("plain", "weights"))
+@pytest.mark.parametrize("rows", (1, 3), ids=("keys", "rows"))
+def test_derivatives_of_every_kind_exist_beside_a_hidden_key(rows: int, return_weights: bool, monkeypatch) -> None:
+    """First, second and forward derivatives, of tokens and of a learned bias: zero times -inf is NaN."""
+    monkeypatch.setattr("components.attention.longest_plain_here", lambda dtype: 3)
+    attention, x = build(0, 4, 2), random_tokens(0, 2, 3, 4).requires_grad_()
+    bias = torch.randn(2, 1, rows, 3, generator=generator(0), dtype=torch.float64)
+    bias[0, ..., 2] = -torch.inf
+    bias[1] = -torch.inf  # a sample that attends to nothing
+    seen = bias != -torch.inf
+    learned = bias[seen].requires_grad_()
+
+    def call(x: Tensor, learned: Tensor) -> Tensor:
+        return output(attention, x, bias.masked_scatter(seen, learned), return_weights)
+
+    assert torch.autograd.gradcheck(call, (x, learned), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(call, (x, learned))

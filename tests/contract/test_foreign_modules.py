@@ -51,7 +51,7 @@ TORCHVISION = replace(
     build=torchvision_mlp,
     reference=lambda module, x: reference.mlp(nn.ModuleDict({"fc1": module[0], "fc2": module[3]}), x),
     keys=("0.weight", "0.bias", "3.weight", "3.bias"),
-    exempt=OURS["MLP"].exempt | NOT_FOREIGN,
+    exempt=OURS["MLP"].exempt | NOT_FOREIGN | {"print": "what else its options take is not known"},
     refusals=(
         Refusal("MLP: dropout (1.0) must be at least 0 and less than 1", lambda: torchvision_mlp(dropout=1.0)),
         Refusal("MLP: input (2, 7) must be (..., 5)", lambda: torchvision_mlp()(torch.zeros(2, 7))),

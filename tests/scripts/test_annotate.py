@@ -183,7 +183,7 @@ def test_weights_of_another_network_are_refused_and_nothing_is_left(
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_bytes((root / "run" / "config.json").read_bytes())
     torch.save({"model": {"weight": torch.zeros(3)}}, tmp_path / "run" / "last.pt")
-    wanted = f"--run ({tmp_path / 'run'}) must hold the weights of its network in last.pt; others are there"
+    wanted = f"{tmp_path / 'run' / 'last.pt'} must hold a network of this kit; it holds something else"
     with pytest.raises(InputError, match=f"^{re.escape(wanted)}$"):
         annotated("--run", tmp_path / "run", "--out", tmp_path / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -287,6 +287,9 @@ def test_resume_auto_starts_goes_on_or_does_nothing_whichever_is_right(
     main(again())
     assert capsys.readouterr().out == "the run in run is finished\n"
     assert (tmp_path / "run" / "last.pt").read_bytes() == last
+    (tmp_path / "run" / "summary.json").unlink()
+    main(again())
+    assert "Report: run/report.html\n" in capsys.readouterr().out, "an older report is drawn anew"
 
 
 def test_resume_auto_leaves_a_run_alone_that_another_process_has_in_hand(tree: Path, tmp_path: Path) -> None:

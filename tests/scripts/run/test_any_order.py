@@ -32,8 +32,7 @@ from scripts.data.datasets import Dataset
 from scripts.data.mixing import Mix
 from scripts.data.transforms import Augment
 from scripts.recipes.options import RunOptions
-from scripts.run import folder as run_folder
-from scripts.run import page
+from scripts.run import environment, page
 from scripts.run.folder import read_metrics
 from scripts.subjects.subject import Subject
 from scripts.system.command_line import as_flags, parse
@@ -98,7 +97,7 @@ def wholes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[float | No
     root = tmp_path_factory.mktemp("wholes")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "load", lambda source: DATA)
-        patch.setattr(run_folder, "revision", lambda: (None, None))
+        patch.setattr(environment, "revision", lambda: (None, None))
         patch.setattr(page, "_figures", lambda *found: [])
         for validation in (None, 0.25):
             with Death().awaited():
