@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Bbox, TransformedBbox
 from torch import Tensor
 
 from scripts.run.theta import GREATEST_SCALE, LEAST_SCALE, sampled_corners
@@ -239,21 +240,35 @@ def poses(found: dict[str, Any], file: File) -> None:
     """Draw two rows for each image: the image and its eight poses with the sampled area, and the outputs of these."""
     images, inputs, outputs = found["posed_images"], found["posed_inputs"], found["posed_outputs"]
     height, width = images.shape[-2:]
-    grid = sheet(2 * len(images), 1 + inputs.shape[1], side=1.2)
-    grid[0, 0].figure.subplots_adjust(top=1 - 0.25 / (2.4 * len(images)))  # only the first row has titles
+    rows, columns = 2 * len(images), 1 + inputs.shape[1]
+    down, across, above = 1.05 * height, 1.05 * width, 0.25 * height  # from image to image, and titles, in pixels
+    side = 1.2 / max(down, across)  # of a pixel in inches
+    figure = Figure(figsize=(side * across * columns, side * (above + down * rows)), dpi=DPI)
+    axes = figure.add_axes((0, 0, 1, 1))  # one for all, in pixels: one for each image would take a second
+
+    def place(image: Tensor, row: int, column: int, outline: np.ndarray | None = None) -> None:
+        left, top = across * column - 0.5, down * row - 0.5
+        extent = (left, left + width, top + height, top)
+        axes.imshow(rearrange(image.numpy(), "c h w -> h w c"), interpolation="nearest", extent=extent)
+        if outline is not None:
+            moved = outline + np.array([across * column, down * row])
+            area = axes.add_patch(Polygon(moved, fill=False, edgecolor=FRAME_COLOUR, linewidth=1.5))
+            area.set_clip_box(TransformedBbox(Bbox.from_extents(left, top, left + width, top + height), axes.transData))
+
     for i, (image, before, after, theta) in enumerate(zip(images, inputs, outputs, found["posed_theta"], strict=True)):
-        show(grid[2 * i, 0], image)
-        for upper, lower, one, other, outline in zip(
-            grid[2 * i, 1:], grid[2 * i + 1, 1:], before, after, outlines(theta, height, width), strict=True
-        ):
-            show(upper, one)
-            show(lower, other)
-            upper.add_patch(Polygon(outline, fill=False, edgecolor=FRAME_COLOUR, linewidth=1.5))
-    grid[0, 0].set_title("upright", fontsize=9)
-    for axes, (angle, scale, *_) in zip(grid[0, 1:], found["poses"].tolist(), strict=True):
+        place(image, 2 * i, 0)
+        for j, outline in enumerate(outlines(theta, height, width)):
+            place(before[j], 2 * i, 1 + j, outline)
+            place(after[j], 2 * i + 1, 1 + j)
+    titles = ["upright"]
+    for angle, scale, *_ in found["poses"].tolist():
         size = f", \N{MULTIPLICATION SIGN}{math.exp(scale):.2f}" if scale else ""
-        axes.set_title(f"{math.degrees(angle):.0f}°{size}", fontsize=9)
-    grid[0, 0].figure.savefig(file)
+        titles.append(f"{math.degrees(angle):.0f}°{size}")
+    for j, title in enumerate(titles):
+        axes.text(across * j + width / 2, -0.08 * height, title, fontsize=9, ha="center")
+    axes.set(xlim=(-0.025 * width, across * columns), ylim=(down * rows - 0.5, -0.5 - above), aspect="auto")
+    axes.axis("off")
+    figure.savefig(file)
 
 
 def angles(pairs: Tensor, correlation: float, file: File) -> None:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -40,6 +41,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "run"
 
 
+@pytest.fixture
+def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of empty figures with their titles and captions: drawing takes a second."""
+    monkeypatch.setattr(page, "figures", Mock(MOST_CLASSES=figures.MOST_CLASSES))
+    monkeypatch.setattr(page, "heat_maps", Mock())
+
+
 def test_the_page_is_drawn_again_from_the_folder_alone(finished: Path, tmp_path: Path) -> None:
     copy = tmp_path / "moved"
     shutil.copytree(finished, copy)
@@ -57,6 +65,7 @@ def test_the_page_needs_no_network(finished: Path) -> None:
     assert "http" not in text.replace("http-equiv", "")
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_the_page_shows_the_last_ten_epochs_of_the_log_and_escapes_it(finished: Path, tmp_path: Path) -> None:
     copy = tmp_path / "long"
     shutil.copytree(finished, copy)
@@ -141,6 +150,7 @@ def test_names_of_classes_and_folders_are_drawn_as_they_are_spelled() -> None:
         figure.draw_without_rendering()
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_the_page_warns_of_a_transformer_that_does_the_same_to_every_image(finished: Path, tmp_path: Path) -> None:
     """As it is after two epochs from the identity; a run of an earlier version has not measured it."""
     text = (finished / "report.html").read_text("utf-8")
@@ -189,6 +199,7 @@ def test_a_run_on_posed_images_draws_the_pose_taken_out_against_the_one_put_in(t
         assert f'alt="{title}' in text
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_the_page_says_which_views_the_accuracy_is_an_average_over(finished: Path, tmp_path: Path) -> None:
     """A run of an earlier version knows of none."""
     for tta, shown in (("mirror", ["mirror"]), ("none", []), (None, [])):
@@ -211,7 +222,7 @@ def test_the_page_says_which_views_the_accuracy_is_an_average_over(finished: Pat
         ({"recipe": "similarity-prior"}, " The training loss includes label smoothing and the prior of theta."),
     ],
 )
-@pytest.mark.usefixtures("tree")
+@pytest.mark.usefixtures("tree", "_undrawn")
 def test_the_caption_of_the_curves_says_what_else_is_in_the_training_loss(
     given: dict[str, object], more: str, tmp_path: Path
 ) -> None:
@@ -274,6 +285,33 @@ def test_attention_of_every_layer_and_head_is_drawn_at_its_row_and_column(
     pixels = np.ptp(np.asarray(bright.get_array()), axis=-1)
     row, column = np.unravel_index(pixels.argmax(), pixels.shape)
     assert (row // side, column // side) == (cells[0] - 1, 0)
+
+
+def test_an_image_stands_beside_its_poses_and_each_pose_above_its_output() -> None:
+    """Each pose with the sampled area, here all of it."""
+    height, width, count = 4, 6, 3
+    images, before = random_pixels(0, 2, height, width), random_pixels(1, 2 * count, height, width)
+    after = random_pixels(2, 2 * count, 2, 3)  # as a transformer with an output size has it
+    inputs, outputs = before.unflatten(0, (2, count)), after.unflatten(0, (2, count))
+    found = {
+        "posed_images": images, "posed_inputs": inputs, "posed_outputs": outputs, "poses": torch.zeros(count, 4),
+        "posed_theta": torch.eye(2, 3).expand(2, count, 2, 3),
+    }  # fmt: skip
+    (axes,) = drawn_by(figures.poses, found).axes
+    shown, places = {}, {}
+    for image in axes.images:
+        left, right, bottom, top = image.get_extent()
+        assert (right - left, bottom - top) == (width, height)
+        place = (int((top + 0.5) // height), int((left + 0.5) // width))
+        shown[place], places[left, top, right, bottom] = torch.from_numpy(np.asarray(image.get_array())), place
+    expected = {(2 * i, 0): image for i, image in enumerate(images)}
+    for i, j in np.ndindex(2, count):
+        expected |= {(2 * i, 1 + j): inputs[i, j], (2 * i + 1, 1 + j): outputs[i, j]}
+    assert shown.keys() == expected.keys()
+    assert all(torch.equal(shown[place], image.permute(1, 2, 0)) for place, image in expected.items())
+    outlined = {places[(*patch.get_xy().min(0), *patch.get_xy().max(0))] for patch in axes.patches}
+    assert outlined == {(2 * i, 1 + j) for i, j in np.ndindex(2, count)}
+    assert [text.get_text() for text in axes.texts] == ["upright", *["0°"] * count]
 
 
 @pytest.mark.parametrize("behind", [False, True])

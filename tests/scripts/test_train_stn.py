@@ -145,6 +145,7 @@ def test_with_validation_no_test_image_decides_which_checkpoint_is_the_best(
     assert rows[0] == rows[1]
 
 
+@pytest.mark.usefixtures("_no_report")
 @pytest.mark.parametrize("validation", [None, 0.25])
 def test_training_validation_and_test_images_are_posed_and_test_images_always_alike(
     tree: Path, tmp_path: Path, validation: float | None
@@ -292,6 +293,7 @@ def test_resume_auto_starts_goes_on_or_does_nothing_whichever_is_right(
     assert "Report: run/report.html\n" in capsys.readouterr().out, "an older report is drawn anew"
 
 
+@pytest.mark.usefixtures("_no_report")
 def test_resume_auto_leaves_a_run_alone_that_another_process_has_in_hand(tree: Path, tmp_path: Path) -> None:
     again = partial(options, data=str(tree), epochs=2, out="run", resume="auto", limit_train=40, batch_size=8)
     refused = []
@@ -310,6 +312,7 @@ def test_resume_auto_leaves_a_run_alone_that_another_process_has_in_hand(tree: P
     assert without_times(read_metrics(tmp_path / "run")) == without_times(read_metrics(tmp_path / "whole"))
 
 
+@pytest.mark.usefixtures("_no_report")
 def test_a_run_of_an_earlier_version_of_the_kit_is_named_as_such(tree: Path, tmp_path: Path) -> None:
     """Before its plan is compared: that has other names too."""
     main(options(data=str(tree), epochs=1, out="run"))
