@@ -14,7 +14,7 @@ steps around it, which does not lag and which no single step moves, and the sugg
 
 import dataclasses
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -62,25 +62,24 @@ class RangeTest:
     @property
     def smoothed(self) -> list[float]:
         """For each step the median of the losses around it."""
-        span = range(len(self.losses))
-        return [median(self.losses[max(0, i - NEIGHBOURS) : i + NEIGHBOURS + 1]) for i in span]
+        return smoothed(self.losses)
 
     @property
     def least(self) -> int:
         """The step with the least smoothed loss."""
-        smoothed = self.smoothed
-        return smoothed.index(min(smoothed))
+        smooth = self.smoothed
+        return smooth.index(min(smooth))
 
     @property
     def suggestion(self) -> float | None:
         """The rate at which four fifths of the fall of the smoothed loss are done; None if it hardly falls."""
         if not self.losses:
             return None
-        smoothed = self.smoothed
-        first, fall = smoothed[0], smoothed[0] - min(smoothed)
+        smooth = self.smoothed
+        first, fall = smooth[0], smooth[0] - min(smooth)
         if fall < LEAST_FALL * first:
             return None
-        return next(rate for rate, loss in zip(self.rates, smoothed, strict=True) if loss <= first - FALLEN * fall)
+        return next(rate for rate, loss in zip(self.rates, smooth, strict=True) if loss <= first - FALLEN * fall)
 
 
 def range_test(trainer: Trainer) -> RangeTest:
@@ -98,6 +97,7 @@ def range_test(trainer: Trainer) -> RangeTest:
     trainer.model.train()
     rates: list[float] = []
     losses: list[float] = []
+    smooth: list[float] = []
     skipped, quiet = 0, None if trainer.processes.first else True
     with deferred() as asked, tqdm(total=STEPS, leave=False, disable=quiet, unit="batch") as bar:
         for count, batch in batches(trainer, state):
@@ -113,16 +113,28 @@ def range_test(trainer: Trainer) -> RangeTest:
                 continue
             rates.append(rate)
             losses.append(outcome.loss / count)
+            smooth = smoothed(losses, smooth)
             bar.update()
-            if len(rates) == STEPS or _diverged(losses):
+            if len(rates) == STEPS or _diverged(smooth):
                 break
-    return RangeTest(rates, losses, rates[-1] if _diverged(losses) else None)
+    return RangeTest(rates, losses, rates[-1] if _diverged(smooth) else None)
 
 
-def _diverged(losses: list[float]) -> bool:
+def smoothed(losses: Sequence[float], before: Sequence[float] = ()) -> list[float]:
+    """For each step the median of the losses around it.
+
+    Args:
+        losses: Of all steps.
+        before: The answer when the last loss was not yet there: only the last medians change.
+    """
+    places = range(max(0, len(before) - NEIGHBOURS), len(losses))
+    around = (losses[max(0, i - NEIGHBOURS) : i + NEIGHBOURS + 1] for i in places)
+    return [*before[: places.start], *map(median, around)]
+
+
+def _diverged(smooth: Sequence[float]) -> bool:
     """Whether the last losses are above the first one and far above the least."""
-    smoothed = RangeTest([], losses, None).smoothed
-    return smoothed[-1] > max(DIVERGED * min(smoothed), smoothed[0])
+    return smooth[-1] > max(DIVERGED * min(smooth), smooth[0])
 
 
 def batches(trainer: Trainer, state: State) -> Iterator[tuple[int, tuple[Tensor, Tensor, Tensor]]]:

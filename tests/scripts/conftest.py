@@ -1,10 +1,11 @@
-"""Fixtures for runs: images in a current directory of their own, and no report."""
+"""Fixtures for runs: images in a current directory of their own, and no report or one without figures."""
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
-from scripts.run import page
+from scripts.run import figures, page
 from tests.support.trees import write_tree
 
 
@@ -19,3 +20,10 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes a second."""
     monkeypatch.setattr(page, "write_report", lambda folder: folder / "report.html")
+
+
+@pytest.fixture
+def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports with every title and caption, but with empty figures."""
+    monkeypatch.setattr(page, "figures", Mock(MOST_CLASSES=figures.MOST_CLASSES))
+    monkeypatch.setattr(page, "heat_maps", Mock())

@@ -23,6 +23,7 @@ from scripts.run import page
 from scripts.run.folder import read_metrics
 from scripts.system.command_line import as_flags, parse
 from scripts.system.errors import Stopped
+from scripts.training import range_test
 from tests.support.runs import at_step
 from tests.support.strategies import generator, random_mask, random_tokens
 from tests.support.trees import write_tree
@@ -121,7 +122,10 @@ def test_a_model_is_trained_on_the_device(whole: Run, device: torch.device) -> N
         assert not torch.equal(trained(whole.folder)["model"][name], start), name
 
 
-def test_a_learning_rate_is_found_on_the_device(whole: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_learning_rate_is_found_on_the_device(
+    whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(range_test, "STEPS", 100)
     given = {name: value for name, value in whole.flags.items() if name != "epochs"}
     whole.start(**given, find_lr=True, out=str(tmp_path / "found"))
     numbers = json.loads(capsys.readouterr().out.splitlines()[-1])

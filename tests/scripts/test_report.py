@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -39,13 +38,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in ("photos", "data"):
             shutil.rmtree(root / name)
     return root / "run"
-
-
-@pytest.fixture
-def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages of empty figures with their titles and captions: drawing takes a second."""
-    monkeypatch.setattr(page, "figures", Mock(MOST_CLASSES=figures.MOST_CLASSES))
-    monkeypatch.setattr(page, "heat_maps", Mock())
 
 
 def test_the_page_is_drawn_again_from_the_folder_alone(finished: Path, tmp_path: Path) -> None:

@@ -93,8 +93,9 @@ def test_what_another_process_has_in_hand_is_left_to_it(
 
 @pytest.mark.long
 def test_a_study_that_is_terminated_says_how_it_goes_on(tmp_path: Path) -> None:
-    flags = ["--data", "digits", "--out", "a study", "--seeds", "1", "--epochs", "50"]
-    _, errors, code = terminated(["scripts.study", *flags], tmp_path, "Epoch 2/50")
+    flags = ["--data", "digits", "--out", "a study", "--seeds", "1", "--epochs", "500", "--limit-train", "60",
+             "--limit-test", "20"]  # fmt: skip
+    _, errors, code = terminated(["scripts.study", *flags], tmp_path, "Epoch 2/500")
     assert code == 128 + signal.SIGTERM
     said = f"study: stopped by SIGTERM after .*; to resume: python -m scripts.study {re.escape(shlex.join(flags))}\n"
     assert re.fullmatch(said, errors)

@@ -86,6 +86,7 @@ def test_it_learns_digits_and_does_not_mirror_them(tmp_path: Path, monkeypatch: 
     assert resolved["augment"] == asdict(Augment(shift=2))
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_with_validation_the_test_set_is_used_once(tree: Path, tmp_path: Path) -> None:
     main(options(data=str(tree), epochs=3, validation=0.25, out="run"))
     rows = read_metrics(tmp_path / "run")
@@ -170,6 +171,7 @@ def test_training_validation_and_test_images_are_posed_and_test_images_always_al
         assert ((wrong[:, None] == tested).flatten(2).all(2)).any(1).all()
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_without_the_transformer_there_is_no_theta(tree: Path, tmp_path: Path) -> None:
     main(options(data=str(tree), epochs=1, no_transformer=True, out="run"))
     assert not any(name.startswith("theta") for name in read_metrics(tmp_path / "run")[0])
@@ -325,6 +327,7 @@ def test_a_run_of_an_earlier_version_of_the_kit_is_named_as_such(tree: Path, tmp
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("_undrawn")
 def test_a_terminated_run_resumes_with_the_command_that_it_prints(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -399,6 +402,7 @@ def test_a_full_disk_ends_the_run_with_one_line_and_no_partial_file(
     assert {path.name for path in (tmp_path / "run").iterdir()} == whole
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_offline_auto_uses_digits_and_announces_it_three_times(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from scripts.run.folder import ReadOnlyFolder
 from scripts.system.errors import Stopped
 from scripts.system.signals import Asked
-from scripts.training.range_test import HIGHEST, LOWEST, STEPS, RangeTest, range_test
+from scripts.training.range_test import HIGHEST, LOWEST, STEPS, RangeTest, range_test, smoothed
 from scripts.training.step import cross_entropy
 from scripts.training.trainer import MOST_SKIPPED, Trainer
 from tests.support.runs import run, trainer
@@ -106,6 +106,15 @@ def falling(found: float, start: float = 2.3, least: float = 1.3) -> RangeTest:
     rates = [1e-5 * 10 ** (i / 50) for i in range(300)]
     fall = [min(1.0, max(0.0, 1 - abs(math.log10(rate / found)) / 2)) for rate in rates]
     return RangeTest(rates, [start - (start - least) * share for share in fall], None)
+
+
+@given(st.lists(st.floats(0, 9), max_size=40))
+def test_losses_are_smoothed_step_by_step_as_all_at_once(losses: list[float]) -> None:
+    smooth: list[float] = []
+    for count in range(len(losses)):
+        smooth = smoothed(losses[: count + 1], smooth)
+        around = [sorted(losses[: count + 1][max(0, i - 8) : i + 9]) for i in range(count + 1)]
+        assert smooth == [(each[(len(each) - 1) // 2] + each[len(each) // 2]) / 2 for each in around]
 
 
 @given(st.floats(1e-3, 1e-1), st.floats(0.5, 10), st.floats(0.0, 0.9))
