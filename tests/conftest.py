@@ -24,6 +24,7 @@ settings.register_profile(
 # a default: --hypothesis-profile overrides it
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # else it starts processes that import torch once more
 gc.set_threshold(10_000)  # new objects instead of 700, since garbage collection takes a share of the suite's time
 torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # it keeps 10 bits of 23
 

@@ -151,6 +151,7 @@ def test_it_learns_bright_and_dark_images(tree: Path, tmp_path: Path, recipe: st
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["test_accuracy"] == 100, "chance is 33"
 
 
+@pytest.mark.usefixtures("_no_report")
 def test_fine_tuning_blocks_of_vit_b16_at_224_pixels(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,14 +161,15 @@ def test_fine_tuning_blocks_of_vit_b16_at_224_pixels(
     network = pretrained(tmp_path / "ViT-B_16.npz", 1000)
     with np.load(tmp_path / "ViT-B_16.npz") as file:
         assert {name: file[name].shape for name in sizes} == sizes
-    main(options(data=str(tree), recipe="b16-finetune", steps=5, batch_size=1, limit_test=2,
+    main(options(data=str(tree), recipe="b16-finetune", steps=2, batch_size=1, limit_test=2,
                  weights="ViT-B_16.npz", out="run"))  # fmt: skip
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    assert (summary["steps"], summary["parameters"]) == (5, parameters - (1000 - 3) * 769)
+    assert (summary["steps"], summary["parameters"]) == (2, parameters - (1000 - 3) * 769)
     assert all(np.isfinite(list(row.values())).all() for row in read_metrics(tmp_path / "run"))
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_a_hybrid_is_fine_tuned_and_its_report_shows_a_square_for_each_patch(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,7 +44,7 @@ def by_heart(model: nn.Module, images: Tensor, labels: Tensor, steps: int = 60) 
 
 def bits(arrays: dict[str, Tensor]) -> dict[str, tuple[object, ...]]:
     return {
-        name: (array.dtype, array.shape, array.contiguous().view(torch.uint8).tolist())
+        name: (array.dtype, array.shape, array.contiguous().view(torch.uint8).numpy().tobytes())
         for name, array in arrays.items()
     }
 

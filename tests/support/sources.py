@@ -1,6 +1,7 @@
 """The source files of the kit and their imports."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -23,6 +24,7 @@ def component_files() -> list[Path]:
     return [path for path in modules("components") if path.name != "transforms.py"]
 
 
+@cache
 def imports(path: Path) -> set[str]:
     """Dotted names of everything that a file imports, at its top or inside a function."""
     found = set()
