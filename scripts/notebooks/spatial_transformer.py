@@ -99,7 +99,7 @@ display(drawn(figures.poses, found | {"posed_theta": theta[None]}))
 # ## Nobody tells it anything
 #
 # As in the paper, the transformer is now trained together with the classifier, by the loss of the classes alone. Nobody
-# says what to do with the image. The recipe is `tuned`, the default of `make train-stn`; it starts with a theta that
+# says what to do with the image. The recipe is `tuned`, with the network of the tutorial; it starts with a theta that
 # changes nothing. These are the last ten lines of its log.
 
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from scripts.data.poses import POSES, UPRIGHT, Poses, posed
 from scripts.data.transforms import Normalise
+from scripts.models.localizations import PoseClassification, PoseRegression
 from scripts.models.stn import STNClassifier
 from scripts.models.upright import UprightCNN
 from scripts.recipes.stn import Options
@@ -30,6 +31,10 @@ POSED_SHOWN = 4  # images that are shown in eight poses
 CAM_SHOWN = 8  # images with a map of Grad-CAM
 LEAST_CELLS = 5  # a side of that map: the last stage has 3 for images of 32 pixels, too few to see anything
 Network = STNClassifier | UprightCNN
+NOTHING_TO_DO = (
+    "NOTICE: nothing poses these images, so the transformer is told that each is upright, and learns to change "
+    "nothing; --pose rts or c8 gives it something to do"
+)
 
 
 def groups(network: Network, parameters: Iterable[Tensor], lr: float, share: float) -> list[dict[str, Any]]:
@@ -82,6 +87,7 @@ def subject(options: Options | ArmOptions, plan: Plan, device: torch.device) -> 
         raise InputError(f"--data ({options.data}) must hold {wanted}")
     network.to(device).to(memory_format=torch.channels_last)
     transform = network.transformer is not None
+    upright = told_poses(network) and plan.poses == UPRIGHT and not plan.placed
 
     def statistics(theta: Tensor) -> dict[str, float]:
         return theta_statistics(theta, height, width, shown_size(network, plan.image_size))
@@ -113,6 +119,7 @@ def subject(options: Options | ArmOptions, plan: Plan, device: torch.device) -> 
         objective=objective(network, plan),
         predict=(lambda images: network(images, return_theta=True)[:2]) if transform else None,
         describe=describe if transform else None,
+        remarks=[NOTHING_TO_DO] if upright else [],
         tested_in=() if plan.placed else tuple(POSES),
         findings=findings,
     )
@@ -135,6 +142,13 @@ def build(options: Mapping[str, Any], classes: int, poses: Poses, transform: boo
         given["localization"] = None
         given["stem"], given["widths"] = alone
     return UprightCNN(classes, **given)
+
+
+def told_poses(network: Network) -> bool:
+    """Whether the localization is told the pose of every image, rather than trained by the classes alone."""
+    if isinstance(network, STNClassifier) or network.transformer is None:
+        return False
+    return isinstance(network.localization, PoseClassification | PoseRegression)
 
 
 def objective(network: Network, plan: Plan) -> Objective | None:

@@ -425,4 +425,4 @@ def test_help_names_every_flag_with_its_default(capsys: pytest.CaptureFixture[st
     text = " ".join(capsys.readouterr().out.split())
     given = [*vars(parse(Options, "train_stn", [])), *(field.name for field in fields(Recipe) if field.metadata)]
     assert all(f"--{name.replace('_', '-')} " in text for name in given if name != "changes")
-    assert "(default: tuned)" in text
+    assert "(default: small)" in text

@@ -41,6 +41,22 @@ def built(pose: str, recipe: str = "tuned", **options: Any) -> Subject:
     return subject(Options(**options), plan, torch.device("cpu"))
 
 
+@pytest.mark.parametrize(
+    ("pose", "recipe", "options", "said"),
+    [
+        ("none", "small", {}, True),
+        ("none", "strong", {}, True),
+        ("rts", "small", {}, False),
+        ("none", "small", {"no_transformer": True}, False),
+        ("none", "tuned", {}, False),
+    ],
+)
+def test_a_transformer_that_is_told_that_all_images_are_upright_has_nothing_to_do_and_the_log_says_so(
+    pose: str, recipe: str, options: dict[str, bool], said: bool
+) -> None:
+    assert any("--pose rts" in remark for remark in built(pose, recipe, **options).remarks) == said
+
+
 def size(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
