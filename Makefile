@@ -5,8 +5,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 
-# with it `python -m scripts.NAME` would not look into this folder
-unexport PYTHONSAFEPATH
+# with the first, `python -m scripts.NAME` would not look into this folder; with the second, every process of the suite
+# would compile all of its modules again
+unexport PYTHONSAFEPATH PYTHONDONTWRITEBYTECODE
 
 # a value in single quotes, whatever is in it
 quoted = '$(subst ','\'',$(1))'

@@ -114,7 +114,7 @@ FLAGS = [
     stn("--resume ended-vit", "--resume (ended-vit) must hold flags of this script in config.json; "
         "--recipe (lite) must be one of tutorial, tuned, small, strong, zoom"),
     vit("--resume ended", "--resume (ended) must hold flags of this script in config.json; "
-        "--recipe (tuned) must be one of compact, lite, b16, b16-finetune, b16-finetune-500"),
+        "--recipe (small) must be one of compact, lite, b16, b16-finetune, b16-finetune-500"),
     vit("--recipe b17", "--recipe (b17) must be one of compact, lite, b16, b16-finetune, b16-finetune-500"),
     vit("--steps 0", f"--steps (0) {ONE_UP}"),
     vit("--no-transformer", "unrecognized arguments: --no-transformer"),
@@ -122,7 +122,7 @@ FLAGS = [
     vit("--weights nowhere.npz", "nowhere.npz must be a file of weights; it does not exist"),
     vit("--weights taken", "taken must end in one of .npz, .safetensors, .pt, .pth, .bin, .ckpt, .tar"),
     vit("--weights ended/last.pt", "ended/last.pt must hold a Vision Transformer of a known family; it holds "
-        "..., model/transformer.localization.conv1.weight, ..."),
+        "..., model/features.stem.weight, ..."),
     vit("--weights vit.npz", "vit.npz must hold the weights of the model (patch_size 4, dim 24, mlp_dim 32, "
         "num_heads 2); it has patch_size 8, dim 12, mlp_dim 20, num_heads 3"),
     convert("vit.npz", "the following arguments are required: TARGET"),
@@ -222,7 +222,7 @@ IMAGES = [
     photos(NOT_A_FILE, "a pipe", replaced(lambda: os.mkfifo(DOG))),
     photos(NOT_A_FILE, "a folder", replaced(DOG.mkdir)),
     photos(NOT_A_FILE, "an endless device", replaced(lambda: DOG.symlink_to("/dev/zero"))),
-    photos("--data (photos) must hold images of at least 16x16 pixels", "tiny", lambda: resize_all((8, 32))),
+    photos("--data (photos) must hold images of at least 9x9 pixels", "tiny", lambda: resize_all((8, 32))),
     vit("--recipe b16", "--data (photos) must hold images whose sides are multiples of 16 pixels for recipe b16",
         "36 pixels", lambda: resize_all((36, 36))),
     photos("--data (photos) must hold a folder train/ with one folder a class; it is missing", "a missing split",
@@ -308,7 +308,7 @@ RESUMING = [
            lambda: edited(CONFIG, lambda content: content["asked"].update(depth=7))),
     resume(f"{CONFIG} must hold the objects asked and resolved; it is damaged", "no flags",
            lambda: edited(CONFIG, lambda content: content.pop("asked"))),
-    resume("--resume (ended) must keep the same lr; it was 0.5 and is now 0.02", "another recipe",
+    resume("--resume (ended) must keep the same lr; it was 0.5 and is now 0.08", "another recipe",
            lambda: edited(CONFIG, lambda content: content["resolved"].update(lr=0.5))),
     resume("--resume (ended) must keep the same normalise; it was {...} and is now {...}", "other images",
            one_image_less),

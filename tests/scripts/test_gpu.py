@@ -94,9 +94,10 @@ def whole(
     """A finished run of each model, with three epochs of three steps."""
     root = tmp_path_factory.mktemp(request.param)
     entry = {"train_stn": train_stn, "train_vit": train_vit}[request.param]
+    recipe = {"train_stn": "tuned", "train_vit": "lite"}[request.param]
     build = {"train_stn": STNClassifier, "train_vit": partial(VisionTransformer, **SMALL)}[request.param]
-    flags = {"data": str(write_tree(root / "photos")), "epochs": 3, "batch_size": 8, "precision": "float32",
-             "device": pytestconfig.getoption("device")}  # fmt: skip
+    flags = {"data": str(write_tree(root / "photos")), "recipe": recipe, "epochs": 3, "batch_size": 8,
+             "precision": "float32", "device": pytestconfig.getoption("device")}  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setitem(PRESETS, "lite", SMALL)

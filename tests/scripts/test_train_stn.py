@@ -64,7 +64,7 @@ def test_a_run_leaves_everything_and_ends_with_json(
 def test_the_checkpoints_reproduce_the_accuracies_of_the_summary(
     tree: Path, tmp_path: Path, validation: float | None
 ) -> None:
-    main(options(data=str(tree), epochs=4, validation=validation, out="run"))
+    main(options(data=str(tree), recipe="tuned", epochs=4, validation=validation, out="run"))
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     test = load(str(tree)).test
     for name, key in (("last.pt", "test_accuracy"), ("best.pt", "best_test_accuracy")):
@@ -173,7 +173,7 @@ def test_training_validation_and_test_images_are_posed_and_test_images_always_al
 
 @pytest.mark.usefixtures("_undrawn")
 def test_without_the_transformer_there_is_no_theta(tree: Path, tmp_path: Path) -> None:
-    main(options(data=str(tree), epochs=1, no_transformer=True, out="run"))
+    main(options(data=str(tree), recipe="tuned", epochs=1, no_transformer=True, out="run"))
     assert not any(name.startswith("theta") for name in read_metrics(tmp_path / "run")[0])
     assert not (tmp_path / "run" / "transformer.png").exists()
     assert (tmp_path / "run" / "grad_cam.png").exists()

@@ -31,8 +31,9 @@ from scripts.system.files import read_json, read_torch
 from tests.support.sources import ROOT
 
 EPOCHS = 6
-FLAGS = ["--data", "digits", "--device", "cpu", "--precision", "float32", "--lr", "0.002", "--epochs", str(EPOCHS),
-         "--batch-size", "50", "--limit-train", "1000", "--limit-test", "200", "--save-minutes", "0.01"]  # fmt: skip
+FLAGS = ["--data", "digits", "--recipe", "tuned", "--device", "cpu", "--precision", "float32", "--lr", "0.002",
+         "--epochs", str(EPOCHS), "--batch-size", "50", "--limit-train", "1000", "--limit-test", "200",
+         "--save-minutes", "0.01"]  # fmt: skip
 MACHINES = 3
 PATIENCE = 900.0  # seconds: a run that takes longer hangs
 UNMET = "Timeout waiting for key"  # what torch raises after five minutes if a machine has died while all met

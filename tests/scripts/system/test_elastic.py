@@ -35,8 +35,10 @@ from tests.support.trees import write_tree
 pytestmark = pytest.mark.numerics
 
 ERROR = 1e-3  # of losses and weights after 9 small steps: Muon amplifies that sums of float32 have another order
-COMMAND = ["--out", "run", "--resume", "auto", "--data", "photos", "--epochs", "3", "--batch-size", "5",
-           "--lr", "0.002", "--limit-train", "15", "--device", "cpu", "--precision", "float32"]  # fmt: skip
+# without batch norm, which depends on the number of processes
+COMMAND = ["--out", "run", "--resume", "auto", "--data", "photos", "--recipe", "tuned", "--epochs", "3",
+           "--batch-size", "5", "--lr", "0.002", "--limit-train", "15", "--device", "cpu",
+           "--precision", "float32"]  # fmt: skip
 STOPPED = (
     "train_stn: stopped by SIGTERM after 0 epochs and 2 steps; to resume: python -m scripts.train_stn --resume run\n"
 )
@@ -277,7 +279,8 @@ def test_processes_wait_only_for_a_while_for_one_that_never_comes(tmp_path: Path
 def test_one_that_is_silent_is_taken_for_dead_after_a_while(tmp_path: Path) -> None:
     write_tree(tmp_path / "photos")
     (waiting, printed), _ = start([impatient, silent], [tmp_path] * 2, tmp_path, 2)
-    assert (waiting, printed.endswith(f"Epoch 1/3, learning rate 0.000555556\n{GONE}")) == (2, True)
+    assert waiting == 2
+    assert re.search(rf"^Epoch 1/3, learning rate \S+\n{re.escape(GONE)}\Z", printed, re.MULTILINE)
 
 
 def test_of_two_runs_that_start_at_once_one_has_the_folder(tmp_path: Path) -> None:

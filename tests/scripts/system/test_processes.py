@@ -371,8 +371,8 @@ def test_a_run_of_torchrun_stops_with_one_message_and_resumes_alone(tmp_path: Pa
     """The command in the message resumes it, to the same end."""
     torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     # small steps: at the recipe's learning rate, one run of ten differs by a hundredth of the loss
-    flags = ["--data", "photos", "--epochs", "6", "--batch-size", "5", "--precision", "float32", "--device", "cpu",
-             "--lr", "0.002"]  # fmt: skip
+    flags = ["--data", "photos", "--recipe", "tuned", "--epochs", "6", "--batch-size", "5", "--precision", "float32",
+             "--device", "cpu", "--lr", "0.002"]  # fmt: skip
     given = [*torchrun, "-m", "scripts.train_stn", *flags, "--out", "run"]
     log, errors, code = terminated(given, tmp_path, "Epoch 3/6")
     assert code != 0
