@@ -30,7 +30,7 @@ SUITE = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 # kernels for GPUs that are not there take half a minute to build, and depend on torch alone: `make test-elsewhere`
 KERNELS = tests/components/test_kernels.py
 
-test: $(READY)  ## run the test suite (three minutes on two cores)
+test: $(READY)  ## run the test suite (two and a half minutes on two cores)
 	$(SUITE) --ignore $(KERNELS) $(ARGS)
 
 # for x86: what torch, oneDNN and MKL may use of it
