@@ -5,6 +5,7 @@ LayerNorm, ``{scale}``. ``{query}`` stands for query, key and value, which are t
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 
@@ -201,9 +202,11 @@ class Entry(NamedTuple):
     layout: str
 
 
-def entries(family: str, depth: int) -> Iterator[Entry]:
-    """Yield every array of a network of that depth, in the order of the kit."""
+@lru_cache(maxsize=64)  # a file is compared with it several times
+def entries(family: str, depth: int) -> tuple[Entry, ...]:
+    """Return every array of a network of that depth, in the order of the kit."""
     column, prefix, flax, *_ = FAMILIES[family]
+    found = []
     for part in TABLE:
         template = getattr(part, column)
         if not template:
@@ -213,7 +216,8 @@ def entries(family: str, depth: int) -> Iterator[Entry]:
             for leaf in (WEIGHT, BIAS) if "{weight}" in part.kit else (WEIGHT,):
                 names = tuple(prefix + template.format(i=i, query=third, **leaf) for third in thirds)
                 layout = (part.flax if leaf is WEIGHT else part.flax_bias) if flax else ""
-                yield Entry(part.kit.format(i=i, **leaf), names, layout)
+                found.append(Entry(part.kit.format(i=i, **leaf), names, layout))
+    return tuple(found)
 
 
 def layer_scales(family: str, depth: int) -> Iterator[tuple[str, str]]:
