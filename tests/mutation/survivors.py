@@ -56,6 +56,11 @@ EQUIVALENT = (
                  "only a traced graph comes here without a context")
         for name in ("attention", "block")
     ),
+    *(
+        Survivor(f"components/{name}.py", ('"dtype", "")', f'"dtype", {instead})'), "it does not end in bool either")
+        for name in ("attention", "localization_net", "mlp", "patch_embeddings", "transforms")
+        for instead in ("None", '"XXXX"')
+    ),
     Survivor("components/localization_net.py", ("columns - columns // 2", "columns - columns // 3"), FLOORED),
     Survivor("components/localization_net.py", ("rows - rows // 2", "rows - rows // 3"), FLOORED),
     *(
