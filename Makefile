@@ -5,9 +5,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 
-# with the first, `python -m scripts.NAME` would not look into this folder; with the second, every process of the suite
-# would compile all of its modules again
-unexport PYTHONSAFEPATH PYTHONDONTWRITEBYTECODE
+# with it `python -m scripts.NAME` would not look into this folder
+unexport PYTHONSAFEPATH
 
 # a value in single quotes, whatever is in it
 quoted = '$(subst ','\'',$(1))'
@@ -24,13 +23,13 @@ $(READY): pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
-# two processes on two cores: what they start has one thread too
-SUITE = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+# two processes on two cores: what they start has one thread too, and finds modules compiled
+SUITE = env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 # kernels for GPUs that are not there take half a minute to build, and depend on torch alone: `make test-elsewhere`
 KERNELS = tests/components/test_kernels.py
 
-test: $(READY)  ## run the test suite (two and a half minutes on two cores)
+test: $(READY)  ## run the test suite (two minutes on two cores)
 	$(SUITE) --ignore $(KERNELS) $(ARGS)
 
 # for x86: what torch, oneDNN and MKL may use of it

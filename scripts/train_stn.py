@@ -1,6 +1,6 @@
-"""Train the spatial transformer network of the PyTorch tutorial: images -> transformer -> small CNN -> ten classes.
+"""Train a spatial transformer network: images -> transformer -> CNN -> ten classes.
 
-    make train-stn                                  # CIFAR-10, 50 epochs, recipe "tuned"
+    make train-stn                                  # CIFAR-10, 50 epochs, recipe "small"
     python -m scripts.train_stn --recipe tutorial   # exactly the published run
 
 README.md lists the accuracies to expect on CIFAR-10.

@@ -146,9 +146,9 @@ def build(options: Mapping[str, Any], classes: int, poses: Poses, transform: boo
 
 def told_poses(network: Network) -> bool:
     """Whether the localization is told the pose of every image, rather than trained by the classes alone."""
-    if isinstance(network, STNClassifier) or network.transformer is None:
-        return False
-    return isinstance(network.localization, PoseClassification | PoseRegression)
+    return network.transformer is not None and isinstance(
+        network.transformer.localization, PoseClassification | PoseRegression
+    )
 
 
 def objective(network: Network, plan: Plan) -> Objective | None:

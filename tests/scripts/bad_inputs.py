@@ -223,6 +223,8 @@ IMAGES = [
     photos(NOT_A_FILE, "a folder", replaced(DOG.mkdir)),
     photos(NOT_A_FILE, "an endless device", replaced(lambda: DOG.symlink_to("/dev/zero"))),
     photos("--data (photos) must hold images of at least 9x9 pixels", "tiny", lambda: resize_all((8, 32))),
+    stn("--data photos --recipe tuned", "--data (photos) must hold images of at least 16x16 pixels", "small",
+        lambda: resize_all((15, 32))),
     vit("--recipe b16", "--data (photos) must hold images whose sides are multiples of 16 pixels for recipe b16",
         "36 pixels", lambda: resize_all((36, 36))),
     photos("--data (photos) must hold a folder train/ with one folder a class; it is missing", "a missing split",

@@ -93,9 +93,10 @@ def whole(
 ) -> Iterator[Run]:
     """A finished run of each model, with three epochs of three steps."""
     root = tmp_path_factory.mktemp(request.param)
-    entry = {"train_stn": train_stn, "train_vit": train_vit}[request.param]
-    recipe = {"train_stn": "tuned", "train_vit": "lite"}[request.param]
-    build = {"train_stn": STNClassifier, "train_vit": partial(VisionTransformer, **SMALL)}[request.param]
+    entry, recipe, build = {
+        "train_stn": (train_stn, "tuned", STNClassifier),
+        "train_vit": (train_vit, "lite", partial(VisionTransformer, **SMALL)),
+    }[request.param]
     flags = {"data": str(write_tree(root / "photos")), "recipe": recipe, "epochs": 3, "batch_size": 8,
              "precision": "float32", "device": pytestconfig.getoption("device")}  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
