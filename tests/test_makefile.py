@@ -15,7 +15,7 @@ from tests.support.sources import ROOT, dotted, modules
 
 def make(*arguments: str, makefile: str = "", **variables: str) -> str:
     """What make prints; the make that runs the suite leaves variables behind."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "ARGS"))}
     done = subprocess.run(
         ["make", *arguments],
         cwd=ROOT,
