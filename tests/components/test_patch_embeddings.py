@@ -105,6 +105,18 @@ def test_each_interpolation_equals_the_reference(interpolation, seed, old, new, 
     torch.testing.assert_close(resized[0, prefix:].reshape(*new, 3), expected)
 
 
+@each_interpolation
+@pytest.mark.parametrize("dim", (1, 3))
+def test_no_shape_of_a_small_grid_is_special(dim: int, interpolation: str) -> None:
+    """One column among them."""
+    for old in itertools.product((1, 2, 3), repeat=2):
+        pos_embed = random_images(0, 1, 1 + old[0] * old[1], dim)
+        for new in itertools.product((1, 2, 3, 5), repeat=2):
+            resized = resize_pos_embed(pos_embed, old, new, interpolation=interpolation)
+            expected = reference.resize(pos_embed[0, 1:].reshape(*old, dim), new, interpolation)
+            torch.testing.assert_close(resized[0, 1:].reshape(*new, dim), expected, msg=f"{old} -> {new}")
+
+
 @given(seeds, grids, grids)
 def test_bilinear_corners_equals_the_zoom_of_scipy(seed: int, old, new) -> None:
     """Google and jeonsworld use ``zoom(order=1)``, which aligns the corner cells; torch by default does not."""
