@@ -25,6 +25,19 @@ FINETUNE = Recipe(
     at_once=64,
     optimizer="sgd",
 )
+S14 = Recipe(  # DINOv2's small network, with 25 patches of images enlarged to 70 pixels
+    network={"preset": "s14", "stochastic_depth": 0.1},
+    image_size=(70, 70),
+    lr=3e-4,
+    batch_size=128,
+    epochs=10,
+    normalise=Normalise((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    augment=Augment(mirror=True, crop=0.5, size=70),
+    schedule=Schedule("linear", warm_up=0.1),
+    label_smoothing=0.1,
+    clip=1.0,
+    optimizer="adamw",
+)
 RECIPES = {
     "compact": Recipe(
         network={"preset": "compact", "patch_dropout": 0.5},
@@ -60,6 +73,8 @@ RECIPES = {
         compiled=True,
         optimizer="adamw",
     ),
+    "s14": S14,
+    "s14-finetune": dataclasses.replace(S14, pretrained=True, lr=1e-4),
     "b16-finetune": FINETUNE,
     "b16-finetune-500": dataclasses.replace(
         FINETUNE, epochs=6, steps=500, schedule=Schedule("cosine", warm_up=100 / 500)

@@ -114,8 +114,9 @@ FLAGS = [
     stn("--resume ended-vit", "--resume (ended-vit) must hold flags of this script in config.json; "
         "--recipe (lite) must be one of tutorial, tuned, small, strong, zoom"),
     vit("--resume ended", "--resume (ended) must hold flags of this script in config.json; "
-        "--recipe (small) must be one of compact, lite, b16, b16-finetune, b16-finetune-500"),
-    vit("--recipe b17", "--recipe (b17) must be one of compact, lite, b16, b16-finetune, b16-finetune-500"),
+        "--recipe (small) must be one of compact, lite, b16, s14, s14-finetune, b16-finetune, b16-finetune-500"),
+    vit("--recipe b17",
+        "--recipe (b17) must be one of compact, lite, b16, s14, s14-finetune, b16-finetune, b16-finetune-500"),
     vit("--steps 0", f"--steps (0) {ONE_UP}"),
     vit("--no-transformer", "unrecognized arguments: --no-transformer"),
     vit("--recipe b16-finetune", "--weights (None) must be a file of pretrained weights for recipe b16-finetune"),

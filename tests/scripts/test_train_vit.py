@@ -1,6 +1,7 @@
 """scripts.train_vit from the command line: every recipe to its report, and pretrained weights."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -8,6 +9,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+import transformers
+from torch.utils.flop_counter import FlopCounterMode
 
 from scripts import experiment, train_stn, train_vit
 from scripts.data.datasets import Dataset, Split
@@ -35,12 +38,13 @@ def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PRESETS, "b16", TINY)
     monkeypatch.setitem(PRESETS, "lite", TINY_LITE)
     monkeypatch.setitem(PRESETS, "compact", TINY_LITE | {"stem": (4, 6)})
+    monkeypatch.setitem(PRESETS, "s14", PRESETS["s14"] | TINY | {"patch_size": 14})
 
 
-def pretrained(path: Path, classes: int, **size: object) -> VisionTransformer:
+def pretrained(path: Path, classes: int, preset: str = "b16", **size: object) -> VisionTransformer:
     """Write random weights in Google's layout, and return their network."""
     torch.manual_seed(0)
-    network = VisionTransformer.from_preset("b16", classes, **size)
+    network = VisionTransformer.from_preset(preset, classes, **size)
     torch.nn.init.normal_(network.head.weight, std=0.02)
     write_weights(path, network.state_dict(), "google", network.encoder.blocks[0].attn.num_heads)
     return network
@@ -51,7 +55,7 @@ def pretrained(path: Path, classes: int, **size: object) -> VisionTransformer:
 def test_every_recipe_leaves_everything_and_ends_with_json(
     tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], recipe: str
 ) -> None:
-    pretrained(tmp_path / "start.npz", 21)
+    pretrained(tmp_path / "start.npz", 21, RECIPES[recipe].network["preset"])
     weights = "start.npz" if RECIPES[recipe].pretrained else None
     main(options(data=str(tree), recipe=recipe, steps=2, weights=weights, batch_size=16, precision="bfloat16",
                  out="run"))  # fmt: skip
@@ -61,7 +65,7 @@ def test_every_recipe_leaves_everything_and_ends_with_json(
     assert names >= {"last.pt", "best.pt", "report.html", "attention.png", "heads.png", "grad_cam.png", "curves.png"}
     assert len(read_metrics(tmp_path / "run")) == 1
     resolved = json.loads((tmp_path / "run" / "config.json").read_text())["resolved"]
-    side = 224 if RECIPES[recipe].pretrained else 32
+    side, _ = RECIPES[recipe].image_size or (32, 32)
     assert resolved["image_size"] == [side, side]
     found = torch.load(tmp_path / "run" / "findings.pt", weights_only=True)
     cells = side // resolved["network"]["patch_size"]
@@ -130,6 +134,44 @@ def test_fine_tuning_is_exactly_the_published_recipe() -> None:
     assert recipe.schedule(1.0) == pytest.approx(0)
     assert (short.steps, short.schedule(50 / 500), short.schedule(100 / 500)) == (500, pytest.approx(0.5), 1)
     assert (network.embeddings.dropout.p, network.encoder.blocks[0].attn.attn_dropout) == (0.1, 0.0)
+
+
+@pytest.mark.usefixtures("_no_report")
+def test_the_small_network_of_dinov2_is_fine_tuned_from_its_own_file(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two of the twelve blocks, with random weights as transformers saves them."""
+    monkeypatch.setitem(PRESETS, "s14", PRESETS["s14"] | {"depth": 2})
+    config = transformers.Dinov2Config(image_size=518, hidden_size=384, num_hidden_layers=2, num_attention_heads=6)
+    transformers.Dinov2Model(config).save_pretrained(tmp_path / "start")
+    main(options(data=str(tree), recipe="s14-finetune", steps=2, batch_size=2, limit_test=2,
+                 weights="start/model.safetensors", out="run"))  # fmt: skip
+    said = capsys.readouterr().out
+    assert "start/model.safetensors: positions resampled from 37x37 to 5x5 patches, bicubic" in said
+    assert "the head is zero: the file has none" in said
+    assert all(np.isfinite(list(row.values())).all() for row in read_metrics(tmp_path / "run"))
+
+
+def test_the_same_network_from_random_weights_trains_as_long_on_the_same_images() -> None:
+    tuned, scratch = RECIPES["s14-finetune"], RECIPES["s14"]
+    assert tuned.pretrained
+    assert scratch == replace(tuned, pretrained=False, lr=scratch.lr)
+
+
+@pytest.mark.parametrize("name", ["compact", "s14", "s14-finetune"])
+def test_recipes_train_with_at_most_2_2_pflop(name: str) -> None:
+    """On CIFAR-10: six FLOPs for each multiply-add of a forward pass, two in it and four in the backward pass."""
+    recipe = RECIPES[name]
+    side, _ = recipe.image_size or (32, 32)
+    network = VisionTransformer.from_preset(image_size=side, device="meta", **recipe.network)
+    counted = []
+    for training in (True, False):  # with the patches that training leaves at first, and with all
+        with FlopCounterMode(display=False) as counter:
+            network.train(training)(torch.zeros(1, 3, side, side, device="meta"))
+        counted.append(counter.get_total_flops())
+    flops = 3 * (counted[0] * (1 - recipe.whole_images) + counted[1] * recipe.whole_images)
+    assert recipe.steps is None
+    assert 1e15 < flops * 50_000 * recipe.epochs <= 2.2e15
 
 
 def test_every_parameter_has_one_optimizer_and_vectors_do_not_decay() -> None:
