@@ -26,11 +26,12 @@ FINETUNE = Recipe(
     optimizer="sgd",
 )
 S14 = Recipe(  # DINOv2's small network, with 25 patches of images enlarged to 70 pixels
-    network={"preset": "s14", "stochastic_depth": 0.1},
+    network={"preset": "s14", "stochastic_depth": 0.1, "patch_dropout": 0.5},
+    whole_images=0.25,
     image_size=(70, 70),
-    lr=3e-4,
+    lr=5e-4,
     batch_size=128,
-    epochs=10,
+    epochs=8,
     normalise=Normalise((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     augment=Augment(mirror=True, crop=0.5, size=70),
     schedule=Schedule("linear", warm_up=0.1),
@@ -74,7 +75,7 @@ RECIPES = {
         optimizer="adamw",
     ),
     "s14": S14,
-    "s14-finetune": dataclasses.replace(S14, pretrained=True, lr=1e-4),
+    "s14-finetune": dataclasses.replace(S14, pretrained=True, optimizer="layered-adamw"),
     "b16-finetune": FINETUNE,
     "b16-finetune-500": dataclasses.replace(
         FINETUNE, epochs=6, steps=500, schedule=Schedule("cosine", warm_up=100 / 500)
