@@ -1,6 +1,6 @@
 """Train a Vision Transformer: images -> patches -> encoder -> class token -> ten classes.
 
-    make train-vit                                             # CIFAR-10, 20 epochs, recipe "lite"
+    make train-vit                                             # CIFAR-10, 50 epochs, recipe "compact"
     python -m scripts.train_vit --recipe b16                   # ViT-B/16 at 32x32 from scratch
     python -m scripts.train_vit --recipe b16-finetune --weights ViT-B_16.npz
 

@@ -45,7 +45,7 @@ def few_patches_warning(patches: int, size: Sequence[int]) -> str:
         return ""
     return (
         f"an image of {size[0]}x{size[1]} pixels is only {patches} patches, too few for attention to work with; "
-        "recipe lite, with patches of 4 pixels, learns far more from images as small as these"
+        "recipe compact, with patches of 4 pixels, learns far more from images as small as these"
     )
 
 

@@ -87,7 +87,7 @@ RECIPES = {
 class Options(RunOptions):
     """Train a Vision Transformer and write a report."""
 
-    recipe: str = option("lite", "which network to train, and how", choices=tuple(RECIPES))
+    recipe: str = option("compact", "which network to train, and how", choices=tuple(RECIPES))
     weights: str | None = option(
         None, "file to start from: .npz, .safetensors or .pt of any family (default: none)", type=path
     )

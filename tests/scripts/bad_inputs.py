@@ -112,7 +112,7 @@ FLAGS = [
         "python -m scripts.report finished draws its report"),
     stn("--resume ended --epochs 5", "--resume (ended) takes no other flag; a run resumes with its own flags"),
     stn("--resume ended-vit", "--resume (ended-vit) must hold flags of this script in config.json; "
-        "--recipe (lite) must be one of tutorial, tuned, small, strong, zoom"),
+        "--recipe (compact) must be one of tutorial, tuned, small, strong, zoom"),
     vit("--resume ended", "--resume (ended) must hold flags of this script in config.json; "
         "--recipe (small) must be one of compact, lite, b16, s14, s14-finetune, b16-finetune, b16-finetune-500"),
     vit("--recipe b17",
@@ -124,7 +124,7 @@ FLAGS = [
     vit("--weights taken", "taken must end in one of .npz, .safetensors, .pt, .pth, .bin, .ckpt, .tar"),
     vit("--weights ended/last.pt", "ended/last.pt must hold a Vision Transformer of a known family; it holds "
         "..., model/features.stem.weight, ..."),
-    vit("--weights vit.npz", "vit.npz must hold the weights of the model (patch_size 4, dim 24, mlp_dim 32, "
+    vit("--recipe lite --weights vit.npz", "vit.npz must hold the weights of the model (patch_size 4, dim 24, mlp_dim 32, "
         "num_heads 2); it has patch_size 8, dim 12, mlp_dim 20, num_heads 3"),
     convert("vit.npz", "the following arguments are required: TARGET"),
     convert("vit.npz new.pt --family keras", "--family (keras) must be one of kit, google, ..."),

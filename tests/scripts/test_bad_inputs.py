@@ -18,7 +18,7 @@ from scripts.weights.families import to_family
 from scripts.weights.files import write_arrays
 from tests.contract.cases import CASES
 from tests.scripts.bad_inputs import IN_USE, ROWS, Row
-from tests.support.networks import TINY, TINY_LITE, network
+from tests.support.networks import TINY_PRESETS, network
 from tests.support.servers import go_offline
 from tests.support.sources import modules
 from tests.support.trees import write_tree
@@ -40,8 +40,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         go_offline(patch)
-        patch.setitem(PRESETS, "b16", TINY)
-        patch.setitem(PRESETS, "lite", TINY_LITE)
+        for preset, sizes in TINY_PRESETS.items():
+            patch.setitem(PRESETS, preset, sizes)
         write_tree(root / "photos", per_class=4)
         write_arrays(root / "vit.npz", to_family(network().state_dict(), "google", 3))
         with patch.context() as undrawn:

@@ -34,7 +34,7 @@ from scripts.system.errors import InputError
 from scripts.system.machine import this_machine
 from tests.contract.cases import randomised
 from tests.support.marks import writes_onnx
-from tests.support.networks import TINY, TINY_LITE
+from tests.support.networks import TINY_PRESETS
 from tests.support.runs import flags
 from tests.support.sources import ROOT
 from tests.support.strategies import random_pixels
@@ -57,7 +57,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setattr(page, "write_report", lambda folder: folder / "report.html")
-        patch.setitem(PRESETS, "lite", TINY_LITE)
+        patch.setitem(PRESETS, "lite", TINY_PRESETS["lite"])
         data = str(write_tree(root / "photos"))
         for name, entry, given in (
             ("stn", train_stn, {"recipe": "small", "pose": "c8", "validation": 0.25}),
@@ -240,7 +240,7 @@ STN, VIT = (train_stn, stn.subject), (train_vit, vit.subject)
 def test_the_network_of_every_recipe_is_read_again(
     recipe: str, entry: tuple, given: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for preset, sizes in {"b16": TINY, "lite": TINY_LITE, "compact": TINY_LITE | {"stem": (4, 6)}}.items():
+    for preset, sizes in TINY_PRESETS.items():
         monkeypatch.setitem(PRESETS, preset, sizes)
     (script, build), split = entry, Split(random_pixels(0, 2, *SIZE), torch.arange(2))
     options = replace(flags(script.Options, recipe=recipe), **given)

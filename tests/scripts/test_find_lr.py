@@ -23,7 +23,7 @@ from scripts.training.step import Outcome, train_step
 from scripts.training.trainer import Trainer
 from scripts.weights.families import to_family
 from scripts.weights.files import write_arrays
-from tests.support.networks import TINY, TINY_LITE, network
+from tests.support.networks import TINY_PRESETS, network
 from tests.support.runs import flags
 
 pytestmark = pytest.mark.numerics
@@ -34,9 +34,8 @@ RECIPES = [*((train_stn, name) for name in stn.RECIPES), *((train_vit, name) for
 @pytest.fixture
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(range_test, "STEPS", 24)
-    monkeypatch.setitem(PRESETS, "b16", TINY)
-    monkeypatch.setitem(PRESETS, "lite", TINY_LITE)
-    monkeypatch.setitem(PRESETS, "compact", TINY_LITE | {"stem": (4, 6)})
+    for preset, sizes in TINY_PRESETS.items():
+        monkeypatch.setitem(PRESETS, preset, sizes)
 
 
 def files(root: Path) -> set[str]:
@@ -58,11 +57,10 @@ def test_every_recipe_leaves_a_plot_and_a_table_and_ends_with_json(
 ) -> None:
     monkeypatch.setattr(figures, "range_curve", lambda *curve: curve[-1].write(b"drawn in another test"))
     given: dict[str, Any] = {"batch_size": 4, "at_once": 2}
-    if recipe.startswith("b16-"):
-        write_arrays(
-            tmp_path / "photos" / "start.npz",
-            to_family(network(5, **TINY | {"image_size": 32}).state_dict(), "google", 2),
-        )
+    if entry.RECIPES[recipe].pretrained:
+        sizes = TINY_PRESETS[entry.RECIPES[recipe].network["preset"]]
+        state = network(5, **sizes | {"image_size": 2 * sizes["patch_size"]}).state_dict()
+        write_arrays(tmp_path / "photos" / "start.npz", to_family(state, "google", sizes["num_heads"]))
         given["weights"] = "photos/start.npz"
     entry.main(flags(entry.Options, data="photos", recipe=recipe, find_lr=True, out="found", **given))
     assert files(tmp_path) == {"found/find_lr.csv", "found/find_lr.png"}

@@ -23,7 +23,7 @@ from scripts.system.machine import COMPILING_PAYS, Machine
 from scripts.train_vit import RECIPES, Options, main
 from scripts.weights.pretrained import read_weights, write_weights
 from tests.support.machines import EVERY, MACHINES
-from tests.support.networks import TINY, TINY_LITE
+from tests.support.networks import TINY, TINY_PRESETS
 from tests.support.runs import flags
 
 pytestmark = pytest.mark.numerics
@@ -35,11 +35,8 @@ options = partial(flags, Options)
 
 @pytest.fixture
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Recipes do not depend on the size, and 86 M parameters would take a minute."""
-    monkeypatch.setitem(PRESETS, "b16", TINY)
-    monkeypatch.setitem(PRESETS, "lite", TINY_LITE)
-    monkeypatch.setitem(PRESETS, "compact", TINY_LITE | {"stem": (4, 6)})
-    monkeypatch.setitem(PRESETS, "s14", PRESETS["s14"] | TINY | {"patch_size": 14})
+    for preset, sizes in TINY_PRESETS.items():
+        monkeypatch.setitem(PRESETS, preset, sizes)
 
 
 def pretrained(path: Path, classes: int, preset: str = "b16", **size: object) -> VisionTransformer:

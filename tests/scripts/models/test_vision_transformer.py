@@ -227,7 +227,7 @@ def test_fewer_than_sixteen_patches_give_a_warning_with_a_better_recipe() -> Non
     """The cause of many questions about accuracy from scratch: lucidrains #12, kentaroy47 #5, jeonsworld #34."""
     assert few_patches_warning(16, (32, 32)) == ""
     assert "32x48 pixels is only 6 patches" in few_patches_warning(6, (32, 48))
-    assert "recipe lite" in few_patches_warning(15, (32, 32))
+    assert "recipe compact" in few_patches_warning(15, (32, 32))
 
 
 def test_it_compiles_into_one_graph_and_exports_for_any_image_size() -> None:

@@ -32,7 +32,7 @@ from scripts.run.folder import read_metrics
 from scripts.run.page import write_report
 from scripts.system.command_line import option, parse, run, whole
 from scripts.system.files import read_json
-from tests.support.networks import TINY_LITE
+from tests.support.networks import TINY_PRESETS
 from tests.support.runs import log_without_times, without_times
 
 FLAGS = ["--data", "digits", "--device", "cpu", "--precision", "float32", "--save-minutes", "1e-9", "--epochs", "3",
@@ -202,7 +202,7 @@ def main() -> None:
     seed = random.randrange(2**31) if options.seed is None else options.seed
     print(f"seed {seed}")
     torch.set_num_threads(1)
-    PRESETS["lite"] = TINY_LITE
+    PRESETS.update(TINY_PRESETS)
     digits = data.load("digits")
     experiment.load = lambda source: digits  # drawn only once
     root = Path(tempfile.mkdtemp(prefix="torture-"))
