@@ -124,7 +124,8 @@ FLAGS = [
     vit("--weights taken", "taken must end in one of .npz, .safetensors, .pt, .pth, .bin, .ckpt, .tar"),
     vit("--weights ended/last.pt", "ended/last.pt must hold a Vision Transformer of a known family; it holds "
         "..., model/features.stem.weight, ..."),
-    vit("--recipe lite --weights vit.npz", "vit.npz must hold the weights of the model (patch_size 4, dim 24, mlp_dim 32, "
+    vit("--recipe lite --weights vit.npz",
+        "vit.npz must hold the weights of the model (patch_size 4, dim 24, mlp_dim 32, "
         "num_heads 2); it has patch_size 8, dim 12, mlp_dim 20, num_heads 3"),
     convert("vit.npz", "the following arguments are required: TARGET"),
     convert("vit.npz new.pt --family keras", "--family (keras) must be one of kit, google, ..."),

@@ -75,7 +75,7 @@ class Bomb:
 
 TINY = {"patch_size": 16, "dim": 24, "depth": 2, "num_heads": 2, "mlp_dim": 32, "dropout": 0.1}
 TINY_LITE = {**TINY, "patch_size": 4, "dropout": 0.0}
-TINY_PRESETS = {  # in place of those that recipes name, which do not depend on the size; 86 M parameters take a minute
+TINY_PRESETS = {  # in place of those that recipes name: 86 M parameters would take a minute
     "b16": TINY,
     "lite": TINY_LITE,
     "compact": TINY_LITE | {"stem": (4, 6)},
