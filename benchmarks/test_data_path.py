@@ -25,8 +25,9 @@ from scripts.system.machine import this_machine
 from scripts.train_stn import RECIPES as STN_RECIPES
 from scripts.train_vit import RECIPES as VIT_RECIPES
 
-FEW = 2  # images in an untimed run, and at 224 pixels on a CPU
+FEW = 2  # images in an untimed run, and of more than 32 pixels on a CPU
 RECIPES = {**STN_RECIPES, **VIT_RECIPES}
+TWINS = ("b16-finetune-500", "s14-finetune")  # their batches and steps are those of b16-finetune and s14
 
 
 @pytest.mark.parametrize("reading", ["decoding", "cached"])
@@ -50,7 +51,7 @@ def test_reading_an_image_tree(benchmark: BenchmarkFixture, tmp_path: Path, read
         benchmark.extra_info["images_per_second"] = 4 * count / benchmark.stats["median"]
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if name != "b16-finetune-500"])  # b16-finetune, but shorter
+@pytest.mark.parametrize("name", [name for name in RECIPES if name not in TWINS])
 def test_augmenting_and_feeding(benchmark: BenchmarkFixture, device: torch.device, name: str) -> None:
     """The batches of a recipe and its training step, alternating in every round."""
     benchmark.group = "augmenting and feeding"
