@@ -44,7 +44,8 @@ class Features(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return what is left of every channel of the last stage."""
         x = self.stages(F.gelu(self.stem(x)))  # (B, D, h, w)
-        largest = x.amax((2, 3))  # (B, D)
+        # not amax: when that is compiled in half precision its gradient is NaN (pytorch#195214)
+        largest = x.flatten(2).max(2).values  # (B, D)
         return torch.cat([largest, places(x)], 1) if self.places else largest
 
 

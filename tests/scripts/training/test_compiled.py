@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from scripts.models.cnn import Features
 from scripts.models.stn import STNClassifier
 from scripts.models.vit import VisionTransformer
 from scripts.system.machine import Machine
@@ -40,6 +41,21 @@ def test_inference_has_the_same_output_with_weights_as_constants(device: torch.d
     with torch.no_grad():
         network.encoder.blocks[0].mlp.fc1.weight.zero_()
     assert torch.equal(ask(images), before)
+
+
+@inductor_compiles_bfloat16
+def test_compiled_gradients_of_the_largest_value_are_those_of_the_network(device: torch.device) -> None:
+    """Compiled code recomputes in float32 what the network rounds: nothing then equals the largest value any more."""
+    torch.manual_seed(0)
+    network = Features(3, 4, (8,), places=True).to(device)
+    images, gradients = torch.randn(8, 3, 9, 9, device=device), []
+    for call in (network, Compiled(network, 8)):
+        with torch.autocast(device.type, torch.bfloat16):
+            features = call(images)
+        loss = (features.float() * torch.linspace(-1, 1, features.numel(), device=device).view_as(features)).sum()
+        gradients.append(torch.autograd.grad(loss, [*network.parameters()]))
+    for expected, gradient in zip(*gradients, strict=True):
+        torch.testing.assert_close(gradient, expected, atol=0.1 * expected.abs().max().item(), rtol=0)
 
 
 def test_options_of_the_network_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
