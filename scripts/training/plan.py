@@ -29,7 +29,8 @@ class Recipe:
         augment: Augmentation; mirroring is dropped if it changes the class.
         mix: How training images are mixed with each other.
         normalise: Fixed statistics; None for those of the training images.
-        image_size: Height and width that images are resized to; None for their own.
+        image_size: Height and width that images are resized to; None for their own. Training images are left in the
+            size of ``augment`` where it has one.
         network: Options of the network.
         localization_lr: Learning rate of the localization of a spatial transformer, as a share of that of the others.
         whole_images: Share of the run, at its end, in which a Vision Transformer that drops patches keeps all.

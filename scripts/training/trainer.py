@@ -218,8 +218,9 @@ class Trainer:
     def batches(self, order: Iterable[Tensor], state: State) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Return this process's share of the batches of an order, as the plan changes and mixes them."""
         plan = self.plan
+        prepare = self.prepare if plan.augment.size is None else plan.normalise  # crops come in their size
         return training_batches(
-            self.train, order, self.prepare, plan.augment, state.generator, self.processes.share, plan.poses, plan.mix,
+            self.train, order, prepare, plan.augment, state.generator, self.processes.share, plan.poses, plan.mix,
             len(plan.classes),
         )  # fmt: skip
 

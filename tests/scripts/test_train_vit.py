@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from scripts import experiment, train_stn, train_vit
@@ -145,9 +146,26 @@ def test_the_small_network_of_dinov2_is_fine_tuned_from_its_own_file(
     main(options(data=str(tree), recipe="s14-finetune", steps=2, batch_size=2, limit_test=2,
                  weights="start/model.safetensors", out="run"))  # fmt: skip
     said = capsys.readouterr().out
-    assert "start/model.safetensors: positions resampled from 37x37 to 5x5 patches, bicubic" in said
+    assert "start/model.safetensors: positions resampled from 37x37 to 6x6 patches, bicubic" in said
     assert "the head is zero: the file has none" in said
     assert all(np.isfinite(list(row.values())).all() for row in read_metrics(tmp_path / "run"))
+
+
+@pytest.mark.usefixtures("_tiny", "_no_report")
+def test_crops_are_trained_on_in_their_own_size_and_images_evaluated_in_that_of_the_recipe(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = set()
+    forward = VisionTransformer.forward
+
+    def noted(self: VisionTransformer, images: Tensor, **options: bool) -> Tensor:
+        seen.add((self.training, *images.shape[2:]))
+        return forward(self, images, **options)
+
+    monkeypatch.setattr(VisionTransformer, "forward", noted)
+    main(options(data=str(tree), recipe="s14", steps=1, batch_size=2, limit_test=2, out="run"))
+    recipe = RECIPES["s14"]
+    assert seen == {(True, recipe.augment.size, recipe.augment.size), (False, *recipe.image_size)}
 
 
 def test_the_same_network_from_random_weights_trains_as_long_on_the_same_images() -> None:
@@ -160,7 +178,7 @@ def test_the_same_network_from_random_weights_trains_as_long_on_the_same_images(
 def test_recipes_train_with_at_most_2_2_pflop(name: str) -> None:
     """On CIFAR-10: six FLOPs for each multiply-add of a forward pass, two in it and four in the backward pass."""
     recipe = RECIPES[name]
-    side, _ = recipe.image_size or (32, 32)
+    side = recipe.augment.size or 32
     network = VisionTransformer.from_preset(image_size=side, device="meta", **recipe.network)
     counted = []
     for training in (True, False):  # with the patches that training leaves at first, and with all
