@@ -49,7 +49,9 @@ def test_a_recipe_is_described_in_words() -> None:
     table = tables.recipe_table("train-vit")
     assert "| 512, 64 at once | 512, 64 at once |\n" in table
     assert "| random crops of at least 5% of the area |" in table.replace("mirrored, ", "")
-    assert "| length | 50 epochs | 20 epochs | 10 epochs | 8 epochs | 8 epochs | 10,000 steps | 500 steps |\n" in table
+    assert (
+        "| length | 50 epochs | 20 epochs | 10 epochs | 12 epochs | 12 epochs | 10,000 steps | 500 steps |\n" in table
+    )
 
 
 @pytest.mark.parametrize("page", ["", f"{BEGIN}\n", 2 * f"{BEGIN}\n<!-- end of a -->"])

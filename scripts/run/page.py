@@ -20,6 +20,12 @@ from scripts.system.files import read_json, read_torch, write_whole
 
 NEEDED = ("config.json", "environment.json", "summary.json", "metrics.csv", "train.log", "findings.pt")
 LAST_EPOCHS = 10
+OUTSIDE = {  # by the padding mode of the transformer
+    "zeros": ", which is zero, the mean colour of the training images, outside the frame",
+    "border": ", which repeats the pixels at the border outside the frame",
+    "reflection": ", which mirrors the image outside the frame",
+    "mean": ", which has the mean colour of the image outside the frame",
+}
 
 
 @dataclass(frozen=True)
@@ -135,9 +141,10 @@ def _figures(resolved: dict[str, Any], rows: figures.Rows, found: dict[str, Any]
         )
         least = LEAST_SPREAD * min(found["transformer_inputs"].shape[-2:])
         add("theta", "What the spatial transformer does", caption, figures.theta_curves, rows, least)
+        outside = OUTSIDE.get(found.get("padding_mode", ""), "")  # runs of older versions did not say
         caption = (
-            "Upper rows: test images with the sampled area outlined in red. Lower rows: the input of the classifier, "
-            "which is zero, the mean colour, outside the frame."
+            "Upper rows: test images with the sampled area outlined in red. Lower rows: the input of the classifier"
+            f"{outside}."
         )
         add("transformer", "The spatial transformer at work", caption, figures.transformer, found)
     if "poses" in found:

@@ -185,6 +185,7 @@ def warped(network: Network, images: Tensor, normalise: Normalise) -> dict[str, 
         "transformer_inputs": images.cpu(),
         "transformer_outputs": normalise.undo(outputs).cpu(),
         "theta": theta.float().cpu(),
+        "padding_mode": network.transformer.padding_mode,
     }
 
 

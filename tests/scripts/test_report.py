@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
+from components.spatial_transformer import PADDING_MODES
 from scripts.data.datasets import load
 from scripts.data.poses import POSES, posed_split
 from scripts.experiment import train
@@ -222,6 +223,23 @@ def test_the_caption_of_the_curves_says_what_else_is_in_the_training_loss(
     train(flags(entry, data="photos", epochs=1, out="run", **given), RECIPES | ARMS, subject)
     text = (tmp_path / "run" / "report.html").read_text("utf-8")
     assert f"<p>Training set (during the epoch) and test set (after it).{more}</p>" in text
+
+
+@pytest.mark.parametrize(
+    ("recipe", "outside"),
+    [
+        ("tuned", "is zero, the mean colour of the training images,"),
+        ("small", "mirrors the image"),
+        ("angle-mean", "has the mean colour of the image"),
+    ],
+)
+@pytest.mark.usefixtures("tree", "_undrawn")
+def test_a_caption_says_what_lies_outside_the_frame(recipe: str, outside: str, tmp_path: Path) -> None:
+    entry = ArmOptions if recipe in ARMS else Options
+    train(flags(entry, data="photos", epochs=1, recipe=recipe, out="run"), RECIPES | ARMS, subject)
+    text = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert f"Lower rows: the input of the classifier, which {outside} outside the frame.</p>" in text
+    assert set(page.OUTSIDE) == set(PADDING_MODES)
 
 
 def test_angles_are_drawn_on_one_turn_with_their_correlation(tmp_path: Path) -> None:
