@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,10 +59,16 @@ def original_options(options: AnyOptions, folder: Path) -> AnyOptions:
     config = read_config(folder)
     original = _asked(type(options), folder, config)
     start, colon, place = original.data.rpartition(f"{CLUTTERED}:")
-    data = Path(str(config.get("working_directory", "")), place)
-    if not Path(place).exists() and data.is_dir():  # it was relative to another folder
-        original = dataclasses.replace(original, data=f"{start}{colon}{data}")
-    return dataclasses.replace(original, resume=options.resume, out=options.resume)
+    moved: dict[str, Any] = {"data": f"{start}{colon}{_as_it_was(place, config, Path.is_dir)}"}
+    if weights := getattr(original, "weights", None):
+        moved["weights"] = _as_it_was(weights, config, Path.is_file)
+    return dataclasses.replace(original, **moved, resume=options.resume, out=options.resume)
+
+
+def _as_it_was(path: str, config: Mapping[str, Any], there: Callable[[Path], bool]) -> str:
+    """A path of the run, which may have been relative to another folder than this one."""
+    other = Path(str(config.get("working_directory", "")), path)
+    return str(other) if not Path(path).exists() and there(other) else path
 
 
 def _asked(kind: type[AnyOptions], folder: Path, config: dict[str, Any]) -> AnyOptions:

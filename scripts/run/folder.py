@@ -193,7 +193,7 @@ class RunFolder:
         Raises:
             InputError: If all checkpoints are damaged, or the newest holds something else.
         """
-        saved = [path for path in (self.path / "last.pt", self.path / "previous.pt") if path.exists()]
+        saved = checkpoints(self.path)
         if not saved:
             return None
         known = self._hashes()
@@ -233,6 +233,11 @@ class ReadOnlyFolder(RunFolder):
 def _is_beginning(name: str) -> bool:
     """Whether a run leaves a file of this name if it dies as it begins."""
     return name in BEFORE_CONFIG or is_part(name)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints to resume from that are there, the newest first."""
+    return [path for path in (folder / "last.pt", folder / "previous.pt") if path.exists()]
 
 
 def digest(path: Path) -> str:

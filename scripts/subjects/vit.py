@@ -12,6 +12,7 @@ from scripts.models.vit import PRESETS, VisionTransformer, few_patches_warning
 from scripts.recipes.vit import Options
 from scripts.run.attention_maps import attention_rollout, class_token_maps
 from scripts.run.findings import evenly_spaced, grad_cam_findings
+from scripts.run.folder import checkpoints
 from scripts.subjects.subject import Subject
 from scripts.system.errors import InputError
 from scripts.system.machine import this_machine
@@ -91,7 +92,7 @@ def subject(options: Options, plan: Plan, device: torch.device) -> Subject:
         num_classes=len(plan.classes), image_size=size, device=device, **plan.network
     )
     remarks = []
-    if options.weights and not options.resume:  # a checkpoint has its own weights
+    if options.weights and not (options.resume and checkpoints(Path(options.resume))):  # these have their own weights
         remarks = load_weights(network, Path(options.weights))
     dropped = network.patch_dropout
 

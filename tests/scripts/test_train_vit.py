@@ -22,6 +22,7 @@ from scripts.run.folder import read_metrics
 from scripts.subjects.vit import OPTIMIZERS
 from scripts.system.machine import COMPILING_PAYS, Machine
 from scripts.train_vit import RECIPES, Options, main
+from scripts.training.trainer import Trainer
 from scripts.weights.pretrained import read_weights, write_weights
 from tests.support.machines import EVERY, MACHINES
 from tests.support.networks import TINY, TINY_PRESETS
@@ -103,6 +104,32 @@ def test_fine_tuning_starts_from_the_weights_with_a_zero_head(
     for name, value in network.state_dict().items():
         assert name.startswith("head.") or torch.equal(seen[name], value), name
     assert "start.npz: the head is zero: the file has 21 classes, the model 3" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("_tiny", "_no_report")
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_from_its_weights_again(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From another folder too: the name of the file is relative to the one that it started in."""
+    wanted = pretrained(tmp_path / "start.npz", 2, "lite").encoder.state_dict()
+    begun = []
+
+    def killed(trainer: Trainer, checkpoint: object) -> None:
+        assert checkpoint is None
+        begun.append({name: weight.clone() for name, weight in trainer.model.encoder.state_dict().items()})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "fit", killed)
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        main(options(data=str(tree), recipe="lite", steps=1, weights="start.npz", out=str(run)))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(KeyboardInterrupt):
+        main(Options(resume=str(run)))
+    for state in begun:
+        torch.testing.assert_close(state, dict(wanted), rtol=0, atol=0)
+    assert capsys.readouterr().out.count("google weights") == 2, "the log says so again"
 
 
 @pytest.mark.usefixtures("_tiny", "_no_report")
