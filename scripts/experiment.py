@@ -15,9 +15,8 @@ from scripts.data.batches import channel_statistics, resized
 from scripts.data.datasets import Dataset, Split, load
 from scripts.data.poses import POSES, posed_split
 from scripts.find_lr import find_lr, refuse_senseless
-from scripts.recipes.options import RunOptions
+from scripts.recipes.options import AUTO, RunOptions
 from scripts.resuming import (
-    AUTO,
     UNLOCKED,
     begun_or_new,
     is_finished,

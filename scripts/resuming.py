@@ -14,7 +14,6 @@ from scripts.system.command_line import as_flags, flag_values, parse
 from scripts.system.errors import InputError
 from scripts.system.processes import Processes
 
-AUTO = "auto"  # --resume auto: go on with the run in --out, or start it there
 VISIBLE = 60.0  # seconds until all machines see what one has written: NFS remembers names for half a minute
 UNLOCKED = 120.0  # seconds until a machine that died has lost its lock: NFS waits for one and a half minutes
 AnyOptions = TypeVar("AnyOptions", bound=RunOptions)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from scripts.recipes.options import AUTO
 from scripts.recipes.study import ARMS, RUNS, ArmOptions, Options
 from scripts.system.command_line import parse, run
 from scripts.system.locks import IN_USE, lock
@@ -34,8 +35,7 @@ def main(options: Options) -> None:
                 if not mine:
                     say(f"{folder.name}: another process is at it")
                     continue
-                if not (folder / "summary.json").is_file():
-                    train(arm_options(options, arm, pose, seed, folder), ARMS, subject)
+                train(arm_options(options, arm, pose, seed, folder), ARMS, subject)
                 say(f"{folder.name}: {outcome(folder)}")
     say(study_table(Path(options.out)))
 
@@ -57,9 +57,7 @@ def claimed(folder: Path) -> Iterator[bool]:
 
 
 def arm_options(options: Options, arm: str, pose: str, seed: int, folder: Path) -> ArmOptions:
-    """The flags of one run; only its folder if it was interrupted."""
-    if (folder / "config.json").is_file():
-        return ArmOptions(resume=str(folder))
+    """The flags of one run, which goes on if it was interrupted."""
     changes = {"pose": pose} | ({} if options.epochs is None else {"epochs": options.epochs})
     return ArmOptions(
         recipe=arm,
@@ -69,6 +67,7 @@ def arm_options(options: Options, arm: str, pose: str, seed: int, folder: Path) 
         validation=0.1,
         limit_train=options.limit_train,
         limit_test=options.limit_test,
+        resume=AUTO,
         out=str(folder),
     )
 

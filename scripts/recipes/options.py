@@ -7,6 +7,8 @@ from typing import Any
 from scripts.system.command_line import fraction, option, overrides, path, positive, whole
 from scripts.training.plan import Recipe
 
+AUTO = "auto"  # --resume auto: go on with the run in --out, or start it there
+
 
 @dataclass(frozen=True)
 class RunOptions:

@@ -80,7 +80,7 @@ def subject(options: Options | ArmOptions, plan: Plan, device: torch.device) -> 
     Raises:
         InputError: If the images are too small.
     """
-    network = build(plan.network, len(plan.classes), plan.poses, not options.no_transformer)
+    network = build(plan.network, len(plan.classes), plan.poses, plan.placed, not options.no_transformer)
     height, width = plan.image_size
     if min(height, width) < network.smallest:
         wanted = f"images of at least {network.smallest}x{network.smallest} pixels"
@@ -125,18 +125,19 @@ def subject(options: Options | ArmOptions, plan: Plan, device: torch.device) -> 
     )
 
 
-def build(options: Mapping[str, Any], classes: int, poses: Poses, transform: bool) -> Network:
+def build(options: Mapping[str, Any], classes: int, poses: Poses, placed: bool, transform: bool) -> Network:
     """Build the network of the tutorial, or a CNN that sees images upright, for the poses of a run.
 
     Args:
         options: Those of the recipe; ``alone`` is stem and widths of a CNN without transformer, as large as both.
         classes: How many there are.
         poses: What the localization of the CNN predicts.
+        placed: Whether objects have places of their own, whose scale and shift it predicts too.
         transform: False leaves the transformer out.
     """
     if "dropout" in options:
         return STNClassifier(classes, transform=transform, **options)
-    given: dict[str, Any] = {"angles": max(poses.turns, ANGLES), "fine": poses.fine, **options}
+    given: dict[str, Any] = {"angles": max(poses.turns, ANGLES), "fine": poses.fine or placed, **options}
     alone = given.pop("alone", (given["stem"], given["widths"]))
     if not transform:
         given["localization"] = None

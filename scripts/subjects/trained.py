@@ -77,4 +77,4 @@ def _built(state: dict[str, Any]) -> nn.Module:
         del options["preset"]
         return VisionTransformer(classes, **options | {"image_size": tuple(state["image_size"])})
     transform = any(name.startswith("transformer.") for name in state["model"])
-    return build(options, classes, Poses(**state["poses"]), transform)
+    return build(options, classes, Poses(**state["poses"]), state["placed"], transform)

@@ -156,8 +156,9 @@ def flag_values(options: Any) -> dict[str, Any]:
 
 def as_flags(values: Mapping[str, object]) -> list[str]:
     """Return the command line that ``parse`` turns into these values."""
-    given = [(f"--{name.replace('_', '-')}", value) for name, value in values.items()]
-    return [flag if value is True else f"{flag}={value}" for flag, value in given if value not in (None, False)]
+    given = {f"--{name.replace('_', '-')}": value for name, value in values.items()}
+    given = {flag: value for flag, value in given.items() if value is not None and value is not False}  # 0 is a value
+    return [flag if value is True else f"{flag}={value}" for flag, value in given.items()]
 
 
 def run(main: Callable[[], None], program: str, resumes: bool = False) -> NoReturn:

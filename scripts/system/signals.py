@@ -22,19 +22,23 @@ class Asked:
 
 @contextmanager
 def deferred() -> Iterator[Asked]:
-    """Record the first signal instead of handling it; a second one takes effect at once."""
+    """Record the first signal instead of handling it; a second one takes effect at once.
+
+    Signals that are ignored stay so, such as SIGHUP behind ``nohup``.
+    """
     asked = Asked()
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield asked
         return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
 
     def note(number: int, frame: FrameType | None) -> None:
         asked.by = signal.Signals(number)
         for each, handler in before.items():
             signal.signal(each, handler)
 
-    for number in SIGNALS:
+    for number in before:
         signal.signal(number, note)
     try:
         yield asked

@@ -242,6 +242,9 @@ def test_the_network_of_every_recipe_is_read_again(
 ) -> None:
     for preset, sizes in TINY_PRESETS.items():
         monkeypatch.setitem(PRESETS, preset, sizes)
+    monkeypatch.chdir(tmp_path)
+    Path("begun").mkdir()
+    Path("begun/last.pt").touch()
     (script, build), split = entry, Split(random_pixels(0, 2, *SIZE), torch.arange(2))
     options = replace(flags(script.Options, recipe=recipe), **given)
     data = Dataset("two", "two images", ("a", "b"), split, split)

@@ -13,7 +13,7 @@ from scripts import study
 from scripts.data.poses import POSES
 from scripts.models.upright import UprightCNN
 from scripts.recipes.study import ARMS, RUNS, Options
-from scripts.system.errors import Stopped
+from scripts.system.errors import InputError, Stopped
 from scripts.training.trainer import Trainer
 from tests.support.runs import at_step, terminated
 
@@ -73,6 +73,23 @@ def test_a_study_that_is_interrupted_goes_on_and_trains_nothing_twice(
         accuracies = summary["test_accuracy_in_poses"]
         assert accuracies[config["resolved"]["pose"]] == pytest.approx(summary["best_test_accuracy"], abs=0.01)
         assert f"{name}: none {accuracies['none']:.2f} %, c8 {accuracies['c8']:.2f} %" in said
+
+
+@pytest.mark.usefixtures("_short")
+@pytest.mark.parametrize("done", [False, True])
+def test_runs_of_a_study_with_other_flags_are_refused_finished_or_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: bool
+) -> None:
+    """They would be averaged with the others."""
+    flags = {"data": "digits", "out": str(tmp_path / "study"), "seeds": 1, "limit_train": 60, "limit_test": 20}
+    trial = Options(epochs=2, **flags)
+    if done:
+        study.main(trial)
+    else:
+        with at_step(1, lambda: signal.raise_signal(signal.SIGTERM)), pytest.raises(Stopped):
+            study.main(trial)
+    with pytest.raises(InputError, match=r"^--epochs \(3\) must be 2 with --resume auto, as in the run that .* holds$"):
+        study.main(Options(epochs=3, **flags))
 
 
 @pytest.mark.usefixtures("_short")

@@ -31,12 +31,13 @@ TEST = torch.randint(0, 256, (COUNT, 3, 32, 32), generator=generator(0), dtype=t
 LABELS = torch.zeros(COUNT, dtype=torch.long)
 
 
-def built(pose: str, recipe: str = "tuned", **options: Any) -> Subject:
+def built(pose: str, recipe: str = "tuned", placed: bool = False, **options: Any) -> Subject:
     """The subject of a recipe for ten classes."""
     chosen = RECIPES[recipe]
     plan = replace(
         PLAN, image_size=(32, 32), pose=pose, poses=POSES[pose], network=chosen.network,
         label_smoothing=chosen.label_smoothing, optimizer=chosen.optimizer, classes=tuple("0123456789"),
+        placed=placed,
     )  # fmt: skip
     return subject(Options(**options), plan, torch.device("cpu"))
 
@@ -55,6 +56,13 @@ def test_a_transformer_that_is_told_that_all_images_are_upright_has_nothing_to_d
     pose: str, recipe: str, options: dict[str, bool], said: bool
 ) -> None:
     assert any("--pose rts" in remark for remark in built(pose, recipe, **options).remarks) == said
+
+
+@pytest.mark.parametrize("recipe", ["small", "strong", "zoom"])
+def test_where_objects_have_places_of_their_own_the_localization_predicts_scale_and_shift_too(recipe: str) -> None:
+    found = built("none", recipe, placed=True).network.localization
+    scores = torch.randn(8, found.head.out_features, generator=generator(0))
+    assert (found.params(scores)[:, 1:].std(0) > 0).all(), "log of the scale, x and y"
 
 
 def size(network: nn.Module) -> int:
