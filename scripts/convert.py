@@ -40,7 +40,7 @@ def main(options: Options) -> None:
     check_suffix(target)
     if target.exists():
         raise InputError(f"target ({target}) must be a new file; it exists already")
-    state, family, num_heads, pre_logits, notes = read_weights(source)
+    state, family, num_heads, pre_logits, grid, notes = read_weights(source)
     if options.no_head:
         state = {name: array for name, array in state.items() if name not in HEAD}
     elif pre_logits:
@@ -53,7 +53,7 @@ def main(options: Options) -> None:
     assumed = None if heads or not flax else heads_of_width(dim)
     if flax and not (heads or assumed):
         raise InputError(f"--num-heads must be given: {source} does not store it, no preset has width {dim}")
-    write_weights(target, state, options.family, heads or assumed)
+    write_weights(target, state, options.family, heads or assumed, grid)
     print(f"{source}: {family}, " + ", ".join(f"{name} {value}" for name, value in shape.items() if value))
     for note in (*notes, *(f"left out: {name}" for name in pre_logits)):
         print(note)

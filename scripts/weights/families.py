@@ -18,12 +18,13 @@ from torch import Tensor
 from scripts.models.resnet import stride_of
 from scripts.models.vit import VisionTransformer
 from scripts.system.errors import InputError
-from scripts.weights import hybrid
+from scripts.weights import hybrid, kit
 from scripts.weights.names import FAMILIES, STACK, Entry, entries, layer_scales
 from scripts.weights.search import some
 
 CLASS, POSITIONS = "embeddings.cls_token", "embeddings.pos_embed"
-PATCHES, PIXELS = "embeddings.proj.weight", "resnet.stem.conv.weight"  # a hybrid's pixels go through the latter
+PATCHES = "embeddings.proj.weight"
+PIXELS, FRONT = "resnet.stem.conv.weight", "stem.stages.0.0.weight"  # what pixels go through in front of the patches
 HEAD = ("head.weight", "head.bias")
 DEEPEST = 1000  # most blocks in one array
 
@@ -35,6 +36,7 @@ class Weights(NamedTuple):
     family: str
     num_heads: int | None  # None if the file does not tell
     pre_logits: tuple[str, ...]  # names of a layer that some old files have before the head
+    grid: tuple[int, int] | None = None  # rows and columns of patches; None if the file does not tell
     notes: tuple[str, ...] = ()  # on what else the file holds
 
 
@@ -47,9 +49,9 @@ def to_family(state: Mapping[str, Tensor], family: str, num_heads: int | None) -
     if FAMILIES[family].column == "big_vision":
         state[CLASS] = state[CLASS] + state[POSITIONS][:, :1]
         state[POSITIONS] = state[POSITIONS][:, 1:]
-    for kit, names, layout in _network(state, "kit", family):
-        if kit in state:  # the head may be missing
-            for name, array in zip(names, state[kit].chunk(len(names)), strict=True):
+    for own, names, layout in _network(state, "kit", family):
+        if own in state:  # the head may be missing
+            for name, array in zip(names, state[own].chunk(len(names)), strict=True):
                 heads = {"heads": num_heads} if "heads" in layout else {}
                 arrays[name] = rearrange(array, layout, **heads) if layout else array
     return _stack_blocks(arrays) if family == "big-vision-stacked" else arrays
@@ -63,9 +65,9 @@ def from_family(arrays: Mapping[str, Tensor], family: str, source: str) -> Weigh
     arrays = hybrid.with_four_axes(arrays, family, hybrid.units_of(arrays, family))
     num_heads = _check_shapes(arrays, family, source)
     state = {}
-    for kit, names, layout in _network(arrays, family, family):
+    for own, names, layout in _network(arrays, family, family):
         if names[0] in arrays:
-            state[kit] = torch.cat([_as_in_torch(arrays[name], layout) for name in names])
+            state[own] = torch.cat([_as_in_torch(arrays[name], layout) for name in names])
     if FAMILIES[family].column == "big_vision":
         zero = torch.full_like(state[CLASS], -0.0)  # adding -0.0 keeps the bits of every number, 0.0 included
         state[POSITIONS] = torch.cat([zero, state[POSITIONS]], 1)
@@ -82,24 +84,29 @@ def sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
     dim, in_channels, patch_size, _ = state[PATCHES].shape
     if resnet := hybrid.units_of(state, "kit"):
         in_channels, patch_size = state[PIXELS].shape[1], patch_size * stride_of(resnet)
+    own = kit.options_of(state)
+    if stem := own.get("stem", ()):
+        in_channels, patch_size = state[FRONT].shape[1], patch_size * 2 ** len(stem)
     depth = len({name.split(".")[2] for name in state if name.startswith("encoder.blocks.")})
     mlp_dim = state["encoder.blocks.0.mlp.fc1.bias"].numel()
     return {
         "patch_size": patch_size, "dim": dim, "depth": depth, "mlp_dim": mlp_dim, "in_channels": in_channels,
-        "resnet": resnet,
+        "resnet": resnet, "stem": stem, "pool": own.get("pool"),
     }  # fmt: skip
 
 
 def _network(arrays: Mapping[str, Tensor], family: str, other: str) -> list[Entry]:
     """Return every entry of the network that arrays of a family belong to, with the names of another family."""
-    resnet = hybrid.entries(other, hybrid.units_of(arrays, family))
-    return [*resnet, *entries(other, _depth(arrays, family))]
+    front = [*hybrid.entries(other, hybrid.units_of(arrays, family))]
+    if family == other == "kit":
+        front += kit.entries(arrays)
+    return [*front, *entries(other, _depth(arrays, family))]
 
 
 def _check_names(arrays: Mapping[str, Tensor], family: str, source: str) -> None:
     """Raise InputError for missing and unknown names; the whole head may be missing."""
     found = _network(arrays, family, family)
-    head = [name for kit, names, _ in found if kit in HEAD for name in names]
+    head = [name for own, names, _ in found if own in HEAD for name in names]
     wanted = {name: None for _, names, _ in found for name in names}  # in their order
     wanted |= {name: None for _, name in layer_scales(family, _depth(arrays, family))}
     for name in wanted:
@@ -116,18 +123,21 @@ def _check_names(arrays: Mapping[str, Tensor], family: str, source: str) -> None
 
 def _check_shapes(arrays: Mapping[str, Tensor], family: str, source: str) -> int | None:
     """Derive the network from a few shapes and check all others; return its number of heads if the file has it."""
-    names = {kit: names[0] for kit, names, _ in _network(arrays, family, family)}
+    names = {own: names[0] for own, names, _ in _network(arrays, family, family)}
 
-    def shape(kit: str, axes: int) -> torch.Size:
-        found = arrays[names[kit]].shape
+    def shape(own: str, axes: int) -> torch.Size:
+        found = arrays[names[own]].shape
         if len(found) != axes:
-            raise InputError(f"{source}: {names[kit]} {tuple(found)} must have {axes} axes")
+            raise InputError(f"{source}: {names[own]} {tuple(found)} must have {axes} axes")
         return found
 
     flax, patches = FAMILIES[family].flax, shape(PATCHES, 4)
     dim, in_channels, side = (patches[axis] for axis in ((3, 2, 0) if flax else (0, 1, 2)))
     if resnet := hybrid.units_of(arrays, family):
         in_channels, side = shape(PIXELS, 4)[2 if flax else 1], side * stride_of(resnet)
+    own = kit.options_of(arrays) if family == "kit" else {}
+    if stem := own.get("stem"):
+        in_channels, side = shape(FRONT, 4)[1], side * 2 ** len(stem)
     tokens = shape(POSITIONS, 3)[1] + (FAMILIES[family].column == "big_vision")
     num_heads = shape("encoder.blocks.0.attn.qkv.bias", 2)[0] if flax else None
     try:
@@ -135,7 +145,7 @@ def _check_shapes(arrays: Mapping[str, Tensor], family: str, source: str) -> int
             shape("head.bias", 1)[0] if names.get("head.bias") in arrays else 1,
             image_size=(side, side * (tokens - 1)), patch_size=side, dim=dim, depth=_depth(arrays, family),
             num_heads=num_heads or 1, mlp_dim=shape("encoder.blocks.0.mlp.fc1.bias", 1)[0], in_channels=in_channels,
-            resnet=resnet, device="meta",
+            resnet=resnet, device="meta", **own,
         )  # fmt: skip
     except ValueError as error:
         raise InputError(f"{source} must hold the shapes of a Vision Transformer; {error}") from None
@@ -150,8 +160,8 @@ def _check_shapes(arrays: Mapping[str, Tensor], family: str, source: str) -> int
 
 def _depth(arrays: Mapping[str, Tensor], family: str) -> int:
     """Return the number of blocks of which any array exists."""
-    found = (kit for kit, names, _ in entries(family, len(arrays)) if any(name in arrays for name in names))
-    return len({kit.split(".")[2] for kit in found if kit.startswith("encoder.blocks.")})
+    found = (own for own, names, _ in entries(family, len(arrays)) if any(name in arrays for name in names))
+    return len({own.split(".")[2] for own in found if own.startswith("encoder.blocks.")})
 
 
 def _split_blocks(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -15,12 +15,14 @@ from components.patch_embeddings import resize_pos_embed
 from scripts.models.vit import VisionTransformer
 from scripts.system.errors import InputError
 from scripts.system.files import read_json
+from scripts.weights import kit
 from scripts.weights.families import HEAD, POSITIONS, Weights, from_family, sizes, to_family
 from scripts.weights.files import check_arrays, flat, read_file, write_arrays
 from scripts.weights.names import FAMILIES
-from scripts.weights.search import find, some
+from scripts.weights.search import COUNTER, find, some
 
 NUM_HEADS = re.compile(r"(^|[./])num_(attention_)?heads$")  # names in checkpoints, metadata and config.json
+IMAGE_SIZE = re.compile(r"(^|[./])image_size$")
 COUNTS = {*range(1, 1000), *map(str, range(1, 1000))}  # metadata is text
 
 
@@ -40,7 +42,8 @@ def read_weights(path: Path) -> Weights:
         raise InputError(f"{path} must have a number of heads that divides its width ({dim}); it has {heads}")
     notes = [f"the prefix {prefix} of every name is removed"] if prefix else []
     notes += [f"the rest of the file is ignored: {some(rest)}"] if rest else []
-    return weights._replace(num_heads=heads, notes=tuple(f"{path}: {note}" for note in notes))
+    grid = _known_grid(facts, weights.state)
+    return weights._replace(num_heads=heads, grid=grid, notes=tuple(f"{path}: {note}" for note in notes))
 
 
 def _num_heads(facts: Mapping[str, Any]) -> int | None:
@@ -48,6 +51,18 @@ def _num_heads(facts: Mapping[str, Any]) -> int | None:
     named = (value for name, value in facts.items() if NUM_HEADS.search(name))
     found = {int(value) for value in named if type(value) in (int, str) and value in COUNTS}
     return found.pop() if len(found) == 1 else None
+
+
+def _known_grid(facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> tuple[int, int] | None:
+    """Return rows and columns of patches by the height and width among facts, None where these are not of positions."""
+    sides = {
+        tuple(map(str, value.split("x") if isinstance(value, str) else value))  # metadata is text
+        for name, value in facts.items() if IMAGE_SIZE.search(name) and isinstance(value, str | list | tuple)
+    }  # fmt: skip
+    if len(sides) != 1 or len(found := [int(side) for side in sides.pop() if side.isascii() and side.isdigit()]) != 2:
+        return None
+    rows, columns = (side // sizes(state)["patch_size"] for side in found)
+    return (rows, columns) if 1 + rows * columns == state[POSITIONS].shape[1] else None
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -58,18 +73,29 @@ def _config(path: Path) -> dict[str, Any]:
     return {}
 
 
-def write_weights(path: Path, state: Mapping[str, Tensor], family: str, num_heads: int | None) -> None:
+def write_weights(
+    path: Path, state: Mapping[str, Tensor], family: str, num_heads: int | None, grid: tuple[int, int] | None = None
+) -> None:
     """Write the ``state_dict`` of a VisionTransformer as a file of a family, of the kind that the suffix says.
 
+    Number of heads and grid of patches go to files that have a place for them.
+
     Raises:
-        InputError: If the family has LayerScale.
+        InputError: If the family has LayerScale, or no names for a part of the network.
     """
+    if family != "kit" and (own := kit.options_of(state)):
+        parts = " and ".join(f"{name} {value}" for name, value in own.items())
+        raise InputError(f"family ({family}) must be kit to write a network with {parts}: no other has names for that")
     if FAMILIES[family].layer_scale:
         raise InputError(
             f"family ({family}) must be another one to write: it has LayerScale, which reading folds into the layers "
             "before it, and which cannot be recovered from them"
         )
-    write_arrays(path, to_family(state, family, num_heads), **{"num_heads": num_heads} if num_heads else {})
+    facts: dict[str, Any] = {"num_heads": num_heads} if num_heads else {}
+    if grid:
+        height, width = (side * sizes(state)["patch_size"] for side in grid)
+        facts["image_size"] = f"{height}x{width}"
+    write_arrays(path, to_family(state, family, num_heads), **facts)
 
 
 def load_weights(model: VisionTransformer, path: Path) -> list[str]:
@@ -81,7 +107,7 @@ def load_weights(model: VisionTransformer, path: Path) -> list[str]:
     Raises:
         InputError: If the file cannot be read or belongs to another network.
     """
-    state, family, num_heads, pre_logits, remarks = read_weights(path)
+    state, family, num_heads, pre_logits, grid, remarks = read_weights(path)
     own, heads = model.state_dict(), next(part.num_heads for part in model.modules() if isinstance(part, Attention))
     theirs, ours = sizes(state) | {"num_heads": num_heads or heads}, sizes(own) | {"num_heads": heads}
     if other := [name for name in theirs if theirs[name] != ours[name]]:
@@ -98,17 +124,17 @@ def load_weights(model: VisionTransformer, path: Path) -> list[str]:
         without = f"; dropped {', '.join(pre_logits)}" if pre_logits else ""
         notes.append(f"{path}: the head is zero: {why}{without}")
         state |= {name: torch.zeros_like(own[name]) for name in HEAD}
-    old, new = _grid(state[POSITIONS], family, model, path), model.embeddings.grid
+    old, new = grid or _grid(state[POSITIONS], family, model, path), model.embeddings.grid
     if old != new:
         how = model.embeddings.interpolation
         notes.append(f"{path}: positions resampled from {old[0]}x{old[1]} to {new[0]}x{new[1]} patches, {how}")
         state[POSITIONS] = resize_pos_embed(state[POSITIONS], old, new, interpolation=how)
-    model.load_state_dict(state)
+    model.load_state_dict({name: own[name] for name in own if name.endswith(COUNTER)} | state)
     return notes
 
 
 def _grid(positions: Tensor, family: str, model: VisionTransformer, source: Path) -> tuple[int, int]:
-    """Return rows and columns of the grid of positions: files do not store them, and published grids are square."""
+    """Return rows and columns of a grid that the file does not tell: those that are published are square."""
     count, own = positions.shape[1] - 1, model.embeddings.grid
     side = isqrt(count)
     if count == own[0] * own[1] and (family == "kit" or side * side != count):

@@ -12,7 +12,8 @@ from scripts.weights.names import FAMILIES, OTHER_SPELLINGS, STACK, TABLE, entri
 
 CLASS_TOKENS = set(TABLE[0][:-2])
 OPTIMIZER = re.compile(r"opt(imizers?)?(_states?)?/(?!target/)")  # its moments have the names of the network
-AVERAGE = re.compile(r"(^|[./_])ema([./_]|$)")  # of the weights over the steps
+COPY = re.compile(r"(^|[./_])ema([./_]|$)|^trained/")  # an average of the weights; those that a run of the kit trains
+COUNTER = ".num_batches_tracked"  # of a norm: how many batches it has seen, which nothing depends on
 SHOWN = 3  # names listed in a message
 
 
@@ -26,11 +27,12 @@ class Found(NamedTuple):
 
 
 def find(names: Sequence[str], source: str) -> Found:
-    """Find the only network; an average of its weights may stand beside it.
+    """Find the only network; a copy of it, such as an average of its weights, may stand beside it.
 
     Raises:
         InputError: If there is no network or more than one; the message names ``source``.
     """
+    names = [name for name in names if not name.endswith(COUNTER)]
     weights = [name for name in names if not OPTIMIZER.match(name)]
     networks: dict[str, tuple[str, dict[str, str]]] = {}
     for prefix in _prefixes(weights):
@@ -40,7 +42,7 @@ def find(names: Sequence[str], source: str) -> Found:
                 networks[prefix] = family, inside
     if not networks:
         raise InputError(f"{source} must hold a Vision Transformer of a known family; it holds {some(names)}")
-    prefix, *others = [prefix for prefix in networks if not AVERAGE.search(prefix)] or networks
+    prefix, *others = [prefix for prefix in networks if not COPY.search(prefix)] or networks
     if others:
         raise InputError(f"{source} must hold one Vision Transformer; it holds several: {some([prefix, *others])}")
     family, inside = networks[prefix]
