@@ -35,11 +35,11 @@ def whole(name: str, value: SupportsIndex) -> int:
 
 
 def check_bound(name: str, value: float | None, least: float = 0.0) -> None:
-    """Refuse a bound that is not None or a number above the least."""
+    """Refuse a bound that is not None or a finite number above the least."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
         raise TypeError(f"{name} ({value!r}) must be a number or None")
-    if value is not None and not value > least:
-        raise ValueError(f"{name} ({value}) must be above {least:g}")
+    if value is not None and not least < value < math.inf:
+        raise ValueError(f"{name} ({value}) must be a finite number above {least:g}")
 
 
 def centres(size: int, like: Tensor, align_corners: bool) -> Tensor:

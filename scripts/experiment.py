@@ -30,7 +30,7 @@ from scripts.run.folder import ReadOnlyFolder, RunFolder
 from scripts.run.tensorboard import Events, refuse_without_tensorboard
 from scripts.subjects.subject import Subject
 from scripts.system.command_line import flag_values
-from scripts.system.devices import choose_device, keep_freed_memory, unused_gpu
+from scripts.system.devices import choose_device, keep_freed_memory, memory_suffices, unused_gpu
 from scripts.system.errors import InputError
 from scripts.system.files import read_torch
 from scripts.system.machine import Machine, this_machine
@@ -119,7 +119,7 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
             folder=folder,
             about=record,
         )
-        with processes.first_reports():
+        with processes.first_reports(), memory_suffices(f"--at-once ({plan.at_once}) must be lower"):
             rows = trainer.fit(checkpoint)
         last = shown = trainer.evaluate(test)
         best = max(row.get("test_accuracy", 0.0) for row in rows)
@@ -209,6 +209,9 @@ def planned(recipe: Recipe, options: RunOptions, dataset: Dataset, images: Split
     steps_an_epoch = -(-len(images) // recipe.batch_size)
     steps = recipe.steps or recipe.epochs * steps_an_epoch
     height, width = images.images.shape[-2:]
+    if not placed and augment.shift >= min(height, width):
+        wanted = f"images of more than {augment.shift} pixels a side for recipe {options.recipe}"
+        raise InputError(f"--data ({options.data}) must hold {wanted}, which shifts them by up to {augment.shift}")
     decided = {
         "steps": steps,
         "epochs": -(-steps // steps_an_epoch),

@@ -14,7 +14,7 @@ from scripts.data.datasets import Dataset, Split
 from scripts.recipes.options import RunOptions
 from scripts.run.folder import ReadOnlyFolder
 from scripts.subjects.subject import Subject
-from scripts.system.devices import unused_gpu
+from scripts.system.devices import memory_suffices, unused_gpu
 from scripts.system.errors import InputError
 from scripts.system.files import write_whole
 from scripts.system.machine import this_machine
@@ -65,7 +65,7 @@ def find_lr(
         processes=processes,
         folder=ReadOnlyFolder(folder),
     )
-    with processes.first_reports():
+    with processes.first_reports(), memory_suffices(f"--at-once ({plan.at_once}) must be lower"):
         found = range_test(trainer)
     if processes.first:
         say(verdict(found))

@@ -126,8 +126,13 @@ def _scan(root: Path, others: "Counter[str]") -> Iterator[_File]:
             if not printable(label):
                 raise InputError(f"{root / split / label} must have a name without control characters")
             entries = [entry for entry in os.scandir(root / split / label) if not _of_a_system(entry.name)]
-            images = [entry for entry in entries if Path(entry.name).suffix.lower() in suffixes]
-            others.update(Path(e.name).suffix.lower() for e in entries if e.is_file() and e not in images)
+            images: list[os.DirEntry[str]] = []
+            rest: list[os.DirEntry[str]] = []
+            for entry in entries:
+                (images if Path(entry.name).suffix.lower() in suffixes else rest).append(entry)
+            if inner := sorted(entry.path for entry in rest if entry.is_dir()):
+                raise InputError(f"{inner[0]} must be an image; a class has no folders in its own")
+            others.update(Path(entry.name).suffix.lower() for entry in rest if entry.is_file())
             if not images:
                 raise InputError(f"{root / split / label} must hold images, such as .png or .jpg; there is none")
             for entry in sorted(images, key=lambda entry: entry.name):

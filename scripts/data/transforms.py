@@ -120,7 +120,7 @@ class Augment:
 
     def in_place(self) -> Augment:
         """Return the same without what moves pixels: objects stay where they are known to be."""
-        return replace(self, mirror=False, shift=0, crop=None, geometry=0.0)
+        return replace(self, mirror=False, shift=0, crop=None, size=None, geometry=0.0)
 
     def draws(self, count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
         """Draw a row of numbers for every image, in one tensor, which needs only one copy to the device.

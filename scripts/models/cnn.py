@@ -34,7 +34,7 @@ class Features(nn.Module):
 
     def __init__(self, in_channels: int, stem: int, widths: Sequence[int], *, places: bool = False) -> None:
         super().__init__()
-        self.smallest = 2 ** len(widths) + 1
+        self.smallest = 2 ** (len(widths) + 1) + 1  # of one image batch norm then has four values a channel, not one
         self.places = places
         self.width = widths[-1] * (3 if places else 1)
         self.stem = nn.Conv2d(in_channels, stem, kernel_size=2)

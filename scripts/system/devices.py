@@ -4,6 +4,8 @@ import ctypes
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -61,9 +63,21 @@ def refusal(device: torch.device) -> str:
     """Return the first sentence of torch's error if it cannot compute on the device, else an empty string."""
     try:
         torch.zeros(1, device=device).item()  # fails on the device "meta", too
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         return str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
     return ""
+
+
+@contextmanager
+def memory_suffices(otherwise: str) -> Iterator[None]:
+    """Turn torch's error where memory ends into an InputError that begins with what to change."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        said = str(error).rpartition("Allocator: ")[2].partition(". ")[0]
+        raise InputError(f"{otherwise}; {said}") from error
 
 
 def unused_gpu(name: str, device: torch.device) -> list[str]:

@@ -272,12 +272,13 @@ def test_what_is_no_transform_is_refused_by_name(transform: object) -> None:
 
 
 @pytest.mark.parametrize(("build", "message"), [
-    (lambda: Translation(-1), "Translation: max_shift (-1) must be above 0"),
+    (lambda: Translation(-1), "Translation: max_shift (-1) must be a finite number above 0"),
     (lambda: Rotation("90"), "Rotation: max_angle ('90') must be a number or None"),
     (lambda: Rotation(True), "Rotation: max_angle (True) must be a number or None"),
-    (lambda: Similarity(max_angle=math.nan), "Similarity: max_angle (nan) must be above 0"),
-    (lambda: Similarity(max_scale=1), "Similarity: max_scale (1) must be above 1"),
-    (lambda: Similarity(max_shift=0.0), "Similarity: max_shift (0.0) must be above 0"),
+    (lambda: Similarity(max_angle=math.nan), "Similarity: max_angle (nan) must be a finite number above 0"),
+    (lambda: Similarity(max_scale=1), "Similarity: max_scale (1) must be a finite number above 1"),
+    (lambda: Similarity(max_shift=0.0), "Similarity: max_shift (0.0) must be a finite number above 0"),
+    (lambda: Translation(math.inf), "Translation: max_shift (inf) must be a finite number above 0"),
     (lambda: ThinPlateSpline(1), "ThinPlateSpline: points (1) must be at least 2"),
     (lambda: ThinPlateSpline(3.0), "ThinPlateSpline: points (3.0) must be an integer"),
 ])  # fmt: skip

@@ -20,6 +20,7 @@ from scripts.experiment import planned
 from scripts.models.vit import PRESETS, VisionTransformer
 from scripts.run.folder import read_metrics
 from scripts.subjects.vit import OPTIMIZERS
+from scripts.system.errors import InputError
 from scripts.system.machine import COMPILING_PAYS, Machine
 from scripts.train_vit import RECIPES, Options, main
 from scripts.training.trainer import Trainer
@@ -132,6 +133,49 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_starts_from_its_weigh
     for state in begun:
         torch.testing.assert_close(state, dict(wanted), rtol=0, atol=0)
     assert capsys.readouterr().out.count("google weights") == 2, "the log says so again"
+
+
+@pytest.mark.usefixtures("_tiny", "_no_report", "tree")
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_trains_on_scenes_whose_sides_its_patches_divide(recipe: str, tmp_path: Path) -> None:
+    """They have 60x60 pixels; nothing but their own places moves objects, and no crop enlarges them."""
+    pretrained(tmp_path / "start.npz", 21, "s14" if recipe.startswith("s14") else "b16")
+    given = {"recipe": recipe, "weights": "start.npz" if RECIPES[recipe].pretrained else None}
+    run = partial(main, options(data="cluttered:photos", steps=1, batch_size=2, limit_test=2, out="run", **given))
+    if recipe == "b16":
+        with pytest.raises(InputError, match="must hold images whose sides are multiples of 16 pixels"):
+            run()
+    else:
+        run()
+        assert (tmp_path / "run" / "summary.json").exists()
+
+
+@pytest.mark.usefixtures("_no_report")
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has"), "CUDA out of memory"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to "
+                      "allocate 8 bytes. Error code 12"), "can't allocate memory: you tried to allocate 8 bytes"),
+    ],
+    ids=["GPU", "CPU"],
+)  # fmt: skip
+def test_too_little_memory_is_one_line_that_names_the_flag_that_helps(
+    error: Exception, said: str, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(trainer: Trainer, checkpoint: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Trainer, "fit", fit)
+    monkeypatch.setitem(PRESETS, "lite", TINY_PRESETS["lite"])
+    with pytest.raises(InputError) as refused:
+        main(options(data=str(tree), recipe="lite", steps=1, at_once=100, out="run"))
+    assert str(refused.value) == f"--at-once (100) must be lower; {said}"
+
+
+def test_the_allocator_of_a_cpu_says_what_is_expected_of_it() -> None:
+    with pytest.raises(RuntimeError, match="DefaultCPUAllocator: can't allocate memory: you tried to allocate"):
+        torch.empty(2**62, dtype=torch.uint8)
 
 
 @pytest.mark.usefixtures("_tiny", "_no_report")

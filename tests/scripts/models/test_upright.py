@@ -78,11 +78,12 @@ def test_without_localization_it_is_the_classifier_alone(options: dict) -> None:
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.integers(0, 3), st.integers(0, 3))
 def test_features_are_a_vector_for_every_image_of_the_smallest_side_or_more(widths, more_h: int, more_w: int) -> None:
-    features = Features(2, 3, widths).eval()
+    """Also if a batch has one image alone: norms need more than one value."""
+    features = Features(2, 3, widths)
     side = features.smallest
-    assert features(torch.rand(2, 2, side + more_h, side + more_w)).shape == (2, widths[-1])
-    with pytest.raises(RuntimeError):
-        features(torch.rand(2, 2, side - 1, side + more_w))
+    assert features(torch.rand(1, 2, side + more_h, side + more_w)).shape == (1, widths[-1])
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+        features(torch.rand(1, 2, side - 1, side - 1))
 
 
 def test_the_place_of_a_channel_is_where_it_is_large() -> None:

@@ -3,6 +3,7 @@
 import re
 
 from scripts import annotate, convert, export, train_stn, train_vit
+from scripts.data import image_tree
 from scripts.models.stn import SMALLEST
 from scripts.models.vit import FEWEST_PATCHES
 from scripts.notebooks import make
@@ -23,6 +24,11 @@ def section(title: str) -> str:
 def first_cells(title: str) -> list[str]:
     """The first column of a section's table, below its header."""
     return [row.split("|")[1].strip() for row in re.findall(r"^\|.*", section(title), re.MULTILINE)][2:]
+
+
+def test_the_formats_that_images_may_have_are_those_that_are_read() -> None:
+    listed = re.search(r"without other programs: ([^.]+)\.", section("Untrusted files"))[1]
+    assert re.split(r",?\s+(?:and\s+)?", listed) == [*image_tree.FORMATS]
 
 
 def test_every_flag_on_the_page_exists() -> None:
