@@ -18,8 +18,7 @@ setup: $(READY)  ## make the virtual environment .venv (done by itself where nee
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed, $(PYTHON) is older")'
-	rm -rf $(VENV)
-	$(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
@@ -50,7 +49,8 @@ test-random: $(READY)  ## run the suite in random order; ARGS=--randomly-seed=1 
 # the oldest of everything that the components and their tests need; TORCH=2.11 is another torch in its place
 OLDEST := .venv-$(or $(TORCH),oldest)
 BOUNDS  = $(shell grep -E '^(dependencies|contract) =' pyproject.toml | grep -oE '[a-z-]+>=[0-9]+(\.[0-9]+)*' | sed 's/>=/==/')
-TESTED  = $(patsubst components/%.py,tests/components/test_%.py,$(filter-out %/__init__.py,$(wildcard components/*.py)))
+TESTED  = $(patsubst components/%.py,tests/components/test_%.py,$(filter-out %/__init__.py,$(wildcard components/*.py))) \
+	tests/components/test_masks.py
 
 test-oldest: BIN = $(OLDEST)/bin
 test-oldest: $(OLDEST)/ready  ## hold the contract with the oldest versions that pyproject.toml allows, or TORCH=2.11

@@ -90,11 +90,11 @@ def steps(out: Path, data: str) -> list[Step]:
              ("-m", "benchmarks.breakdown", "--minutes", "0.3", "--out", str(out / "breakdown.json")),
              ("-m", "benchmarks.breakdown", "--smoke", "--device", "cpu"), ("numpy", "einops")),
         Step("bench", "how fast are components and models, and how close to the peak?", 150,
-             (*grid, "-k", "batch64 and eager and not float16"),
+             (*grid, "-k", "batch64 and eager and not backward"),
              (*PYTEST, "benchmarks/test_grid.py", "--benchmark-disable", "-k", "MLP-lite and eager"),
              ("pytest", "pytest_benchmark", "einops", "numpy")),
-        Step("peers", "is it faster than other libraries?", 70,
-             ("-m", "benchmarks.bench_peers", "--minutes", "0.5", "--only", "b/16 eager",
+        Step("peers", "is it faster than other libraries?", 120,
+             ("-m", "benchmarks.bench_peers", "--minutes", "0.5", "--only", "b/16 training eager",
               "--out", str(out / "peers.json")),
              ("-m", "benchmarks.bench_peers", "--smoke", "--device", "cpu", "--only", "mlp eager"),
              ("timm", "torchvision", "transformers", "kornia", "vit_pytorch", "matplotlib")),
@@ -105,7 +105,7 @@ def steps(out: Path, data: str) -> list[Step]:
 
 
 def main(options: GpuCheckOptions) -> bool:
-    """Run every step that there is time for, and return whether none failed.
+    """Run every step that there is time for, and return whether none failed, in a rehearsal whether all passed.
 
     Raises:
         InputError: If there is no GPU, or the folder is not empty.
@@ -123,7 +123,8 @@ def main(options: GpuCheckOptions) -> bool:
     seconds = 60 * options.minutes * (PATIENCE if options.rehearse else 1)
     found = run_steps(steps(out, data), out, seconds, environment, rehearse=options.rehearse)
     print(f"All results are in {out}")
-    return all(result.state != FAILED for result in found)
+    good = (PASSED,) if options.rehearse else (PASSED, CUT_OFF, LEFT_OUT)  # with packages and time for all
+    return all(result.state in good for result in found)
 
 
 def install(wheels: str | None, out: Path) -> dict[str, str]:
@@ -147,9 +148,10 @@ def install(wheels: str | None, out: Path) -> dict[str, str]:
 def require_gpu(environment: Mapping[str, str]) -> None:
     """Raise InputError if torch finds no GPU; another process asks, so that this one holds no memory there."""
     command = [sys.executable, "-c", "import torch; print(torch.cuda.is_available())"]
-    output = subprocess.run(command, capture_output=True, text=True, check=False, env=environment).stdout
-    if output.strip() != "True":
-        raise InputError("gpu-check must run where torch finds a GPU; it finds none (--rehearse tries it on the CPU)")
+    asked = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if asked.stdout.strip() != "True":
+        why = (asked.stderr.strip().splitlines() or ["it finds none"])[-1] if asked.returncode else "it finds none"
+        raise InputError(f"gpu-check must run where torch finds a GPU; {why} (--rehearse tries it on the CPU)")
 
 
 def run_steps(

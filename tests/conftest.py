@@ -1,13 +1,10 @@
 """Hypothesis profiles, the device, threads, and a random state that is restored after each test."""
 
 import gc
-import getpass
 import os
 import random
 import re
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,11 +24,17 @@ settings.register_profile(
 # a default: --hypothesis-profile overrides it
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
+# tests commit in folders of their own: a hook or `git rebase --exec` would lead them to the user's repository instead
+for name in [name for name in os.environ if name.startswith("GIT_")]:
+    del os.environ[name]
+os.environ |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "commit.gpgsign", "GIT_CONFIG_VALUE_0": "false"}
+
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # else it starts processes that import torch once more
 # kernels that Inductor keeps from a run with all instructions of this CPU crash in one with fewer (torch 2.14)
 if hidden := os.environ.get("ATEN_CPU_CAPABILITY"):
-    kept = Path(tempfile.gettempdir(), f"torchinductor_{getpass.getuser()}_{hidden}")
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(kept))
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{default_cache_dir()}_{hidden}")
 gc.set_threshold(10_000)  # new objects instead of 700, since garbage collection takes a share of the suite's time
 torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # it keeps 10 bits of 23
 

@@ -14,8 +14,8 @@ from tests.support.sources import ROOT, dotted, modules
 
 
 def make(*arguments: str, makefile: str = "", **variables: str) -> str:
-    """What make prints; the make that runs the suite leaves variables behind."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "ARGS"))}
+    """What make prints; the make that runs the suite, and the user, leave variables behind."""
+    environment = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME")}
     done = subprocess.run(
         ["make", *arguments],
         cwd=ROOT,
@@ -48,6 +48,25 @@ def test_a_folder_of_any_name_reaches_the_script(name: str) -> None:
     assert recipe("annotate")[-1] == "scripts.annotate", "without a run"
     assert recipe("bench-compare", f"BASE={escaped}")[-1] == name
     assert f"--benchmark-json={name}" in recipe("bench", f"OUT={escaped}")
+
+
+def test_variables_of_the_user_are_not_those_of_a_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEED", "7")
+    assert "--seed" not in recipe("train-stn")
+
+
+def test_an_environment_is_made_once_and_kept_where_packages_cannot_be_had() -> None:
+    """It is updated when pyproject.toml changes, which must not take it away from somebody without a network."""
+    printed = make("-n", "-W", "pyproject.toml", "lint")
+    assert "pip install" in printed
+    assert "rm -rf .venv" not in printed
+
+
+def test_the_oldest_versions_are_held_to_every_law_of_the_components() -> None:
+    held = {path for path in recipe("test-oldest") if path.startswith("tests/components/")}
+    laws = {f"tests/components/{path.name}" for path in (ROOT / "tests/components").glob("test_*.py")}
+    of_every_component = {f"tests/components/test_{name}.py" for name in ("kernels", "lifetime", "streams")}
+    assert held == laws - of_every_component, "these need fakes and kernels of a new torch"
 
 
 def test_a_setting_that_has_a_variable_reaches_the_script() -> None:

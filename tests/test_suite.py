@@ -5,11 +5,14 @@ import re
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tests.support.sources import ROOT
 
 
 def test_a_warning_is_an_error() -> None:
@@ -64,6 +67,21 @@ def test_profiles_are_quick_repeatable_and_thorough() -> None:
     assert ci.derandomize
     assert thorough.max_examples >= 1000
     assert {profile.deadline for profile in (dev, ci, thorough)} == {None}
+
+
+def test_tests_that_commit_leave_the_repository_alone_from_whose_hook_they_run(tmp_path: Path) -> None:
+    """Git tells hooks, and commands of ``git rebase --exec``, where its repository is; that beats ``git -C``."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    git("init", "--quiet")
+    git("commit", "--quiet", "--allow-empty", "--message", "mine")
+    command = [sys.executable, "-m", "pytest", "-q", "tests/scripts/run/test_environment.py", "-k", "in_a_checkout"]
+    hook = {**os.environ, "GIT_DIR": str(tmp_path / ".git"), "GIT_INDEX_FILE": str(tmp_path / ".git" / "index")}
+    subprocess.run(command, cwd=ROOT, env=hook, capture_output=True, check=True)
+    assert git("log", "--format=%s").split() == ["mine"]
 
 
 def test_a_missing_device_is_an_error_in_one_line() -> None:

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from benchmarks.measure.timing import Call
 
 
-def peak_bytes(call: Call, module: nn.Module, x: Tensor) -> int:
+def peak_bytes(call: Call, module: nn.Module, x: Tensor) -> int | None:
     """Peak memory of one call in bytes, beyond what was allocated before it. The call must be warm.
+
+    None where torch does not tell: on other devices than CPUs and CUDA GPUs.
 
     Gradients of the previous call are freed first: this call allocates its own, which count.
     """
@@ -22,6 +24,8 @@ def peak_bytes(call: Call, module: nn.Module, x: Tensor) -> int:
         torch.cuda.reset_peak_memory_stats(device)
         call()
         return torch.cuda.max_memory_allocated(device) - before
+    if device.type != "cpu":
+        return None
     with torch.autograd.profiler.profile(profile_memory=True) as profile:
         call()
     events = [event for event in profile.kineto_results.events() if event.name() == "[memory]"]

@@ -77,7 +77,7 @@ def shares(events: Iterable[FunctionEventAvg], device: torch.device) -> dict[str
     spent = dict.fromkeys((*CATEGORIES, REST), 0.0)
     for event in events:
         if event.device_type == DeviceType.CPU and not event.is_user_annotation:
-            on_gpu = device.type == "cuda"
+            on_gpu = device.type != "cpu"
             spent[category(event.key)] += event.self_device_time_total if on_gpu else event.self_cpu_time_total
     total = sum(spent.values())
     if not total:

@@ -179,10 +179,18 @@ def read_machine(path: Path) -> dict[str, Any]:
 def extract(commit: str, folder: Path) -> None:
     """Write components and scripts of a commit and the benchmarks of this tree into a folder.
 
-    The scripts are this tree's too if that commit arranges them differently.
+    The scripts are this tree's too if that commit arranges them differently, or has none.
+
+    Raises:
+        InputError: If the commit has no components.
     """
-    command = ["git", "-C", str(ROOT), "archive", commit, "components", "scripts"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as git, tarfile.open(fileobj=git.stdout, mode="r|") as tar:
+    git = ["git", "-C", str(ROOT)]
+    listed = subprocess.run([*git, "ls-tree", "-d", "--name-only", commit], capture_output=True, text=True, check=True)
+    there = [name for name in ("components", "scripts") if name in listed.stdout.splitlines()]
+    if "components" not in there:
+        raise InputError(f"base ({commit}) must have components/, which is what is compared")
+    command = [*git, "archive", commit, *there]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as run, tarfile.open(fileobj=run.stdout, mode="r|") as tar:
         tar.extractall(folder, filter="data")
     if not (folder / "scripts" / "models").is_dir():
         print(f"{commit[:12]} has no scripts/models/: both use the scripts of this tree, only components differ")

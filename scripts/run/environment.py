@@ -4,7 +4,7 @@ import os
 import platform
 import subprocess
 from datetime import datetime, timezone
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "uncommitted_changes": changed,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": version("torchvision"),
+        "torchvision": _torchvision(),
         "numpy": np.__version__,
         "platform": platform.platform(),
         "device": str(device),
@@ -30,6 +30,14 @@ def environment(device: torch.device) -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads(),
     }
+
+
+def _torchvision() -> str | None:
+    """The version of torchvision, which belongs to one of torch's; None without it, as the runs do not need it."""
+    try:
+        return version("torchvision")
+    except PackageNotFoundError:
+        return None
 
 
 def revision() -> tuple[str | None, bool | None]:

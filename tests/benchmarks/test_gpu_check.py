@@ -7,10 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest.mark.expression import Expression
 
 from benchmarks import gpu_check
 from benchmarks.gpu_check import (
@@ -23,9 +25,18 @@ from benchmarks.gpu_check import (
     Result,
     Step,
     install,
+    require_gpu,
     run_steps,
     steps,
 )
+from benchmarks.grid.cells import grid
+from benchmarks.grid.selection import obstacle
+from benchmarks.options import GpuCheckOptions
+from benchmarks.peers.comparison import PROCESSES, groups
+from benchmarks.peers.tasks import tasks
+from scripts.system.errors import InputError
+from scripts.system.machine import Machine
+from tests.support.machines import H100, MI300, T4
 
 SLEEPS = "import time; time.sleep(60)"
 LEAVES_A_CHILD = (
@@ -49,8 +60,16 @@ def summary(out: Path) -> dict[str, Any]:
 
 def gone(pid: int) -> bool:
     """Whether that process has ended, even if it is still a zombie."""
-    status = Path(f"/proc/{pid}/status")
-    return not status.exists() or "State:\tZ" in status.read_text()
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    status = Path(f"/proc/{pid}/status")  # of Linux
+    return status.exists() and "State:\tZ" in status.read_text()
+
+
+def test_a_process_that_runs_is_not_gone() -> None:
+    assert not gone(os.getpid())
 
 
 def eventually(holds: Callable[[], bool]) -> bool:
@@ -151,6 +170,47 @@ def test_bad_flags_and_a_missing_gpu_are_errors_in_one_line(flags: str, message:
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (2, f"gpu-check: error: {message.format(**names)}\n")
+
+
+def test_a_python_without_torch_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\")")
+    with pytest.raises(InputError, match=r"finds a GPU; ModuleNotFoundError: No module named 'torch' \(--rehearse"):
+        require_gpu({**os.environ, "PYTHONPATH": str(tmp_path)})
+
+
+@pytest.mark.parametrize("rehearse", [False, True])
+def test_what_is_left_out_is_no_failure_on_a_gpu_but_one_in_a_rehearsal(
+    rehearse: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rehearsal shows that every step can run."""
+    planned = [step("one", "print(1)"), step("poor", "print(2)", packages=("no_such_package",))]
+    monkeypatch.setattr(gpu_check, "steps", lambda out, data: planned)
+    monkeypatch.setattr(gpu_check, "require_gpu", lambda environment: None)
+    monkeypatch.setattr(gpu_check.signal, "signal", lambda number, handler: None)
+    given = GpuCheckOptions(out=str(tmp_path / "out"), rehearse=rehearse)
+    assert gpu_check.main(given) == (not rehearse)
+    planned.pop()
+    assert gpu_check.main(replace(given, out=str(tmp_path / "all")))
+
+
+@pytest.mark.parametrize("machine", [T4, H100, MI300], ids=lambda machine: machine.name)
+def test_every_type_that_a_gpu_is_fast_at_is_measured(machine: Machine, tmp_path: Path) -> None:
+    (arguments,) = (each.arguments for each in steps(tmp_path, "digits") if each.name == "bench")
+    wanted = Expression.compile(arguments[arguments.index("-k") + 1])
+    names = {cell: f"test_grid[{cell}]" for cell in grid() if not obstacle(cell, machine)}
+    measured = [cell for cell in names if wanted.evaluate(lambda word, cell=cell: word in names[cell])]
+    assert {cell.dtype for cell in measured} == {*machine.types}
+    assert {cell.mode for cell in measured} == {"forward", "step"}
+    assert 0.8 * len(measured) < 150, "a cell takes at least as long"
+
+
+def test_peers_can_be_measured_in_their_time(tmp_path: Path) -> None:
+    """Every process imports five libraries, which takes eight seconds of a CPU."""
+    (peers,) = (each for each in steps(tmp_path, "digits") if each.name == "peers")
+    minutes, only = (peers.arguments[peers.arguments.index(flag) + 1] for flag in ("--minutes", "--only"))
+    found = list(groups(tasks(), H100, only))
+    assert found
+    assert len(found) * PROCESSES * 10 + 60 * float(minutes) <= peers.seconds
 
 
 def test_the_files_of_every_step_exist(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch._dynamo.backends.common import aot_autograd
 from torch._inductor.decomposition import select_decomp_table
 from torch._inductor.fx_passes.joint_graph import joint_graph_passes
-from torch.nn.utils import parametrize, prune
 from torch.utils.flop_counter import FlopCounterMode
 
 from components import Attention
@@ -22,6 +21,7 @@ from components.attention import cpu_instructions, longest_plain
 from components.attention import given as given_or_x
 from tests import reference
 from tests.contract.cases import randomised
+from tests.support.layers import WAYS
 from tests.support.strategies import batch_sizes, generator, head_counts, head_widths, random_mask, random_tokens, seeds
 from tests.support.strategies import token_counts as counts
 
@@ -164,35 +164,6 @@ def test_q_is_computed_for_the_queries_alone_and_k_and_v_for_the_context_alone(n
         attention(x, context, return_weights=True)
     multiply_adds = n * dim**2 + 2 * m * dim**2 + 2 * n * m * dim + n * dim**2  # q; k, v; scores, sums; proj
     assert counter.get_total_flops() == 2 * batch * multiply_adds
-
-
-class Packed(Tensor):
-    """A weight whose products are twice those of its numbers: like a quantised weight, it must not be read directly."""
-
-    @classmethod
-    def __torch_function__(cls, function, types, args=(), kwargs=None) -> object:
-        with torch._C.DisableTorchFunctionSubclass():
-            result = function(*args, **(kwargs or {}))
-        if function is Tensor.detach:
-            return result.as_subclass(cls)  # nn.Parameter requires it
-        return 2 * result if function is nn.functional.linear else result
-
-
-def replace_forward(layer: nn.Linear) -> None:
-    forward = layer.forward
-    layer.forward = lambda x: 2 * forward(x)
-
-
-WAYS = {  # of changing a layer so that its weight and bias alone do not give its output
-    "quantised weight": lambda layer: setattr(layer, "weight", nn.Parameter(layer.weight.detach().as_subclass(Packed))),
-    "replaced forward": replace_forward,
-    "parametrisation": lambda layer: parametrize.register_parametrization(layer, "weight", nn.Tanh()),
-    "pruning": lambda layer: prune.l1_unstructured(layer, "weight", 0.5),
-    "hook": lambda layer: layer.register_forward_hook(lambda layer, args, out: 2 * out),
-    "pre-hook": lambda layer: layer.register_forward_pre_hook(lambda layer, args: (2 * args[0],)),
-    "backward hook": lambda layer: layer.register_full_backward_hook(lambda layer, slopes, _: (2 * slopes[0],)),
-    "backward pre-hook": lambda layer: layer.register_full_backward_pre_hook(lambda layer, slopes: (2 * slopes[0],)),
-}
 
 
 @pytest.mark.parametrize("bias", (True, False))
@@ -637,6 +608,17 @@ def test_the_kernel_is_chosen_by_the_number_of_keys_not_of_queries(monkeypatch: 
     monkeypatch.setattr("components.attention.longest_plain_here", lambda dtype: 4)
     with pytest.raises(AttributeError, match="scaled_dot_product_attention"):
         attention(x[:, :1], x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_what_this_cpu_is_fast_at_decides_nothing_on_another_device(dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device "meta" stands for a GPU."""
+    called = []
+    monkeypatch.setattr("components.attention.cpu_instructions", lambda: NEW if dtype == torch.bfloat16 else LAPTOP)
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", lambda q, k, v, **_: called.append(1) or v)
+    attention = Attention(6, 2, device="meta", dtype=dtype)
+    attention(torch.empty(2, 5, 6, device="meta", dtype=dtype))
+    assert called
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

@@ -2,19 +2,21 @@
 
 import itertools
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from components import Encoder, PatchEmbeddings
 from components.patch_embeddings import INTERPOLATIONS, resize_pos_embed
 from tests import reference
 from tests.contract.cases import randomised
+from tests.support.layers import WAYS
 from tests.support.strategies import batch_sizes, channels, generator, grid_sides, patch_sizes, random_images, seeds
 
 pytestmark = pytest.mark.numerics
@@ -243,3 +245,30 @@ def test_an_exported_graph_serves_every_image_size(example: tuple[int, int]) -> 
     for batch, h, w in ((1, 4, 4), (3, 2, 7), (2, 9, 3)):
         image = random_images(0, batch, 3, 2 * h, 2 * w)
         torch.testing.assert_close(program(image), embed(image))
+
+
+@pytest.mark.parametrize("way", [None, "adapter", *WAYS])
+def test_changes_to_the_projection_take_effect(way: str | None) -> None:
+    """Then the layer itself is called, and not a product with its weight."""
+    embed, x = (
+        PatchEmbeddings(8, 4, dim=6, dtype=torch.float64),
+        torch.randn(2, 3, 8, 8, generator=generator(0)).double(),
+    )
+    upstream = torch.randn(2, 4, 6, generator=generator(1), dtype=torch.float64)
+
+    def run(patches: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        image = x.clone().requires_grad_()
+        out = patches(image)
+        return [out, *torch.autograd.grad(out, image, upstream)]
+
+    def tokens(image: Tensor) -> Tensor:
+        return (embed(image) - embed.pos_embed)[:, 1:]
+
+    plain = run(tokens)
+    if way == "adapter":
+        embed.proj = nn.Sequential(embed.proj, nn.Conv2d(6, 6, 1, dtype=torch.float64))
+    elif way is not None:
+        WAYS[way](embed.proj)
+    found = run(tokens)
+    torch.testing.assert_close(found, run(lambda image: embed.proj(image).flatten(2).mT))
+    assert (way is None) == all(torch.allclose(one, other) for one, other in zip(found, plain, strict=True))

@@ -122,8 +122,9 @@ def found(target: str) -> Any:
         raise InputError(f"target ({target}) must be package.module:Class or a file of rows that exists")
     try:
         thing = importlib.import_module(module)
-    except ImportError as error:
-        raise InputError(f"target ({target}): {module} cannot be imported: {error}") from error
+    except (Exception, SystemExit) as error:  # it is anybody's code
+        why = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+        raise InputError(f"target ({target}): {module} cannot be imported: {why}") from error
     for part in name.split("."):
         if not hasattr(thing, part):
             raise InputError(f"target ({target}): {module} has no {name}")
@@ -154,7 +155,7 @@ def row_of(options: argparse.Namespace) -> "Row":
     try:
         signature = inspect.signature(target)
         signature.bind_partial(*positional, **named)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise InputError(f"{options.target} does not take these arguments: {error}") from error
     kinds = {parameter.kind for parameter in signature.parameters.values()}
     if not kinds & {Parameter.VAR_POSITIONAL, Parameter.POSITIONAL_ONLY}:

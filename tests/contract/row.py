@@ -98,8 +98,7 @@ class Row:
             module = make()
         except Exception as error:
             raise InputError(f"{self.name}: it must be built without an error, but: {reason(error)}") from error
-        x = torch.randn(3, *self.input_shape, generator=torch.Generator().manual_seed(1))
-        output = self._output(module, x)
+        x, output = self._first_call(module)
         notes = []
         if why := unfit_for_training(module, x):
             make, notes = Make(make.build, self.call, rates, make.factory, evaluation=True), [why]
@@ -114,13 +113,14 @@ class Row:
             exempt=self._left_out(make(), bool(why)), notes=tuple(notes),
         )  # fmt: skip
 
-    def _output(self, module: nn.Module, x: Tensor) -> Tensor:
+    def _first_call(self, module: nn.Module) -> tuple[Tensor, Tensor]:
+        """An input, and what the module makes of it."""
+        shape = (3, *self.input_shape)
         try:
+            x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
             output = module(x)
         except Exception as error:
-            raise InputError(
-                f"{self.name}: {self.call} must take an input {tuple(x.shape)}, but: {reason(error)}"
-            ) from error
+            raise InputError(f"{self.name}: {self.call} must take an input {shape}, but: {reason(error)}") from error
         if not isinstance(output, Tensor):
             kind = type(output).__name__
             raise InputError(
@@ -128,7 +128,7 @@ class Row:
             )
         if output.ndim == 0 or len(output) != 3:
             raise InputError(f"{self.name}: the output {tuple(output.shape)} of a batch of 3 must have the batch first")
-        return output
+        return x, output
 
     def _left_out(self, module: nn.Module, evaluation: bool) -> dict[str, str]:
         """The items that the module is not held to, each with the reason."""

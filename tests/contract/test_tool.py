@@ -174,6 +174,10 @@ def test_an_argument_is_what_python_makes_of_it_or_a_word(typed: str, meant: obj
         ("torch.nm:Linear 5 7 --input 5", "torch.nm cannot be imported"),
         ("torch.nn.Linear --input 5", r"target \(torch.nn.Linear\) must be package.module:Class"),
         ("torch:float32 --input 5", "must be a class or a function, not dtype"),
+        (":Mlp 5 --input 3", r"target \(:Mlp\): .* cannot be imported: ValueError: Empty module name"),
+        ("..x:Mlp --input 3", r"\.\.x cannot be imported: TypeError"),
+        ("builtins:type 5 --input 3", "builtins:type does not take these arguments: no signature found"),
+        ("torch.nn:Identity --input 100000000000000", r"must take an input \(3, 100000000000000\), but: RuntimeError"),
         ("missing.py", r"target \(missing.py\) must be package.module:Class or a file of rows that exists"),
         ("torch.nn:Linear 5 7 8 9 10 11 12 --input 5", "does not take these arguments: too many positional"),
         ("torch.nn:Linear 5 --input 5", "must be built without an error, but: TypeError: .*out_features"),
@@ -191,6 +195,17 @@ def test_an_argument_is_what_python_makes_of_it_or_a_word(typed: str, meant: obj
 def test_a_wrong_command_line_is_refused_with_name_value_and_requirement(arguments: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         main(arguments.split())
+
+
+@pytest.mark.parametrize("source", ["1 / 0", "def", "raise SystemExit(0)"])
+def test_a_module_that_cannot_be_imported_is_refused(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_own.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_own", raising=False)
+    with pytest.raises(InputError, match=r"^target \(my_own:Mlp\): my_own cannot be imported: "):
+        main(["my_own:Mlp", "5", "--input", "3"])
 
 
 @pytest.mark.parametrize(

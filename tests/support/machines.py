@@ -21,3 +21,8 @@ MACHINES = {
 }  # fmt: skip
 EVERY = tuple(MACHINES.values())
 EVERY_CPU = (FAST_CPU, PLAIN_CPU, BARE_CPU)
+
+
+def half_precision(machine: Machine) -> torch.dtype:
+    """A 16-bit type that torch has all kernels for: GPUs before Ampere lack some for bfloat16, CPUs for float16."""
+    return getattr(torch, (*machine.types, "bfloat16")[1])

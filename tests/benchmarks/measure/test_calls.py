@@ -1,5 +1,7 @@
 """Timed calls do what their names say, anew in each call, and their memory is measured."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -111,6 +113,12 @@ def test_peak_memory_of_a_gpu_is_that_of_its_allocator_once_old_gradients_are_fr
     monkeypatch.setattr(layer, "zero_grad", lambda set_to_none: setattr(gpu, "now", 100))
     assert memory.peak_bytes(lambda: setattr(gpu, "peak", 350), layer, gpu) == 250
     assert gpu.waited == [gpu.device]
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu", "meta"])
+def test_peak_memory_is_unknown_where_torch_does_not_tell(device: str) -> None:
+    elsewhere = SimpleNamespace(device=torch.device(device), grad=None)
+    assert memory.peak_bytes(lambda: None, nn.Identity(), elsewhere) is None
 
 
 def test_kept_bytes_are_those_of_the_input_and_of_what_lies_between() -> None:

@@ -126,6 +126,34 @@ def test_numbers_moved_by_a_linear_layer() -> None:
     assert work.moved_back == (10 + 6 + 15) + (15 + 6)  # dy, x -> dW; W -> dx
 
 
+def test_numbers_moved_by_a_convolution() -> None:
+    """2 images, 3x5x5 to 7x4x4 with a kernel of 2x2: input 150, weight 84, output 224."""
+    for input_gradient, back in ((True, (224 + 150 + 84) + (84 + 150)), (False, 224 + 150 + 84)):
+        work = flops.convolution(2, 3, 7, 2, 5, 4, input_gradient=input_gradient)
+        assert (work.moved, work.moved_back) == (150 + 84 + 224, back)
+
+
+def test_numbers_moved_by_attention_between_its_layers() -> None:
+    """Each of q, k, v, y and their gradients has 2 x 3 x 5 numbers; weights never reach memory."""
+    layers = flops.linear(6, 5, 15) + flops.linear(6, 5, 5)
+    work = flops.attention(2, 3, 5)
+    assert work.moved - layers.moved == 4 * 30, "q, k, v and y"
+    assert work.moved_back - layers.moved_back == 8 * 30, "q, k, v, y, dy and dq, dk, dv"
+
+
+def test_numbers_moved_by_a_warp() -> None:
+    """2 images of 3x4x4, 96 numbers, and two thetas of 6."""
+    work = flops.warp(2, 4)
+    assert work.moved == 96 + 96 + 12, "image, output and theta"
+    assert work.moved_back == 96 + 96 + 12 + 12, "gradient of the output and image, theta and its gradient"
+
+
+def test_numbers_moved_by_patch_embeddings() -> None:
+    """2 images of 3x4x4 in 4 patches of width 5, with five positions and a class token."""
+    work, layer = flops.patch_embeddings(2, 4, 2, 5), flops.convolution(2, 3, 5, 2, 4, 2, input_gradient=False)
+    assert (work.moved - layer.moved, work.moved_back - layer.moved_back) == (30, 30)
+
+
 def test_backward_includes_forward_and_a_step_adds_the_optimizer() -> None:
     work = Work(1, 2, 10, 20, 100)
     assert [work.flops(mode) for mode in CALLS] == [1, 3, 3]

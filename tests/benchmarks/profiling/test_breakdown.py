@@ -65,11 +65,13 @@ def test_a_profile_of_a_gpu_is_counted_once() -> None:
     )
 
 
-def test_a_profile_without_time_on_the_gpu_is_an_error() -> None:
-    with pytest.raises(
-        InputError, match=r"^--device \(cuda:0\) must be one whose time torch's profiler sees; it saw none"
-    ):
-        shares([event("aten::addmm", DeviceType.CPU, 0.0)], torch.device("cuda:0"))
+@pytest.mark.parametrize("device", ["cuda:0", "mps:0", "xpu:0"])
+def test_a_profile_without_time_on_the_gpu_is_an_error(device: str) -> None:
+    """The time of the CPU is that of launches, and no substitute."""
+    launched = event("aten::addmm", DeviceType.CPU, 0.0)
+    wanted = rf"^--device \({device}\) must be one whose time torch's profiler sees; it saw none"
+    with pytest.raises(InputError, match=wanted):
+        shares([launched], torch.device(device))
 
 
 SMALL = {"dim": 24, "num_heads": 2, "mlp_dim": 48, "depth": 1}

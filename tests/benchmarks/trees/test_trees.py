@@ -177,6 +177,19 @@ def test_only_components_are_compared_with_a_commit_of_another_arrangement(repos
     assert (tmp_path / "base/scripts/models/vit.py").read_text() == "first"
 
 
+def test_only_components_are_compared_with_a_commit_that_has_nothing_else(repository: Path, tmp_path: Path) -> None:
+    git(repository, "rm", "-r", "--quiet", "scripts")
+    git(repository, *NOBODY, "commit", "--quiet", "--message", "components alone")
+    git(repository, "checkout", "--quiet", "HEAD~1", "scripts")
+    compare.extract("HEAD", tmp_path / "base")
+    assert (tmp_path / "base/components/mlp.py").read_text() == "second"
+    assert (tmp_path / "base/scripts/models/vit.py").read_text() == "first"
+    git(repository, "rm", "-r", "--quiet", "components")
+    git(repository, *NOBODY, "commit", "--quiet", "--message", "nothing")
+    with pytest.raises(InputError, match=r"^base \(HEAD\) must have components/, which is what is compared$"):
+        compare.extract("HEAD", tmp_path / "none")
+
+
 @pytest.mark.usefixtures("repository")
 def test_a_bad_base_is_refused_in_one_line(tmp_path: Path) -> None:
     file = tmp_path / "a.json"

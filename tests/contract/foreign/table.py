@@ -23,12 +23,9 @@ SYMBOLS = {"kept": "●", "broken": "✗", "convention": "~", "left out": ""}
 
 def measured(names: list[str]) -> dict[str, Any]:
     """Hold the rows of these names, or all, and put their verdicts in place of the old ones."""
-    import torch
-
     from tests.contract.foreign.rows import ROWS
     from tests.contract.verdict import verdict
 
-    torch.set_num_threads(1)
     known = {row.name: row for row in ROWS}
     if unknown := [name for name in names if name not in known]:
         raise InputError(f"module ({unknown[0]}) must be one of {', '.join(known)}")
@@ -123,6 +120,9 @@ def written(results: dict[str, Any]) -> str:
 
 def main() -> None:
     """Write the results and the page."""
+    import torch
+
+    torch.set_num_threads(1)
     RESULTS.write_text(written(measured(sys.argv[1:])), "utf-8")
     PAGE.write_text(with_tables(PAGE.read_text("utf-8"), json.loads(RESULTS.read_text("utf-8"))), "utf-8")
 

@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,13 @@ def test_with_a_damaged_index_changes_are_unknown(copied: Path) -> None:
     commit(copied.parent.parent, ".")
     (copied.parent.parent / ".git" / "index").write_text("damaged")
     assert revision()[1] is None
+
+
+def test_torchvision_is_noted_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert environment(torch.device("cpu"))["torchvision"] == version("torchvision")
+
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("scripts.run.environment.version", missing)
+    assert environment(torch.device("cpu"))["torchvision"] is None

@@ -7,9 +7,9 @@ from torch import nn
 from scripts.models.cnn import Features
 from scripts.models.stn import STNClassifier
 from scripts.models.vit import VisionTransformer
-from scripts.system.machine import Machine
+from scripts.system.machine import Machine, this_machine
 from scripts.training.compiled import Compiled, for_inference
-from tests.support.machines import FAST_CPU, PLAIN_CPU
+from tests.support.machines import FAST_CPU, H100, MI300, PLAIN_CPU, T4, half_precision
 from tests.support.marks import inductor_compiles_bfloat16
 
 pytestmark = pytest.mark.numerics
@@ -25,15 +25,22 @@ def test_the_default_type_is_that_of_precision_auto(machine: Machine, monkeypatc
     assert output.dtype == getattr(torch, machine.precision("auto"))
 
 
+def test_half_precision_is_a_type_that_the_machine_has_kernels_for() -> None:
+    chosen = {machine: half_precision(machine) for machine in (T4, H100, MI300, FAST_CPU, PLAIN_CPU)}
+    assert [machine for machine, dtype in chosen.items() if dtype != torch.bfloat16] == [T4]
+    assert chosen[T4] == torch.float16
+
+
 @inductor_compiles_bfloat16
 def test_inference_has_the_same_output_with_weights_as_constants(device: torch.device) -> None:
     """As arguments they would be cast and packed in every call."""
+    dtype = half_precision(this_machine(device))
     torch.manual_seed(0)
     network = VisionTransformer(**SMALL).to(device)
     nn.init.normal_(network.head.weight)
     assert network.training
     images = torch.randn(4, 3, 32, 32, device=device)
-    ask = for_inference(network, torch.bfloat16)
+    ask = for_inference(network, dtype)
     before = ask(images)
     assert not before.requires_grad
     expected = network.eval()(images).detach()
@@ -50,7 +57,7 @@ def test_compiled_gradients_of_the_largest_value_are_those_of_the_network(device
     network = Features(3, 4, (8,), places=True).to(device)
     images, gradients = torch.randn(8, 3, 9, 9, device=device), []
     for call in (network, Compiled(network, 8)):
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, half_precision(this_machine(device))):
             features = call(images)
         loss = (features.float() * torch.linspace(-1, 1, features.numel(), device=device).view_as(features)).sum()
         gradients.append(torch.autograd.grad(loss, [*network.parameters()]))
