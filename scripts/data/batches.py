@@ -27,12 +27,12 @@ def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 def channel_statistics(images: Tensor) -> Normalise:
     """Exact mean and standard deviation of each channel of uint8 images (N, C, H, W)."""
-    # from a histogram, which needs no float copy of all images
-    counts = torch.stack([channel.flatten().bincount(minlength=256) for channel in images.cpu().unbind(1)]).double()
-    level = torch.arange(256, dtype=torch.float64) / 255
-    share = counts / counts.sum(1, keepdim=True)
-    mean = share @ level
-    std = (share @ level.square() - mean.square()).clamp(min=1e-6).sqrt()
+    # from a histogram, which needs no float copy of all images; its sums are whole numbers, the same on every CPU
+    counts = torch.stack([channel.flatten().bincount(minlength=256) for channel in images.cpu().unbind(1)])
+    level, number = torch.arange(256), counts.sum(1)
+    mean = (counts * level).sum(1).double() / (255 * number)
+    square = (counts * level**2).sum(1).double() / (255**2 * number)
+    std = (square - mean.square()).clamp(min=1e-6).sqrt()
     return Normalise(tuple(mean.tolist()), tuple(std.tolist()))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, TiffImagePlugin
 from torch import Tensor
 from tqdm import tqdm
 
@@ -27,6 +27,7 @@ SPLITS = ("train", "test")
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF", "PCX", "SGI")
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")  # at most 8 bits a channel
 BACKGROUND = (255, 255, 255)  # behind transparent pixels
+DECODING = 2  # its version: images that were decoded in another way are decoded again
 TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
          5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
          8: Image.Transpose.ROTATE_90}  # fmt: skip
@@ -75,7 +76,7 @@ def read_image_tree(root: Path, cache_folder: Path) -> ImageTree:
     others: Counter[str] = Counter()  # by suffix: files that are not images
     files = list(_scan(root, others))
     classes = _classes(root, files)
-    fingerprint = hashlib.sha256(repr((BACKGROUND, files)).encode("utf-8", "surrogateescape")).hexdigest()
+    fingerprint = hashlib.sha256(repr((DECODING, files)).encode("utf-8", "surrogateescape")).hexdigest()
     cache = cache_folder / f"{root.name}-{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]}.pt"
     images = _cached(cache, fingerprint, len(files))
     if images is None:
@@ -172,8 +173,8 @@ def _decode(root: Path, files: list[_File]) -> Tensor:
             if image.mode not in MODES:
                 wanted = "grey, RGB, CMYK or palette, with at most 8 bits a channel"
                 raise InputError(f"{root / file.path} (mode {image.mode}) must be {wanted}")
-            turn = TURNS.get(_orientation(image))
             opaque = _opaque(image)
+            turn = TURNS.get(_orientation(image))  # 1 of a TIFF now: Pillow turns it itself when it decodes
             return np.asarray(opaque if turn is None else opaque.transpose(turn))
 
     images = np.empty((len(files), height, width, 3), dtype=np.uint8)
@@ -194,7 +195,10 @@ def _orientation(image: Image.Image) -> int:
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:
     """Return width and height of the upright image without decoding it."""
-    return (image.height, image.width) if 5 <= _orientation(image) <= 8 else image.size
+    width, height = image.size
+    if isinstance(image, TiffImagePlugin.TiffImageFile):  # whose size is that of the upright image in some versions
+        width, height = image.tag_v2[TiffImagePlugin.IMAGEWIDTH], image.tag_v2[TiffImagePlugin.IMAGELENGTH]
+    return (height, width) if 5 <= _orientation(image) <= 8 else (width, height)
 
 
 def _opaque(image: Image.Image) -> Image.Image:

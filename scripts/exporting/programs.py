@@ -20,7 +20,7 @@ from scripts.system.libraries import library
 ONNX = ("onnx", "onnxscript", "onnxruntime")
 BATCHES = (1, 3, 16)  # sizes that a written program is run with; it is traced with another one
 TRACED = 2
-TOLERANCE = 1e-4  # of logits
+TOLERANCE = 1e-4  # of logits up to 1, of larger ones a share of the largest
 Run = Callable[[Tensor], Tensor]
 
 
@@ -139,7 +139,8 @@ def compared(run: Run, classifier: nn.Module, size: tuple[int, int], runner: str
         theirs = run(images)
         difference = float((ours - theirs).abs().max()) if ours.shape == theirs.shape else torch.inf
         largest = float(ours.abs().max())
-        if not difference <= TOLERANCE:
-            wanted = f"must be those of the network within {TOLERANCE:.0e}"
+        tolerance = TOLERANCE * max(1.0, largest)
+        if not difference <= tolerance:
+            wanted = f"must be those of the network within {tolerance:.0e}"
             raise InputError(f"logits from {runner} for {batch} images {wanted}; they differ by {difference:.1e}")
         yield f"{batch} images: logits from {runner} as from the network within {difference:.1e} of {largest:.1f}"

@@ -80,6 +80,8 @@ def fraction(text: str) -> float:
 
 def path(text: str) -> str:
     """A file or a folder; ``~`` is the home folder, which a shell leaves alone behind ``=`` or in quotes."""
+    if not text:  # as from a variable that is not set; it would be this folder
+        raise argparse.ArgumentTypeError("() must be a path; it is empty")
     return os.path.expanduser(text)  # noqa: PTH111 - what is no path stays as it was typed
 
 

@@ -24,7 +24,8 @@ class Recipe:
         optimizer: Name of one of the optimizers in the network's subject.
         schedule: Learning-rate factor over the run.
         label_smoothing: Share of the target that is spread evenly over all classes.
-        averaged: Decay in a step of the moving average of the weights that is evaluated and saved; zero for none.
+        averaged: Decay in a step of the moving average of the weights that is evaluated and saved, (1 + n) / (10 + n)
+            at most after n steps; zero for none.
         clip: Largest norm of all gradients together; a longer gradient is scaled down to it.
         augment: Augmentation; mirroring is dropped if it changes the class.
         mix: How training images are mixed with each other.

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +13,16 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from scripts.training.plan import Plan
 from scripts.training.random_states import random_states, restore_random_states
+
+
+def moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
+    """An exponential moving average of weights that forgets its first steps sooner than its decay alone would."""
+
+    def average(averaged: Any, current: Any, count: Any) -> None:
+        kept = min(decay, (1 + int(count)) / (10 + int(count)))  # the count is on the CPU
+        get_ema_multi_avg_fn(kept)(averaged, current, count)
+
+    return average
 
 
 @dataclass
@@ -76,8 +86,7 @@ class State:
         self.progress = Progress()
         self.average: AveragedModel | None = None
         if plan.averaged:  # running statistics are averaged like weights
-            average = get_ema_multi_avg_fn(plan.averaged)
-            self.average = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+            self.average = AveragedModel(model, multi_avg_fn=moving_average(plan.averaged), use_buffers=True)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

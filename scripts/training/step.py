@@ -57,7 +57,7 @@ def train_step(
     count: int,
     asked: Asked,
 ) -> Outcome:
-    """Step the optimizers, unless the loss or a gradient is not finite.
+    """Step the optimizers, unless the loss or a gradient is not finite; then running statistics stay as well.
 
     Args:
         state: The state of the run, which is updated.
@@ -71,6 +71,7 @@ def train_step(
     """
     for optimizer in state.optimizers:
         optimizer.zero_grad()
+    statistics = [buffer.clone() for buffer in state.model.buffers()]  # a forward pass of a norm changes them
     totals = torch.zeros(3, device=state.device)
     parts = list(zip(*(each.split(plan.at_once) for each in batch), strict=True))
     for number, (images, labels, poses) in enumerate(parts, start=1):
@@ -97,6 +98,8 @@ def train_step(
             state.average.update_parameters(state.model)
     else:
         broken = _broken(state, loss_sum / count)
+        for buffer, before in zip(state.model.buffers(), statistics, strict=True):
+            buffer.copy_(before)
     state.scaler.update()
     return Outcome(loss_sum, correct, bool(stopping), broken)
 

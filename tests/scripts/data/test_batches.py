@@ -2,7 +2,10 @@
 
 import dataclasses
 import hashlib
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -19,6 +22,7 @@ from scripts.data.poses import POSES, posed
 from scripts.data.transforms import Augment, Normalise, random_boxes
 from tests.support import fake_cuda
 from tests.support.marks import pretends_cuda
+from tests.support.sources import ROOT
 from tests.support.strategies import generator, random_pixels, seeds
 
 pytestmark = pytest.mark.numerics
@@ -74,6 +78,26 @@ def test_channel_statistics_are_mean_and_standard_deviation(seed: int) -> None:
     expected = scaled.std((0, 2, 3), correction=0)
     torch.testing.assert_close(torch.tensor(statistics.std).double(), expected, atol=1e-6, rtol=0)
     torch.testing.assert_close(statistics(x).double().mean((0, 2, 3)), torch.zeros(3).double(), atol=1e-5, rtol=0)
+
+
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="this build of torch has no MKL to hold back")
+def test_channel_statistics_are_the_same_on_every_cpu_to_the_last_bit() -> None:
+    """A run may go on on another machine, and is refused where they differ."""
+    program = """
+import torch
+from scripts.data.batches import channel_statistics
+draw = torch.Generator().manual_seed(0)
+for _ in range(9):
+    found = channel_statistics(torch.randint(256, (9, 3, 7, 9), generator=draw, dtype=torch.uint8))
+    print(*(number.hex() for number in (*found.mean, *found.std)))
+"""
+
+    def printed(**held_back: str) -> str:
+        environment = {**os.environ, **held_back}
+        command = [sys.executable, "-c", program]
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+
+    assert printed() == printed(MKL_CBWR="COMPATIBLE", ATEN_CPU_CAPABILITY="default")
 
 
 def test_images_of_one_colour_are_normalised_to_finite_numbers() -> None:

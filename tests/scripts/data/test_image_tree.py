@@ -40,19 +40,24 @@ def replaced(tmp_path: Path, name: str = "0.jpg") -> Path:
     return tmp_path / "photos" / "train" / "cat" / name
 
 
+SUFFIX = {"JPEG": "0.jpg", "PNG": "0.png", "WEBP": "0.webp", "TIFF": "0.tif"}
+
+
+@pytest.mark.parametrize("form", SUFFIX)
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_photographs_are_upright_whichever_way_the_camera_was_held(tmp_path: Path, orientation: int) -> None:
+def test_photographs_are_upright_whichever_way_the_camera_was_held(tmp_path: Path, orientation: int, form: str) -> None:
     upright, exif = photograph(), Image.Exif()
     exif[ORIENTATION] = orientation
     stored = {1: None, 2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}[orientation]  # the transpose that undoes it
     image = upright if stored is None else upright.transpose(Image.Transpose(stored))
-    image.save(path := replaced(tmp_path), quality=95, exif=exif.tobytes())
+    image.save(path := replaced(tmp_path, SUFFIX[form]), form, quality=95, exif=exif.tobytes())
     assert np.array_equal(np.asarray(ImageOps.exif_transpose(Image.open(path))), first(tmp_path / "photos"))
     assert np.abs(first(tmp_path / "photos").astype(int) - np.asarray(upright)).mean() < 4
 
 
+@pytest.mark.parametrize("form", SUFFIX)
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_sizes_are_compared_once_images_are_upright(tmp_path: Path, orientation: int) -> None:
+def test_sizes_are_compared_once_images_are_upright(tmp_path: Path, orientation: int, form: str) -> None:
     root, exif = tmp_path / "photos", Image.Exif()
     exif[ORIENTATION] = orientation
     for number, split in enumerate(("train", "test")):
@@ -60,7 +65,7 @@ def test_sizes_are_compared_once_images_are_upright(tmp_path: Path, orientation:
             (root / split / label).mkdir(parents=True)
             photograph(number, (24, 16)).save(root / split / label / "a.png")
             stored = photograph(number, (24, 16) if orientation == 1 else (16, 24))
-            stored.save(root / split / label / "b.jpg", exif=exif.tobytes())
+            stored.save(root / split / label / f"b{SUFFIX[form][1:]}", form, exif=exif.tobytes())
     assert datasets.load(str(root)).train.images.shape == (4, 3, 16, 24)
 
 

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
+from scripts.training.state import moving_average
 from tests.support.runs import at_step, run, trainer
 
 pytestmark = pytest.mark.numerics
@@ -20,7 +22,7 @@ def normed() -> nn.Module:
 def test_what_is_evaluated_and_saved_is_the_moving_average_of_all_steps(tmp_path: Path) -> None:
     model, seen, evaluated = normed(), [], []
     made = trainer(
-        tmp_path / "run", model=model, predict=lambda x: (model(x), None), steps=8, averaged=0.6,
+        tmp_path / "run", model=model, predict=lambda x: (model(x), None), steps=8, averaged=0.35,
         optimizers=[torch.optim.SGD(model.parameters(), lr=0.05)], describe=None,
     )  # fmt: skip
 
@@ -34,9 +36,10 @@ def test_what_is_evaluated_and_saved_is_the_moving_average_of_all_steps(tmp_path
     made.fit()
     assert len(seen) == 8
     average = seen[0]
-    for weights in seen[1:]:
+    for n, weights in enumerate(seen[1:], start=1):
+        kept = min(0.35, (1 + n) / (10 + n))
         average = {
-            name: 0.6 * average[name] + 0.4 * value if value.is_floating_point() else average[name]
+            name: kept * average[name] + (1 - kept) * value if value.is_floating_point() else average[name]
             for name, value in weights.items()
         }
     last = torch.load(made.folder.path / "last.pt", weights_only=True)
@@ -47,6 +50,20 @@ def test_what_is_evaluated_and_saved_is_the_moving_average_of_all_steps(tmp_path
             torch.testing.assert_close(model.state_dict()[name], value)
             assert torch.equal(last["trained"][name], seen[-1][name])
     assert not torch.equal(average["3.weight"], seen[-1]["3.weight"])
+
+
+@pytest.mark.parametrize(("steps", "most"), [(20, 1e-3), (100, 1e-6), (10_000, 1e-12)])
+def test_little_of_the_first_step_is_left_in_a_run_of_any_length(steps: int, most: float) -> None:
+    """With its decay alone an average of 100 steps would have 61 % of it, and be no better than chance."""
+    model = nn.Linear(1, 1)
+    averaged = AveragedModel(model, multi_avg_fn=moving_average(0.995))
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+        averaged.update_parameters(model)
+        model.weight.zero_()
+        for _ in range(steps - 1):
+            averaged.update_parameters(model)
+    assert 0 <= averaged.module.weight.item() < most
 
 
 def test_training_is_that_of_a_run_without_average(tmp_path: Path) -> None:

@@ -162,6 +162,24 @@ def test_running_statistics_that_are_not_finite_are_never_saved(tmp_path: Path) 
     assert made.folder.last_checkpoint()["model"]["1.running_var"].isfinite().all()
 
 
+def test_a_step_that_is_skipped_changes_no_running_statistic(tmp_path: Path) -> None:
+    """One overflow would end the run at its next checkpoint, and again whenever it is resumed."""
+    made = run(tmp_path / "run", **PLAIN)
+    made.model.insert(1, norm := nn.BatchNorm2d(4))
+    made.optimizers[1].add_param_group({"params": [*norm.parameters()]})
+    seen: list[dict[str, Tensor]] = []
+
+    def overflowing(norm: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
+        seen.append({name: value.clone() for name, value in norm.state_dict().items()})
+        return (given[0] * math.inf,) if len(seen) == 2 else given
+
+    norm.register_forward_pre_hook(overflowing)
+    made.fit()
+    assert all(torch.equal(value, seen[1][name]) for name, value in seen[2].items()), "the third step begins as before"
+    assert len(warnings(made)) == 1
+    assert norm.running_var.isfinite().all()
+
+
 def test_a_diverged_run_ends_with_one_line_and_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
     def diverge() -> None:
         raise Diverged("10 steps in a row were skipped")
