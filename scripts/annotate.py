@@ -58,9 +58,7 @@ def main(options: Options) -> None:
         RunFolder.refuse_taken(Path(options.out))
     asked = flags_of(options.run) if options.run else None
     source = asked.data if asked else options.data or "cluttered:auto"
-    dataset = load(source)
-    if asked:
-        dataset = dataset.limited(asked.limit_train, asked.limit_test)
+    dataset = load(source)  # all of it, however few images the run used: numbers depend on the data alone
     boxes = dataset.test.boxes
     if boxes is None:
         raise InputError(f"--data ({source}) must be cluttered, such as cluttered:digits, to have boxes")

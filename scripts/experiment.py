@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -157,7 +158,8 @@ def summary(trainer: Trainer, rows: Sequence[dict[str, float]], last: float, bes
         "epochs": plan.epochs,
         "steps": plan.steps,
         "seed": plan.seed,
-        "train_accuracy": round(rows[-1]["train_accuracy"], 2),
+        # JSON has no NaN: in the last epoch every step may have been skipped
+        "train_accuracy": round(rows[-1]["train_accuracy"], 2) if math.isfinite(rows[-1]["train_accuracy"]) else None,
         "test_accuracy": round(last, 2),
         "best_test_accuracy": round(best, 2),
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),

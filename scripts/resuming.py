@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from scripts.data.datasets import CLUTTERED
+from scripts.data.datasets import CLUTTERED, NAMED
 from scripts.recipes.options import RunOptions
 from scripts.run.folder import RunFolder, read_config
 from scripts.system.command_line import as_flags, flag_values, parse
@@ -58,7 +58,9 @@ def original_options(options: AnyOptions, folder: Path) -> AnyOptions:
     config = read_config(folder)
     original = _asked(type(options), folder, config)
     start, colon, place = original.data.rpartition(f"{CLUTTERED}:")
-    moved: dict[str, Any] = {"data": f"{start}{colon}{_as_it_was(place, config, Path.is_dir)}"}
+    moved: dict[str, Any] = {}
+    if place not in ("", CLUTTERED, *NAMED):
+        moved["data"] = f"{start}{colon}{_as_it_was(place, config, Path.is_dir)}"
     if weights := getattr(original, "weights", None):
         moved["weights"] = _as_it_was(weights, config, Path.is_file)
     return dataclasses.replace(original, **moved, resume=options.resume, out=options.resume)

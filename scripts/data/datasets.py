@@ -4,7 +4,6 @@ source name -> Dataset(train, test), uint8 images (N, 3, H, W) and labels (N,)
 """
 
 import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,8 +22,10 @@ from scripts.data.download import fetch
 from scripts.data.image_tree import read_image_tree
 from scripts.system.command_line import path
 from scripts.system.errors import InputError
+from scripts.system.terminal import warn
 
 DATA_DIR = Path("data")
+NAMED = ("auto", "cifar10", "digits")  # sources that are no folders
 CLUTTERED = "cluttered"  # alone, of the digits, or in front of a colon and any other source
 UNPACKED = 200_000_000  # limit in bytes for the unpacked archive, which has 186 MB
 POSES_OF_A_DIGIT = 4
@@ -181,7 +182,7 @@ def _read_archive(archive: Path) -> Dataset:
         try:
             unpack(archive, unpacked, UNPACKED)
         except OSError as error:
-            print(f"WARNING: {archive} is read without unpacking it: {error}", file=sys.stderr)
+            warn(f"WARNING: {archive} is read without unpacking it: {error}")
             return _dataset(dict(contents(archive, official.FOLDER, UNPACKED)), archive)
     return _read_batches(unpacked)
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from scripts.system.command_line import printable
 from scripts.system.errors import InputError
 from scripts.system.files import read_torch, write_whole
 from scripts.system.machine import memory_limit
+from scripts.system.terminal import warn
 
 SPLITS = ("train", "test")
 # no others: by content, not suffix, Pillow picks readers that start external programs
@@ -87,7 +87,7 @@ def read_image_tree(root: Path, cache_folder: Path) -> ImageTree:
         try:
             write_whole(cache, lambda file: torch.save({"fingerprint": fingerprint, "images": images}, file))
         except OSError as error:
-            print(f"WARNING: the decoded images are not cached: {error}", file=sys.stderr)
+            warn(f"WARNING: the decoded images are not cached: {error}")
     numbers = {label: number for number, label in enumerate(classes)}
     labels = torch.tensor([numbers[file.label] for file in files])
     count = sum(file.split == "train" for file in files)  # they come first; slices share memory

@@ -8,7 +8,6 @@ import csv
 import hashlib
 import json
 import os
-import sys
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from scripts.run.tensorboard import Events
 from scripts.system.errors import InputError
 from scripts.system.files import is_part, read_json, read_torch, write_whole
 from scripts.system.locks import IN_USE, lock_within
-from scripts.system.terminal import say
+from scripts.system.terminal import say, warn
 
 BEFORE_CONFIG = (".lock", "environment.json")  # what a run writes before config.json, with which it can be resumed
 
@@ -52,7 +51,7 @@ class RunFolder:
                 wanted = "must not be in use; another process is writing to it"
                 raise InputError(f"run folder ({path}) {wanted}") from error
             why = f"{path} cannot be locked on this file system ({error.strerror})"
-            print(f"WARNING: {why}: let no other run write there", file=sys.stderr)
+            warn(f"WARNING: {why}: let no other run write there")
 
     def release(self) -> None:
         """Let other processes in, before the last reference to this is gone."""
@@ -155,7 +154,7 @@ class RunFolder:
 
     def json(self, name: str, content: dict[str, Any]) -> None:
         """Write one JSON file."""
-        text = json.dumps(content, indent=2) + "\n"
+        text = json.dumps(content, indent=2, allow_nan=False) + "\n"
         write_whole(self.path / name, lambda file: file.write(text.encode()))
 
     def checkpoint(self, name: str, state: dict[str, Any]) -> None:
@@ -201,7 +200,7 @@ class RunFolder:
         if newest is None:
             raise InputError(f"--resume ({self.path}) must hold an undamaged checkpoint; all are damaged")
         if newest != saved[0]:
-            print(f"WARNING: {saved[0]} is damaged: its hash is not in checkpoints.json", file=sys.stderr)
+            warn(f"WARNING: {saved[0]} is damaged: its hash is not in checkpoints.json")
         state = read_torch(newest)
         if not isinstance(state, dict):
             raise InputError(f"{newest} must be a checkpoint; it is another torch file")

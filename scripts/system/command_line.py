@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from scripts.system.errors import Diverged, InputError, Stopped, one_line
-from scripts.system.terminal import show_every_name
+from scripts.system.terminal import show_every_name, warn
 
 Options = TypeVar("Options")
 LARGEST = 2**31 - 1
@@ -175,15 +175,15 @@ def run(main: Callable[[], None], program: str, resumes: bool = False) -> NoRetu
     except Stopped as stopped:
         flags = shlex.join(sys.argv[1:] if resumes else ["--resume", stopped.folder])
         command = f"; to resume: python -m scripts.{program} {flags}" if stopped.folder else ""
-        print(f"{program}: {stopped}{command}", file=sys.stderr)
+        warn(f"{program}: {stopped}{command}")
         sys.exit(128 + stopped.by)
     except Diverged as diverged:
-        print(f"{program}: stopped: {diverged}", file=sys.stderr)
+        warn(f"{program}: stopped: {diverged}")
         sys.exit(1)
     except (InputError, OSError) as error:
-        print(f"{program}: error: {one_line(str(error))}", file=sys.stderr)
+        warn(f"{program}: error: {one_line(str(error))}")
         sys.exit(2)
     except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
+        warn(f"{program}: interrupted")
         sys.exit(130)
     sys.exit(0)

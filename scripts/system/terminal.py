@@ -1,24 +1,34 @@
-"""Print what a terminal can show, and go on where it is gone: everything stands in train.log as well."""
+"""Print what a terminal can show, and go on where it is gone: what a run says stands in train.log as well."""
 
 import contextlib
 import io
 import os
 import sys
+from typing import TextIO
 
 
 def say(text: str) -> None:
     """Print a line; once the terminal or the pipe is closed, print nothing more."""
+    _print(text, sys.stdout)
+
+
+def warn(text: str) -> None:
+    """The same on standard error."""
+    _print(text, sys.stderr)
+
+
+def _print(text: str, stream: TextIO) -> None:
     try:
-        print(text, flush=True)
+        print(text, file=stream, flush=True)
     except OSError:
-        silence()
+        silence(stream)
 
 
-def silence() -> None:
-    """Send standard output nowhere, so that nothing that is left in its buffer fails at the end."""
+def silence(stream: TextIO) -> None:
+    """Send a stream nowhere, so that nothing that is left in its buffer fails at the end."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
 
 

@@ -1,5 +1,6 @@
 """The training loop: train an epoch, evaluate, write a row of metrics, save the last and the best checkpoint."""
 
+import math
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -86,7 +87,8 @@ class Trainer:
 
         Raises:
             Stopped: On Ctrl-C or SIGTERM, once the current step is saved.
-            Diverged: If ten steps in a row were skipped, or a weight or a running statistic is not finite.
+            Diverged: If ten steps in a row were skipped, or a weight, a running statistic or the held-out loss is not
+                finite.
             InputError: If the checkpoint belongs to another run or version of the kit.
         """
         state = self.begin() if checkpoint is None else self.resume(checkpoint)
@@ -271,12 +273,14 @@ class Trainer:
         """Write last.pt, best.pt after the best epoch so far, and metrics.csv between epochs.
 
         Raises:
-            Diverged: If a weight or a running statistic is not finite; then nothing is written.
+            Diverged: If a weight, a running statistic or the held-out loss is not finite; then nothing is written.
         """
         for name, weight in self.model.state_dict().items():
             if not weight.isfinite().all():
                 raise Diverged(self._advised(f"{name} is not finite"))
         rows = state.progress.rows
+        if rows and not math.isfinite(rows[-1][f"{self.held_out_name}_loss"]):  # then no prediction means anything
+            raise Diverged(self._advised(f"the {self.held_out_name} loss is not finite"))
         checkpoint = {
             **self.about,
             "version": VERSION,

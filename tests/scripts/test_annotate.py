@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -115,6 +116,19 @@ def test_fewer_images_keep_their_numbers_and_files(drawn: Path, root: Path, scen
     assert {path.name for path in (root / "few").iterdir()} == {"images", "annotations.json", "sheet.png"}
     for path in (root / "few" / "images").iterdir():
         assert path.read_bytes() == (drawn / "images" / path.name).read_bytes()
+
+
+def test_images_of_a_run_with_few_have_the_numbers_of_all(drawn: Path, root: Path, scenes: Dataset) -> None:
+    limited = root / "limited"
+    shutil.copytree(root / "run", limited)
+    config = json.loads((limited / "config.json").read_text())
+    config["asked"]["limit_test"] = 5
+    (limited / "config.json").write_text(json.dumps(config))
+    annotated("--run", limited, "--out", root / "drawn-limited")
+    files = [*(root / "drawn-limited" / "images").iterdir()]
+    assert len(files) >= 5
+    for file in files:
+        assert file.read_bytes() == (drawn / "images" / file.name).read_bytes()
 
 
 def test_the_overlap_is_that_of_the_sampled_area_and_the_box(drawn: Path, scenes: Dataset) -> None:

@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
 from scripts import train_stn, train_vit
 from scripts.data.batches import resized
 from scripts.data.datasets import Dataset, Split, load
+from scripts.data.transforms import Normalise
 from scripts.experiment import planned
 from scripts.export import Options, main
 from scripts.exporting import programs
@@ -167,10 +169,10 @@ def test_the_checkpoint_is_the_one_that_the_report_shows_unless_told(runs: dict[
 
 @pytest.mark.parametrize("wrong", ["far", "not a number", "of another shape"])
 def test_a_program_that_differs_is_refused_with_the_difference(wrong: str) -> None:
-    classifier = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Identity())
+    classifier = Classifier(nn.Flatten(), Normalise((0.5,) * 3, (0.5,) * 3))  # logits of at most 1
 
     def run(images: torch.Tensor) -> torch.Tensor:
-        logits = classifier(images).float()
+        logits = classifier(images)
         if len(images) == 16:
             logits = {"far": logits + 2e-4, "not a number": logits * torch.nan, "of another shape": logits[1:]}[wrong]
         return logits
@@ -181,6 +183,20 @@ def test_a_program_that_differs_is_refused_with_the_difference(wrong: str) -> No
     wanted = f"logits from onnxruntime for 16 images must be those of the network within 1e-04; they differ by {number}"
     with pytest.raises(InputError, match=f"^{wanted}$"):
         next(lines)
+
+
+def test_large_logits_may_differ_by_a_share_of_the_largest() -> None:
+    """Images far from those of the training give logits of hundreds, which have no four digits behind the point."""
+    classifier = Classifier(nn.Flatten(), Normalise((0.5,) * 3, (1e-3,) * 3)).eval()
+
+    def rounded(images: Tensor) -> Tensor:
+        return classifier(images) * (1 + 2**-20)
+
+    lines = [*compared(rounded, classifier, (2, 2), "onnxruntime")]
+    assert [line.partition(":")[0] for line in lines] == ["1 images", "3 images", "16 images"]
+    wrong = compared(lambda images: classifier(images) * 1.001, classifier, (2, 2), "onnxruntime")
+    with pytest.raises(InputError, match=r"must be those of the network within 5e-02; they differ by \d\.\de-01$"):
+        next(wrong)
 
 
 def test_a_program_that_differs_is_not_written(

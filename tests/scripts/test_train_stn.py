@@ -8,6 +8,7 @@ import signal
 from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,6 +29,7 @@ from scripts.system.errors import InputError, Stopped
 from scripts.system.files import write_whole
 from scripts.train_stn import RECIPES, Options, main
 from scripts.training.plan import Recipe
+from scripts.training.step import Outcome, train_step
 from scripts.training.trainer import Trainer
 from tests.support.runs import at_step, flags, terminated, without_times
 from tests.support.servers import go_offline
@@ -267,6 +269,37 @@ def test_a_run_on_a_relative_folder_resumes_from_any_folder(
     monkeypatch.chdir(tmp_path / "elsewhere")
     main(parse(Options, "train_stn", ["--resume", "../run"]))
     assert (tmp_path / "run" / "summary.json").exists()
+
+
+@pytest.mark.usefixtures("_no_report")
+def test_a_source_that_is_named_is_no_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "begun" / "digits").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "begun")
+    main(options(data="digits", steps=1, limit_train=20, limit_test=5, out=str(tmp_path / "run")))
+    (tmp_path / "run" / "summary.json").unlink()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    main(parse(Options, "train_stn", ["--resume", "../run"]))
+    assert (tmp_path / "run" / "summary.json").exists()
+
+
+@pytest.mark.usefixtures("_no_report")
+def test_a_last_epoch_of_only_skipped_steps_leaves_a_summary_that_is_json(tree: Path, tmp_path: Path) -> None:
+    made: list[Outcome] = []
+
+    def second_skipped(*given: Any) -> Outcome:
+        made.append(train_step(*given))
+        return made[0] if len(made) == 1 else Outcome(math.nan, 0.0, False, "as asked")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("scripts.training.trainer.train_step", second_skipped)
+        main(options(data=str(tree), recipe="tuned", epochs=2, batch_size=24, out="run"))
+
+    def refuse(name: str) -> None:
+        raise ValueError(name)
+
+    text = (tmp_path / "run" / "summary.json").read_text()
+    assert json.loads(text, parse_constant=refuse)["train_accuracy"] is None
 
 
 @pytest.mark.usefixtures("_no_report")

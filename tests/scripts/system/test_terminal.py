@@ -40,6 +40,31 @@ def test_the_command_that_resumes_a_run_names_its_folder_to_a_shell(
     assert shlex.split(command) == ["python", "-m", "scripts.train_stn", "--resume", folder]
 
 
+@pytest.mark.parametrize(
+    ("raised", "code"),
+    [
+        ("Stopped(signal.SIGINT, 'stopped', 'run')", 130),
+        ("InputError('--data (x) must be y')", 2),
+        ("Diverged('why')", 1),
+    ],
+)
+def test_exit_codes_are_kept_where_nobody_reads_the_errors(raised: str, code: int) -> None:
+    """As when Ctrl-C ends ``tee`` too, or the terminal is closed: what starts a run again goes by its code."""
+    program = f"""
+import signal
+from scripts.system.command_line import run
+from scripts.system.errors import Diverged, InputError, Stopped
+def end():
+    raise {raised}
+run(end, "train_stn")
+"""
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, stdout=writing, stderr=writing)
+    os.close(writing)
+    assert ended.returncode == code
+
+
 def test_a_run_goes_on_when_nobody_reads_what_it_prints(tmp_path: Path) -> None:
     """As behind ``| head -3``: after the first line the pipe is closed."""
     write_tree(tmp_path / "\u732b photos")

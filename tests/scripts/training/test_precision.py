@@ -180,6 +180,15 @@ def test_a_step_that_is_skipped_changes_no_running_statistic(tmp_path: Path) -> 
     assert norm.running_var.isfinite().all()
 
 
+def test_a_network_that_predicts_nothing_but_nan_diverges_whatever_its_accuracy(tmp_path: Path) -> None:
+    """The largest of ten NaN is the first, which may be right for most images; its weights are finite."""
+    made = run(tmp_path / "run", **PLAIN)
+    made.model.register_forward_hook(lambda model, given, out: out if model.training else out * math.nan)
+    with pytest.raises(Diverged, match=r"^the test loss is not finite; "):
+        made.fit()
+    assert not (made.folder.path / "best.pt").exists()
+
+
 def test_a_diverged_run_ends_with_one_line_and_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
     def diverge() -> None:
         raise Diverged("10 steps in a row were skipped")
