@@ -39,6 +39,14 @@ def _tidy(axes: Axes, title: str) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
+def short(name: str, most: int) -> str:
+    """Cut a name to at most so many characters: from its middle, as names often differ at the end."""
+    if len(name) <= most:
+        return name
+    end = (most - 1) // 2
+    return f"{name[: most - 1 - end]}\N{HORIZONTAL ELLIPSIS}{name[len(name) - end :]}"
+
+
 def sheet(rows: int, columns: int, side: float, title: float = 0.0) -> np.ndarray:
     """A grid of square axes with room for a title above each, in inches; a layout solver would be slow."""
     height = side + title
@@ -141,7 +149,7 @@ def confusion(counts: Tensor, classes: Sequence[str], file: File) -> None:
     if len(classes) > MOST_CLASSES:
         _confused_pairs(counts, classes, file)
         return
-    side = 2.2 + 0.55 * len(classes)
+    classes, side = [short(name, 24) for name in classes], 2.2 + 0.55 * len(classes)
     figure = _new(side, side)
     axes = figure.subplots()
     shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
@@ -163,6 +171,7 @@ def _confused_pairs(counts: Tensor, classes: Sequence[str], file: File) -> None:
     pairs = [divmod(place, len(classes)) for place in most if wrong.flatten()[place]]
     figure = _new(9, 1.4 + 0.28 * len(pairs))
     axes = figure.subplots()
+    classes = [short(name, 24) for name in classes]
     names = [f"{classes[truth]} \N{RIGHTWARDS ARROW} {classes[said]}" for truth, said in pairs]
     axes.barh(range(len(pairs)), [int(wrong[pair]) for pair in pairs], color="#4c78a8")
     axes.set_yticks(range(len(pairs)), names, parse_math=False)
@@ -178,7 +187,7 @@ def misclassified(found: dict[str, Any], file: File, columns: int = 10) -> None:
     rows = max(1, -(-len(images) // columns))
     grid = list(sheet(rows, columns, side=1.15, title=0.4).flat)
     labels, predictions = found["wrong_labels"].tolist(), found["wrong_predictions"].tolist()
-    confidences, classes = found["wrong_confidences"].tolist(), found["classes"]
+    confidences, classes = found["wrong_confidences"].tolist(), [short(name, 14) for name in found["classes"]]
     for axes, image, label, prediction, confidence in zip(grid, images, labels, predictions, confidences, strict=False):
         show(axes, image)
         title = f"{classes[label]}\n→ {classes[prediction]}, {confidence:.0%}"

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 from torch import Tensor
 
-from scripts.run.figures import DPI, FRAME_COLOUR, File, outlines, sheet, show
+from scripts.run.figures import DPI, FRAME_COLOUR, File, outlines, sheet, short, show
 from scripts.run.grad_cam import over_image
 
 LARGEST_SHEET, LARGEST_CELL, GAP = 11.2, 1.3, 0.3  # inches: across, of a map, and between two grids
@@ -48,7 +48,7 @@ def grad_cam(found: dict[str, Any], file: File) -> None:
             column[2].imshow(heated(found["cam_seen"][i], found["cam_seen_maps"][i]))
             (outline,) = outlines(found["cam_theta"][i : i + 1], *images.shape[-2:])
             column[0].add_patch(Polygon(outline, fill=False, edgecolor=FRAME_COLOUR, linewidth=1.5))
-        truth, prediction = (classes[int(found[name][i])] for name in ("cam_labels", "cam_predictions"))
+        truth, prediction = (short(classes[int(found[name][i])], 15) for name in ("cam_labels", "cam_predictions"))
         wrong = "" if truth == prediction else f"\n\N{RIGHTWARDS ARROW} {prediction}"
         column[0].set_title(truth + wrong, fontsize=10, linespacing=1.1, parse_math=False)
     grid[0, 0].figure.savefig(file)

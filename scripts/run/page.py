@@ -218,7 +218,7 @@ def facts(config: dict[str, Any], environment: dict[str, Any]) -> list[tuple[str
     """List flags, plan and environment as names and values."""
 
     def plain(value: object) -> str:
-        return json.dumps(value) if isinstance(value, dict | list) else str(value)
+        return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
 
     code = {name: "unknown" for name in ("commit", "uncommitted_changes") if environment.get(name) is None}
     merged = {**config["asked"], **config["resolved"], **environment, **code}

@@ -5,11 +5,15 @@ import re
 import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
@@ -240,6 +244,53 @@ def test_a_caption_says_what_lies_outside_the_frame(recipe: str, outside: str, t
     text = (tmp_path / "run" / "report.html").read_text("utf-8")
     assert f"Lower rows: the input of the classifier, which {outside} outside the frame.</p>" in text
     assert set(page.OUTSIDE) == set(PADDING_MODES)
+
+
+NAMES = ("great white shark, white shark, man-eater, Carcharodon carcharias", "tiger shark, Galeocerdo cuvieri", "ray")
+
+
+@given(st.text("abc ", max_size=40), st.integers(3, 20))
+def test_a_long_name_keeps_both_ends(name: str, most: int) -> None:
+    shown = figures.short(name, most)
+    assert len(shown) == min(len(name), most)
+    if len(name) > most:
+        start, end = shown.split("\N{HORIZONTAL ELLIPSIS}")
+        assert name.startswith(start)
+        assert name.endswith(end)
+
+
+@pytest.mark.parametrize("count", [3, 50])
+def test_names_of_any_length_leave_room_for_the_figure(count: int) -> None:
+    classes = [f"{NAMES[i % 3]} {i}" for i in range(count)]
+    counts = torch.arange(count * count).view(count, count)
+    figure = drawn_by(lambda file: figures.confusion(counts, classes, file))
+    (axes,) = figure.axes
+    FigureCanvasAgg(figure).draw()  # lays it out
+    canvas, area = figure.bbox, axes.get_window_extent()
+    assert area.width > 0.3 * canvas.width
+    assert area.height > 0.3 * canvas.height
+    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        drawn = label.get_window_extent()
+        assert not label.get_text() or (drawn.x0 >= canvas.x0 and drawn.y0 >= canvas.y0), label.get_text()
+
+
+def test_titles_of_long_names_end_where_the_next_image_begins() -> None:
+    wrong = {"wrong_images": torch.zeros(20, 3, 8, 8, dtype=torch.uint8), "wrong_labels": torch.zeros(20).long(),
+             "wrong_predictions": torch.ones(20).long(), "wrong_confidences": torch.ones(20),
+             "classes": NAMES}  # fmt: skip
+    cam = {"cam_images": torch.zeros(8, 3, 8, 8, dtype=torch.uint8), "cam_maps": torch.zeros(8, 8, 8),
+           "cam_labels": torch.zeros(8).long(), "cam_predictions": torch.ones(8).long(), "classes": NAMES}  # fmt: skip
+    for figure in (drawn_by(figures.misclassified, wrong), drawn_by(heat_maps.grad_cam, cam)):
+        titles = [axes.title for axes in figure.axes if axes.get_title()]
+        for one, following in pairwise(titles):
+            left, right = one.get_window_extent(), following.get_window_extent()
+            assert left.x1 <= right.x0 or left.y0 != right.y0
+
+
+def test_names_of_all_scripts_are_listed_as_they_are() -> None:
+    config = {"asked": {}, "resolved": {"classes": ["\u05e9\u05dc\u05d5\u05dd", "cat"]}}
+    environment = {"commit": "a", "uncommitted_changes": False}
+    assert ("classes", '["\u05e9\u05dc\u05d5\u05dd", "cat"]') in page.facts(config, environment)
 
 
 def test_angles_are_drawn_on_one_turn_with_their_correlation(tmp_path: Path) -> None:
