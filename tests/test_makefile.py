@@ -62,13 +62,6 @@ def test_an_environment_is_made_once_and_kept_where_packages_cannot_be_had() -> 
     assert "rm -rf .venv" not in printed
 
 
-def test_the_oldest_versions_are_held_to_every_law_of_the_components() -> None:
-    held = {path for path in recipe("test-oldest") if path.startswith("tests/components/")}
-    laws = {f"tests/components/{path.name}" for path in (ROOT / "tests/components").glob("test_*.py")}
-    of_every_component = {f"tests/components/test_{name}.py" for name in ("kernels", "lifetime", "streams")}
-    assert held == laws - of_every_component, "these need fakes and kernels of a new torch"
-
-
 def test_a_setting_that_has_a_variable_reaches_the_script() -> None:
     given = recipe("train-stn", "RECIPE=small", "POSE=c8", "SEED=2", "EPOCHS=3", "ARGS=--no-transformer")
     flags = ["--epochs", "3", "--recipe", "small", "--pose", "c8", "--seed", "2", "--no-transformer"]
