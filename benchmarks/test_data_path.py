@@ -77,7 +77,7 @@ def test_augmenting_and_feeding(benchmark: BenchmarkFixture, device: torch.devic
     if name in VIT_RECIPES:
         network = VisionTransformer.from_preset(image_size=side, **recipe.network)
     else:
-        network = build(recipe.network, 10, UPRIGHT, True).to(memory_format=torch.channels_last)
+        network = build(recipe.network, 10, UPRIGHT, placed=False, transform=True).to(memory_format=torch.channels_last)
     dtype = getattr(torch, this_machine(device).precision(recipe.precision))
     calls = {"feed": feed, "step": CALLS["step"](network.to(device), x, dtype)}
     for call in calls.values():
