@@ -57,8 +57,7 @@ test-oldest: $(OLDEST)/ready  ## hold the contract with the oldest versions that
 
 $(OLDEST)/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13) and "Python 3.10 to 3.12 is needed for versions as old as these; PYTHON=python3.12")'
-	rm -rf $(OLDEST)
-	$(PYTHON) -m venv $(OLDEST)
+	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check $(if $(TORCH),$(patsubst torch==%,torch==$(TORCH),$(BOUNDS)),$(BOUNDS))
 	@touch $@
 

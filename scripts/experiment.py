@@ -120,7 +120,7 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
             folder=folder,
             about=record,
         )
-        with processes.first_reports(), memory_suffices(f"--at-once ({plan.at_once}) must be lower"):
+        with processes.first_reports(), memory_suffices(plan.at_once):
             rows = trainer.fit(checkpoint)
         last = shown = trainer.evaluate(test)
         best = max(row.get("test_accuracy", 0.0) for row in rows)
@@ -208,17 +208,18 @@ def planned(recipe: Recipe, options: RunOptions, dataset: Dataset, images: Split
     if placed and recipe.pose != "none":
         raise InputError(f"--pose ({recipe.pose}) must be none for {dataset.name}, whose objects have their own places")
     augment = dataclasses.replace(recipe.augment, mirror=recipe.augment.mirror and dataset.mirrors_keep_class)
+    augment = augment.in_place() if placed else augment
     steps_an_epoch = -(-len(images) // recipe.batch_size)
     steps = recipe.steps or recipe.epochs * steps_an_epoch
     height, width = images.images.shape[-2:]
-    if not placed and augment.shift >= min(height, width):
+    if augment.shift >= min(height, width):
         wanted = f"images of more than {augment.shift} pixels a side for recipe {options.recipe}"
         raise InputError(f"--data ({options.data}) must hold {wanted}, which shifts them by up to {augment.shift}")
     decided = {
         "steps": steps,
         "epochs": -(-steps // steps_an_epoch),
         "normalise": recipe.normalise or channel_statistics(images.images),
-        "augment": augment.in_place() if placed else augment,
+        "augment": augment,
         "poses": POSES[recipe.pose],
         "placed": placed,
         "image_size": recipe.image_size or (height, width),

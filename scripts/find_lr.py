@@ -65,7 +65,7 @@ def find_lr(
         processes=processes,
         folder=ReadOnlyFolder(folder),
     )
-    with processes.first_reports(), memory_suffices(f"--at-once ({plan.at_once}) must be lower"):
+    with processes.first_reports(), memory_suffices(plan.at_once):
         found = range_test(trainer)
     if processes.first:
         say(verdict(found))

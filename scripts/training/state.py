@@ -19,8 +19,8 @@ def moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
     """An exponential moving average of weights that forgets its first steps sooner than its decay alone would."""
 
     def average(averaged: Any, current: Any, count: Any) -> None:
-        kept = min(decay, (1 + int(count)) / (10 + int(count)))  # the count is on the CPU
-        get_ema_multi_avg_fn(kept)(averaged, current, count)
+        steps = int(count)  # it is on the CPU
+        get_ema_multi_avg_fn(min(decay, (1 + steps) / (10 + steps)))(averaged, current, count)
 
     return average
 

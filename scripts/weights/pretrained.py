@@ -23,6 +23,7 @@ from scripts.weights.search import COUNTER, find, some
 
 NUM_HEADS = re.compile(r"(^|[./])num_(attention_)?heads$")  # names in checkpoints, metadata and config.json
 IMAGE_SIZE = re.compile(r"(^|[./])image_size$")
+SIDES = re.compile(r"([0-9]{1,6})x([0-9]{1,6})")  # in metadata, which is text
 COUNTS = {*range(1, 1000), *map(str, range(1, 1000))}  # metadata is text
 
 
@@ -55,14 +56,21 @@ def _num_heads(facts: Mapping[str, Any]) -> int | None:
 
 def _known_grid(facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> tuple[int, int] | None:
     """Return rows and columns of patches by the height and width among facts, None where these are not of positions."""
-    sides = {
-        tuple(map(str, value.split("x") if isinstance(value, str) else value))  # metadata is text
-        for name, value in facts.items() if IMAGE_SIZE.search(name) and isinstance(value, str | list | tuple)
-    }  # fmt: skip
-    if len(sides) != 1 or len(found := [int(side) for side in sides.pop() if side.isascii() and side.isdigit()]) != 2:
+    named = (value for name, value in facts.items() if IMAGE_SIZE.search(name))
+    found = {sides for value in named if (sides := _sides(value))}
+    if len(found) != 1:
         return None
-    rows, columns = (side // sizes(state)["patch_size"] for side in found)
+    rows, columns = (side // sizes(state)["patch_size"] for side in found.pop())
     return (rows, columns) if 1 + rows * columns == state[POSITIONS].shape[1] else None
+
+
+def _sides(value: object) -> tuple[int, int] | None:
+    """Return height and width, None of anything else."""
+    if isinstance(value, str) and (text := SIDES.fullmatch(value)):
+        return int(text[1]), int(text[2])
+    if isinstance(value, list | tuple) and len(value) == 2 and all(type(side) is int and side > 0 for side in value):
+        return value[0], value[1]
+    return None
 
 
 def _config(path: Path) -> dict[str, Any]:

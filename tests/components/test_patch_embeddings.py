@@ -250,10 +250,8 @@ def test_an_exported_graph_serves_every_image_size(example: tuple[int, int]) -> 
 @pytest.mark.parametrize("way", [None, "adapter", *WAYS])
 def test_changes_to_the_projection_take_effect(way: str | None) -> None:
     """Then the layer itself is called, and not a product with its weight."""
-    embed, x = (
-        PatchEmbeddings(8, 4, dim=6, dtype=torch.float64),
-        torch.randn(2, 3, 8, 8, generator=generator(0)).double(),
-    )
+    embed = PatchEmbeddings(8, 4, dim=6, dtype=torch.float64)
+    x = torch.randn(2, 3, 8, 8, generator=generator(0), dtype=torch.float64)
     upstream = torch.randn(2, 4, 6, generator=generator(1), dtype=torch.float64)
 
     def run(patches: Callable[[Tensor], Tensor]) -> list[Tensor]:

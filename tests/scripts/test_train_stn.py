@@ -255,6 +255,15 @@ def test_every_flag_reaches_the_configuration(tree: Path, tmp_path: Path) -> Non
     assert expected.items() <= config["resolved"].items()
 
 
+def finished_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finish the run again, as if it had been killed at its end, from another folder than the one it started in."""
+    (tmp_path / "run" / "summary.json").unlink()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    main(parse(Options, "train_stn", ["--resume", "../run"]))
+    assert (tmp_path / "run" / "summary.json").exists()
+
+
 @pytest.mark.usefixtures("_no_report")
 def test_a_run_on_a_relative_folder_resumes_from_any_folder(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -264,11 +273,7 @@ def test_a_run_on_a_relative_folder_resumes_from_any_folder(
     said = "1 file that is not an image: 1 .txt"
     assert f"left out: {said}\n" in (tmp_path / "run" / "train.log").read_text()
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["left_out"] == said
-    (tmp_path / "run" / "summary.json").unlink()
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    main(parse(Options, "train_stn", ["--resume", "../run"]))
-    assert (tmp_path / "run" / "summary.json").exists()
+    finished_elsewhere(tmp_path, monkeypatch)
 
 
 @pytest.mark.usefixtures("_no_report")
@@ -276,11 +281,7 @@ def test_a_source_that_is_named_is_no_folder_of_that_name(tmp_path: Path, monkey
     (tmp_path / "begun" / "digits").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "begun")
     main(options(data="digits", steps=1, limit_train=20, limit_test=5, out=str(tmp_path / "run")))
-    (tmp_path / "run" / "summary.json").unlink()
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    main(parse(Options, "train_stn", ["--resume", "../run"]))
-    assert (tmp_path / "run" / "summary.json").exists()
+    finished_elsewhere(tmp_path, monkeypatch)
 
 
 @pytest.mark.usefixtures("_no_report")

@@ -83,6 +83,15 @@ def test_what_is_wrong_in_it_is_named(tmp_path: Path, name: str, array: torch.Te
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "size", [32, [32], [-16, -64], [16.0, 64.0], [True, 256], "9" * 5000 + "x1", [10**9, 1], [[16], [64]], {"h": 16}]
+)
+def test_an_image_size_that_tells_no_grid_is_no_error(tmp_path: Path, size: object) -> None:
+    """Of a hostile file too: Python refuses to make a number of thousands of digits."""
+    torch.save({"image_size": size, "model": network().state_dict()}, tmp_path / "vit.pt")
+    assert read_weights(tmp_path / "vit.pt").grid is None
+
+
 @given(old=st.tuples(st.integers(1, 6), st.integers(1, 6)), new=st.tuples(st.integers(1, 6), st.integers(1, 6)))
 def test_positions_of_any_grid_are_resampled_from_the_grid_that_they_are_of(
     tmp_path_factory: pytest.TempPathFactory, old: tuple[int, int], new: tuple[int, int]
