@@ -27,7 +27,7 @@ from scripts.resuming import (
 )
 from scripts.run.environment import environment
 from scripts.run.findings import classification_findings, evenly_spaced
-from scripts.run.folder import ReadOnlyFolder, RunFolder
+from scripts.run.folder import ReadOnlyFolder, RunFolder, half_written
 from scripts.run.tensorboard import Events, refuse_without_tensorboard
 from scripts.subjects.subject import Subject
 from scripts.system.command_line import flag_values
@@ -58,8 +58,7 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
         if is_finished(options):
             if processes.first:
                 say(f"the run in {options.resume} is finished")
-                if not Path(str(options.resume), "report.html").exists():  # it was killed before
-                    draw_report(Path(str(options.resume)))
+                complete(Path(str(options.resume)), patience(processes))
             return
     if options.resume:
         options = original_options(options, Path(options.resume))
@@ -181,6 +180,23 @@ def finish(folder: RunFolder, found: dict[str, Any], numbers: dict[str, Any], no
     say(json.dumps(numbers))
 
 
+def complete(path: Path, patience: float) -> None:
+    """Do what a finished run left undone if it was killed as it drew its report.
+
+    Raises:
+        InputError: If the process that finished the run is drawing still, or a file of the run is damaged.
+    """
+    undrawn = not (path / "report.html").exists()
+    if undrawn or half_written(path):
+        folder = RunFolder(path, patience)
+        try:
+            if undrawn:
+                draw_report(path)
+            folder.sweep()
+        finally:
+            folder.release()
+
+
 def draw_report(path: Path) -> None:
     """Draw the report of a finished run, and say where it is."""
     from scripts.run.page import write_report  # imports matplotlib, which takes a second
@@ -240,13 +256,17 @@ def open_folder(options: RunOptions, dataset: str, processes: Processes) -> RunF
     """
     if not processes.first:
         return ReadOnlyFolder(Path(processes.broadcast("")))
-    patience = UNLOCKED if processes.restarts else 0.0
     if options.resume:
-        folder = RunFolder.reopen(Path(options.resume), patience)
+        folder = RunFolder.reopen(Path(options.resume), patience(processes))
     else:
         now = datetime.now().strftime("%Y%m%d-%H%M%S")
         new = Path("runs") / f"{dataset.replace(':', '-')}-{options.recipe}-seed{options.seed}-{now}"
-        folder = RunFolder.create(Path(options.out) if options.out else new, patience)
+        folder = RunFolder.create(Path(options.out) if options.out else new, patience(processes))
     folder.events = Events(folder.path) if options.tensorboard else None
     processes.broadcast(str(folder.path))
     return folder
+
+
+def patience(processes: Processes) -> float:
+    """How long to wait for the lock of a run folder, in seconds: a machine that died holds it for some time."""
+    return UNLOCKED if processes.restarts else 0.0

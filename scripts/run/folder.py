@@ -131,11 +131,14 @@ class RunFolder:
         names = ("config.json", "checkpoints.json")
         return " ".join(digest(path) if (path := self.path / name).exists() else "nothing" for name in names)
 
+    def sweep(self) -> None:
+        """Remove what a killed process left half-written."""
+        for file in half_written(self.path):
+            file.unlink(missing_ok=True)
+
     def rewind(self, log_size: int, rows: Sequence[dict[str, float]]) -> None:
         """Drop the log and metrics written after a checkpoint, since that part is repeated, and half-written files."""
-        for file in [*self.path.iterdir()]:
-            if is_part(file.name):
-                file.unlink(missing_ok=True)
+        self.sweep()
         if self.log_size > log_size:  # truncate would extend a log whose end was lost in a power cut
             os.truncate(self.path / "train.log", log_size)
         if rows:
@@ -226,12 +229,17 @@ class ReadOnlyFolder(RunFolder):
     def _ignore(self, *_: Any, **__: Any) -> None:
         pass
 
-    log = rewind = metrics = json = checkpoint = keep = release = _ignore
+    log = sweep = rewind = metrics = json = checkpoint = keep = release = _ignore
 
 
 def _is_beginning(name: str) -> bool:
     """Whether a run leaves a file of this name if it dies as it begins."""
     return name in BEFORE_CONFIG or is_part(name)
+
+
+def half_written(folder: Path) -> list[Path]:
+    """What a process that was killed, or is at work, has half-written there."""
+    return [path for path in folder.iterdir() if is_part(path.name)]
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -265,11 +273,15 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
     """Read the rows of metrics.csv.
 
     Raises:
-        InputError: If a row is incomplete or holds anything but numbers.
+        InputError: If there is no row, or one is incomplete or holds anything but numbers.
     """
     path = folder / "metrics.csv"
+    wanted = f"{path} must hold rows of numbers below the names of the columns; it is damaged"
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file, strict=True)]
+            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file, strict=True)]
     except (ValueError, TypeError, csv.Error) as error:
-        raise InputError(f"{path} must hold rows of numbers below the names of the columns; it is damaged") from error
+        raise InputError(wanted) from error
+    if not rows:
+        raise InputError(wanted)
+    return rows

@@ -317,8 +317,16 @@ def test_resume_auto_starts_goes_on_or_does_nothing_whichever_is_right(
     main(options(data=str(tree), epochs=2, out="whole", limit_train=40, batch_size=8))
     assert without_times(read_metrics(tmp_path / "run")) == without_times(read_metrics(tmp_path / "whole"))
     last = (tmp_path / "run" / "last.pt").read_bytes()
+    half_written = tmp_path / "run" / f".report.html.{0:032}.part"
+    half_written.touch()
+    drawing = RunFolder(tmp_path / "run")
+    with pytest.raises(InputError, match="must not be in use"):  # the process that finished the run is at its report
+        main(again())
+    drawing.release()
+    assert half_written.exists()
     capsys.readouterr()
     main(again())
+    assert not half_written.exists()
     assert capsys.readouterr().out == "the run in run is finished\nReport: run/report.html\n", "it died before that"
     (tmp_path / "run" / "report.html").touch()
     main(again())

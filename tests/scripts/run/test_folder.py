@@ -19,6 +19,13 @@ def test_metrics_are_read_as_numbers_by_name(tmp_path: Path) -> None:
     assert read_metrics(tmp_path / "run") == [{"epoch": 1.0, "loss": 0.333333}, {"epoch": 2.0, "loss": 0.333333}]
 
 
+@pytest.mark.parametrize("text", ["", "epoch,loss\n", "epoch,loss\n1\n", "epoch,loss\n1,much\n", "epoch\n1,2\n"])
+def test_metrics_that_cannot_be_read_are_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text(text)
+    with pytest.raises(InputError, match=r"metrics\.csv must hold rows of numbers"):
+        read_metrics(tmp_path)
+
+
 def test_a_notice_is_logged_unless_it_is_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = RunFolder.create(tmp_path / "run")
     folder.announce("")
