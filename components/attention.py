@@ -49,6 +49,8 @@ def open_mask(mask: Tensor, q: Tensor, k: Tensor, v: Tensor, is_causal: bool) ->
     Returns the mask as an addend, which opens rows that attend to nothing so that their softmax exists; the factor of
     each row of the result; k and v with zeros in place of what may not be read. All are as small as the mask allows.
     """
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"Attention: mask ({mask!r}) must be a tensor")
     if mask.dtype != torch.bool and not mask.is_floating_point():
         raise TypeError(f"Attention: mask ({mask.dtype}) must be boolean (True = attend) or floating point")
     full = (*q.shape[:3], k.shape[2])

@@ -29,8 +29,12 @@ def check_tokens(x: Tensor, mask: Tensor | None, first: int | None, dim: int) ->
     if x.ndim != 3 or x.shape[-1] != dim:
         raise ValueError(f"Encoder: input {tuple(x.shape)} must be (B, N, {dim})")
     count = x.shape[1]
+    if first is not None and (isinstance(first, bool) or not isinstance(first, int | torch.SymInt)):
+        first = whole("Encoder: first", first)
     if first is not None and not 1 <= first <= count:
         raise ValueError(f"Encoder: first ({first}) must be at least 1 and at most N ({count})")
+    if mask is not None and not isinstance(mask, Tensor):
+        raise TypeError(f"Encoder: mask ({mask!r}) must be a tensor")
     if mask is not None and (mask.ndim != 4 or mask.shape[2] not in (1, count)):
         full = f"(B, num_heads, {count}, {count})"
         raise ValueError(f"Encoder: mask {tuple(mask.shape)} must be {full} or 1 in any place")

@@ -148,7 +148,7 @@ class SpatialTransformer(nn.Module):
             size = tuple(whole("SpatialTransformer: output_size", side) for side in given)
             if len(size) != 2 or min(size) < 1:
                 raise ValueError(f"SpatialTransformer: output_size ({output_size}) must be one or two positive numbers")
-        if padding_mode not in (*PADDING_MODES,):
+        if not isinstance(padding_mode, str) or padding_mode not in (*PADDING_MODES,):
             raise ValueError(f"SpatialTransformer: padding_mode ({padding_mode!r}) must be one of {PADDING_MODES}")
         if not isinstance(align_corners, bool):
             raise TypeError(f"SpatialTransformer: align_corners ({align_corners!r}) must be True or False")

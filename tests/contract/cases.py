@@ -282,6 +282,8 @@ ATTENTION = Case(
                 lambda: attention()(TOKENS, TOKENS[:, :4], is_causal=True)),
         Refusal("Attention: mask (torch.int64) must be boolean (True = attend) or floating point",
                 lambda: attention()(TOKENS, mask=torch.ones(2, 3, 5, 5, dtype=torch.int64)), TypeError),
+        *(Refusal(f"Attention: mask ({mask!r}) must be a tensor",
+                  lambda mask=mask: attention()(TOKENS, mask=mask), TypeError) for mask in ([[True]], 3)),
         *wrong_shapes(attention, "mask", "(2, 3, 5, 5) or 1 in any place",
                       (5, 5), (2, 3, 5), (3, 5, 5), (2, 3, 5, 4), x=TOKENS),
         *wrong_shapes(attention, "mask", "(2, 3, 5, 4) or 1 in any place", (2, 3, 5, 5),
@@ -400,6 +402,12 @@ CASES = (
             *wrong_shapes(encoder, "x", "(B, N, 4)", (3, 4), (2, 3, 5)),
             *(Refusal(f"Encoder: first ({first}) must be at least 1 and at most N (3)",
                       lambda first=first: encoder()(torch.zeros(2, 3, 4), first=first)) for first in (0, 4)),
+            *(Refusal(f"Encoder: first ({first!r}) must be an integer",
+                      lambda first=first: encoder()(torch.zeros(2, 3, 4), first=first), TypeError)
+              for first in (1.5, "a", True)),
+            *(Refusal(f"Encoder: mask ({mask!r}) must be a tensor",
+                      lambda mask=mask: encoder()(torch.zeros(2, 3, 4), mask=mask), TypeError)
+              for mask in ([[True]], 3)),
             *wrong_shapes(encoder, "mask", "(B, num_heads, 3, 3) or 1 in any place", (3, 3), (2, 2, 2, 3),
                           x=torch.zeros(2, 3, 4), first=1),
         ),
