@@ -93,12 +93,13 @@ def _notices(config: dict[str, Any], environment: dict[str, Any], rows: figures.
 def _numbers(summary: dict[str, Any]) -> list[tuple[str, str]]:
     peak = summary.get("peak_memory_mib")  # earlier versions did not measure it; 0 on Windows
     theta = {"theta_spread": "spread of theta in pixels", "pose_correlation": "correlation of pose and theta"}
+    trained = summary["train_accuracy"]
     tta = summary.get("tta", "none")  # earlier versions had none
     return [
         ("test accuracy, last epoch", f"{summary['test_accuracy']:.2f} %"),
         ("test accuracy, best checkpoint", f"{summary['best_test_accuracy']:.2f} %"),
         *([] if tta == "none" else [("test-time augmentation", tta)]),
-        ("training accuracy, last epoch", f"{summary['train_accuracy']:.2f} %"),
+        ("training accuracy, last epoch", "every step was skipped" if trained is None else f"{trained:.2f} %"),
         ("epochs", str(summary["epochs"])),
         ("parameters", f"{summary['parameters']:,}"),
         ("seconds", f"{summary['seconds']:.0f}"),

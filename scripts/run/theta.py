@@ -32,7 +32,7 @@ def theta_statistics(
         ``theta_shift_x`` and ``theta_shift_y``: in half widths and half heights of the image.
         ``theta_outside``: share of the sampled points that lie outside the frame.
         ``theta_spread``: root mean square distance in pixels of the corners of the sampled area from where the mean
-            theta puts them.
+            theta puts them; not of a single image.
     """
     theta = theta.detach().cpu().double()
     (a, b, x), (c, d, y) = (row.unbind(1) for row in theta.unbind(1))
@@ -47,8 +47,9 @@ def theta_statistics(
     statistics["theta_angle_std"] = (2 * direction.abs().clamp(1e-12, 1).log().abs()).sqrt().rad2deg().item()
     outside = [(affine_grid(part, height, width).abs() > 1).any(-1).double().sum() for part in theta.split(1000)]
     statistics["theta_outside"] = (torch.stack(outside).sum() / (len(theta) * height * width)).item()
-    corners = sampled_corners(theta) * theta.new_tensor([width / 2, height / 2])
-    statistics["theta_spread"] = (corners - corners.mean(0)).square().sum(-1).mean().sqrt().item()
+    if len(theta) > 1:
+        corners = sampled_corners(theta) * theta.new_tensor([width / 2, height / 2])
+        statistics["theta_spread"] = (corners - corners.mean(0)).square().sum(-1).mean().sqrt().item()
     return statistics
 
 
@@ -82,16 +83,22 @@ def collapse_warning(statistics: dict[str, float]) -> str:
     scale, outside = statistics["theta_scale_mean"], statistics["theta_outside"]
     if LEAST_SCALE <= scale <= GREATEST_SCALE and outside <= GREATEST_SHARE_OUTSIDE:
         return ""
+    if math.isnan(scale):
+        shown = "images at places that are not finite"
+    elif scale < 0.001:
+        shown = "next to one point of the images"
+    else:
+        shown = f"the images at {1 / scale:.0%} of their size" if scale < 1000 else "the images at next to no size"
     return (
-        f"the spatial transformer shows the images at {1 / scale:.0%} of their size and samples {outside:.0%} of its "
-        f"points outside the frame (mean scale of theta {scale:.2f}, normal from {LEAST_SCALE} to {GREATEST_SCALE})"
+        f"the spatial transformer shows {shown} and samples {outside:.0%} of its points outside the frame "
+        f"(mean scale of theta {scale:.2f}, normal from {LEAST_SCALE} to {GREATEST_SCALE})"
     )
 
 
 def idle_warning(statistics: dict[str, float], height: int, width: int) -> str:
     """Return a warning if the transformer does the same to images of this size, else an empty string."""
-    spread, least = statistics["theta_spread"], LEAST_SPREAD * min(height, width)
-    if spread >= least:
+    spread, least = statistics.get("theta_spread", math.nan), LEAST_SPREAD * min(height, width)
+    if not spread < least:  # or it is not finite
         return ""
     return (
         f"the spatial transformer does the same to every image: the corners of what it samples move by {spread:.2f} "
@@ -106,7 +113,7 @@ def theta_remark(statistics: dict[str, float], height: int, width: int) -> str:
         for name, unit in (("scale", ""), ("angle", "°"), ("shift_x", ""), ("shift_y", ""))
     ]
     parts += [f"{statistics['theta_outside']:.1%} outside the frame"]
-    parts += [f"{statistics['theta_spread']:.2f} pixels between images"]
+    parts += [f"{statistics['theta_spread']:.2f} pixels between images"] if "theta_spread" in statistics else []
     warnings = (collapse_warning(statistics), idle_warning(statistics, height, width))
     return "\n".join([f"Theta: {', '.join(parts)}", *(f"Warning: {warning}" for warning in warnings if warning)])
 

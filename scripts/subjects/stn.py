@@ -90,7 +90,8 @@ def subject(options: Options | ArmOptions, plan: Plan, device: torch.device) -> 
     upright = told_poses(network) and plan.poses == UPRIGHT and not plan.placed
 
     def statistics(theta: Tensor) -> dict[str, float]:
-        return theta_statistics(theta, height, width, shown_size(network, plan.image_size))
+        # an upright image that is shown whole has a scale of 1, a crop of a scene that is not magnified too
+        return theta_statistics(theta, height, width, shown_size(network, plan.image_size) if plan.placed else None)
 
     def describe(theta: Tensor) -> tuple[dict[str, float], str]:
         columns = statistics(theta)
@@ -105,8 +106,8 @@ def subject(options: Options | ArmOptions, plan: Plan, device: torch.device) -> 
         found |= warped(network, images, plan.normalise)
         if not plan.placed:
             found |= seen_in_poses(network, upright, plan)
-        spread = statistics(result.extra)["theta_spread"]
-        found["numbers"] = {"theta_spread": round(spread, 2)}
+        spread = statistics(result.extra).get("theta_spread")
+        found["numbers"] = {} if spread is None else {"theta_spread": round(spread, 2)}
         if plan.poses != UPRIGHT:
             put_in, taken_out = plan.poses.fixed(len(result.labels))[:, 0], theta_angles(result.extra, height, width)
             found["angles"] = torch.stack([put_in.double(), taken_out])

@@ -105,6 +105,23 @@ def test_the_log_line_has_every_statistic_and_a_warning_is_a_second_line() -> No
     assert collapsed[1].startswith("Warning: the spatial transformer shows the images at 70%")
 
 
+@pytest.mark.parametrize(("scale", "seen"), [
+    (0.0, "next to one point of the images"), (1e-40, "next to one point of the images"),
+    (1e9, "the images at next to no size"),
+    (math.nan, "images at places that are not finite"),
+])  # fmt: skip
+def test_the_worst_collapse_is_told_too(scale: float, seen: str) -> None:
+    statistics = theta_statistics(similarity(1, 0).repeat(3, 1, 1) * scale, 32, 32)
+    assert collapse_warning(statistics).startswith(f"the spatial transformer shows {seen} and samples ")
+    assert theta_remark(statistics, 32, 32).count("Warning") == (1 if math.isnan(scale) else 2), "NaN is not idle"
+
+
+def test_of_a_single_image_nobody_can_say_that_all_are_treated_alike() -> None:
+    statistics = theta_statistics(similarity(1, 0), 32, 32)
+    assert "theta_spread" not in statistics
+    assert "Warning" not in theta_remark(statistics, 32, 32)
+
+
 @given(seeds, st.integers(1, 99), st.integers(1, 99))
 def test_spread_is_how_far_in_pixels_the_corners_are_from_those_of_the_mean_theta(
     seed: int, height: int, width: int
