@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from scripts import train_stn
 from scripts.system.command_line import option, parse, path, run, whole
 from scripts.system.errors import InputError
+from scripts.system.folders import make_folder
 from scripts.system.terminal import say
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def main(options: Options) -> None:
     dataset = load(source)  # all of it, however few images the run used: numbers depend on the data alone
     boxes = dataset.test.boxes
     if boxes is None:
-        raise InputError(f"--data ({source}) must be cluttered, such as cluttered:digits, to have boxes")
+        given = f"--run ({options.run}) must be of data that are" if asked else f"--data ({source}) must be"
+        raise InputError(f"{given} cluttered, such as cluttered:digits, to have boxes")
     chosen = evenly_spaced(len(dataset.test), options.count)
     test, corners, overlaps = dataset.test[chosen], None, []
     if asked:
@@ -162,7 +164,8 @@ def sampled(folder: Path, images: "Tensor") -> "Tensor":
 @contextmanager
 def appearing(folder: Path) -> Iterator[Path]:
     """Fill a folder that is there once all of it is written."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent, f"--out ({folder})")
+    folder = folder.resolve()  # which gives it a name, if it is the current one
     with TemporaryDirectory(dir=folder.parent, prefix=".drawing-") as temporary:
         unfinished = Path(temporary, folder.name)
         unfinished.mkdir()

@@ -36,7 +36,7 @@ def begun_or_new(options: AnyOptions) -> AnyOptions:
         if before.get(name) != now.get(name):
             was, given = before.get(name), now.get(name)
             flag = f"--{name.replace('_', '-')} ({given})"
-            raise InputError(f"{flag} must be {was} with --resume auto, as in the run that {folder} holds")
+            raise InputError(f"{flag} must be {was}, as in the run that {folder} holds")
     return type(options)(resume=options.out)
 
 

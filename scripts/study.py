@@ -8,7 +8,6 @@ the test images are used once, after the last one. It may be started several tim
 every core: each process trains what no other one has in hand.
 """
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,8 @@ from pathlib import Path
 from scripts.recipes.options import AUTO
 from scripts.recipes.study import ARMS, RUNS, ArmOptions, Options
 from scripts.system.command_line import parse, run
+from scripts.system.errors import InputError
+from scripts.system.folders import make_folder
 from scripts.system.locks import IN_USE, lock
 from scripts.system.terminal import say
 
@@ -24,10 +25,14 @@ from scripts.system.terminal import say
 def main(options: Options) -> None:
     """Train what is not trained yet, and print a line for each run and a table of all."""
     # imported here: these load torch, and flags are read before that
+    from scripts.data.datasets import CLUTTERED
     from scripts.experiment import train
-    from scripts.pages.study import study_table
+    from scripts.pages.study import read_summary, study_table
     from scripts.subjects.stn import subject
 
+    if options.data.partition(":")[0] == CLUTTERED:
+        raise InputError(f"--data ({options.data}) must be whole images, which the study poses; these are scenes")
+    make_folder(Path(options.out), f"--out ({options.out})")
     for arm, pose in RUNS:
         for seed in range(1, options.seeds + 1):
             folder = Path(options.out) / f"{arm}-{pose}-seed{seed}"
@@ -36,14 +41,14 @@ def main(options: Options) -> None:
                     say(f"{folder.name}: another process is at it")
                     continue
                 train(arm_options(options, arm, pose, seed, folder), ARMS, subject)
-                say(f"{folder.name}: {outcome(folder)}")
-    say(study_table(Path(options.out)))
+                tested = read_summary(folder / "summary.json")["test_accuracy_in_poses"]
+                say(f"{folder.name}: {', '.join(f'{name} {accuracy:.2f} %' for name, accuracy in tested.items())}")
+    say(study_table(Path(options.out), options.seeds))
 
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[bool]:
     """Whether this process may train the run of that folder, which nobody else may do inside."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder.parent / f".{folder.name}.lock", os.O_RDWR | os.O_CREAT)
     mine = True
     try:
@@ -70,12 +75,6 @@ def arm_options(options: Options, arm: str, pose: str, seed: int, folder: Path) 
         resume=AUTO,
         out=str(folder),
     )
-
-
-def outcome(folder: Path) -> str:
-    """Test accuracy in every pose after the last epoch."""
-    accuracies = json.loads((folder / "summary.json").read_text("utf-8"))["test_accuracy_in_poses"]
-    return ", ".join(f"{pose} {accuracy:.2f} %" for pose, accuracy in accuracies.items())
 
 
 if __name__ == "__main__":

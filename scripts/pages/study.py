@@ -1,6 +1,5 @@
 """The results of the study: a table, and a picture of every run."""
 
-import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,8 @@ from matplotlib.figure import Figure
 
 from scripts.pages.markdown import table
 from scripts.recipes.study import COMPARED, RUNS
+from scripts.system.errors import InputError
+from scripts.system.files import read_json
 
 RESULTS = Path(__file__).parents[1] / "results" / "study"
 TITLES = {"c8": "turned by multiples of 45°", "none": "upright", "rts": "turned, scaled and shifted"}
@@ -31,13 +32,28 @@ class Arm(NamedTuple):
         return [run["test_accuracy_in_poses"][tested] for run in self.runs]
 
 
-def finished(folder: Path) -> list[Arm]:
-    """Read the finished runs in a folder of the study, in the order of the arms."""
+def read_summary(path: Path) -> dict[str, Any]:
+    """Read the summary of a run of the study.
+
+    Raises:
+        InputError: If it is damaged, or of another kind of run.
+    """
+    summary = read_json(path)
+    tested = summary.get("test_accuracy_in_poses")
+    if not isinstance(tested, dict) or not tested.keys() >= TITLES.keys() or "parameters" not in summary:
+        raise InputError(f"{path} must be the summary of a run of the study, with accuracies in every pose")
+    return summary
+
+
+def finished(folder: Path, seeds: int | None = None) -> list[Arm]:
+    """Read the finished runs in a folder of the study, in the order of the arms: of all seeds, or the first ones."""
     arms = []
     for name, pose in RUNS:
-        found = sorted(folder.glob(f"{name}-{pose}-seed*/summary.json"))
-        if found:
-            arms.append(Arm(name, pose, [json.loads(path.read_text("utf-8")) for path in found]))
+        found = folder.glob(f"{name}-{pose}-seed*/summary.json")
+        wanted = {f"{name}-{pose}-seed{seed}" for seed in range(1, seeds + 1)} if seeds else None
+        paths = sorted(path for path in found if wanted is None or path.parent.name in wanted)
+        if paths:
+            arms.append(Arm(name, pose, [read_summary(path) for path in paths]))
     return arms
 
 
@@ -48,10 +64,10 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
 
 
-def study_table(folder: Path) -> str:
-    """Return the results in Markdown, with a row for each arm in each pose."""
+def study_table(folder: Path, seeds: int | None = None) -> str:
+    """Return the results of ``finished`` in Markdown, with a row for each arm in each pose."""
     rows = []
-    for arm in finished(folder):
+    for arm in finished(folder, seeds):
         theta = ([run[key] for run in arm.runs if key in run] for key in ("theta_spread", "pose_correlation"))
         tested = (f"{spread(arm.accuracies(pose))} %" for pose in (arm.pose, "none"))
         parameters = f"{arm.runs[0]['parameters']:,}"

@@ -3,7 +3,6 @@
 python -m scripts.pages.tables
 """
 
-import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,9 @@ from scripts.recipes import stn, vit
 from scripts.run.folder import read_metrics
 from scripts.subjects import stn as stn_subject
 from scripts.subjects import vit as vit_subject
+from scripts.system.command_line import run
+from scripts.system.errors import InputError
+from scripts.system.files import read_json
 from scripts.training.plan import Recipe
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +44,10 @@ class Run:
     def read(cls, folder: Path) -> "Run":
         """Read a folder in scripts/results/."""
         names = ("summary.json", "config.json", "environment.json")
-        summary, config, environment = (json.loads((folder / name).read_text("utf-8")) for name in names)
+        for name in (*names, "metrics.csv"):
+            if not (folder / name).is_file():
+                raise InputError(f"{folder} must hold the results of a run; {name} is missing")
+        summary, config, environment = (read_json(folder / name) for name in names)
         return cls(summary, config, environment, read_metrics(folder))
 
     @property
@@ -76,6 +81,8 @@ class Run:
         return summary["recipe"], data, summary["epochs"], self.pose, self.tta, self.plain
 
 
+# in the runs of one row: statistics of the images differ in the last bit, and the machine decides the other two
+MAY_DIFFER = {"seed", "normalise", "compiled", "precision"}
 Column = Callable[[Sequence[Run]], str]  # from the runs of one row, one for each seed, to the cell
 
 
@@ -101,6 +108,8 @@ def _spread(key: str) -> Column:
 
     def cell(runs: Sequence[Run]) -> str:
         values = [run.summary[key] for run in runs]
+        if None in values:
+            return "every step of the last epoch was skipped"
         if len(values) == 1:
             return f"{values[0]:.2f} %"
         each = ", ".join(f"{value:.2f}" for value in values)
@@ -133,13 +142,33 @@ TABLES: dict[str, dict[str, Column]] = {
 }
 
 
+def check_alike(runs: Sequence[Run]) -> None:
+    """Raise InputError if runs that share a row differ in more than the seed, or two have the same one."""
+    named = [(run.summary["seed"], run.config["resolved"] | {"validation": run.config["asked"].get("validation")})
+             for run in runs]  # fmt: skip
+    (seed, settings), *others = named
+    for other, theirs in others:
+        shared = (settings.keys() & theirs.keys()) - MAY_DIFFER
+        if different := sorted(name for name in shared if settings[name] != theirs[name]):
+            what = f"{different[0]} is {settings[different[0]]} and {theirs[different[0]]}"
+            raise InputError(f"results of {runs[0].summary['recipe']}, seeds {seed} and {other}, must be alike; {what}")
+    if len({seed for seed, _ in named}) < len(named):
+        raise InputError(f"results of {runs[0].summary['recipe']} must have seeds of their own; two have the same")
+
+
 def results_table(entry: str, folder: Path = RESULTS) -> str:
-    """Return the results of an entry in Markdown, with a row for the runs that differ in the seed alone."""
+    """Return the results of an entry in Markdown, with a row for the runs that differ in the seed alone.
+
+    Raises:
+        InputError: If a file is missing or damaged, or runs of a row differ in more than that.
+    """
     runs: dict[tuple[str, str, int, str, str, bool], list[Run]] = {}
     for path in sorted(folder.glob("*/summary.json")):
-        run = Run.read(path.parent)
-        if run.entry == entry:
-            runs.setdefault(run.group, []).append(run)
+        found = Run.read(path.parent)
+        if found.entry == entry:
+            runs.setdefault(found.group, []).append(found)
+    for each in runs.values():
+        check_alike(each)
     columns = {name: [column(runs[group]) for group in sorted(runs)] for name, column in TABLES[entry].items()}
     columns = {name: cells for name, cells in columns.items() if any(cells)}
     return table([*columns], zip(*columns.values(), strict=True))
@@ -213,4 +242,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main, "tables")

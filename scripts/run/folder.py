@@ -18,6 +18,7 @@ import torch
 from scripts.run.tensorboard import Events
 from scripts.system.errors import InputError
 from scripts.system.files import is_part, read_json, read_torch, write_whole
+from scripts.system.folders import make_folder
 from scripts.system.locks import IN_USE, lock_within
 from scripts.system.terminal import say, warn
 
@@ -65,10 +66,7 @@ class RunFolder:
             InputError: If the path exists and is not an empty folder; it is left alone.
         """
         cls.refuse_taken(path)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"--out ({path}) must be a folder that can be created; {error.strerror}") from error
+        make_folder(path, f"--out ({path})")
         return cls._locked(path, patience, cls.refuse_taken)  # by a run that began and ended meanwhile
 
     @classmethod

@@ -88,8 +88,39 @@ def test_runs_of_a_study_with_other_flags_are_refused_finished_or_not(
     else:
         with at_step(1, lambda: signal.raise_signal(signal.SIGTERM)), pytest.raises(Stopped):
             study.main(trial)
-    with pytest.raises(InputError, match=r"^--epochs \(3\) must be 2 with --resume auto, as in the run that .* holds$"):
+    with pytest.raises(InputError, match=r"^--epochs \(3\) must be 2, as in the run that .* holds$"):
         study.main(Options(epochs=3, **flags))
+
+
+@pytest.mark.usefixtures("_short")
+def test_a_damaged_or_foreign_summary_is_named_and_only_asked_seeds_are_averaged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = {"data": "digits", "out": str(tmp_path), "epochs": 1, "limit_train": 60, "limit_test": 20}
+    study.main(Options(seeds=2, **flags))
+    path = tmp_path / "plain-none-seed2" / "summary.json"
+    other = "must be the summary of a run of the study, with accuracies in every pose"
+    for content, found in (("{", "must be a JSON object"), ("{}", other)):
+        path.write_text(content)
+        with pytest.raises(InputError, match=rf"^{path} {found}"):
+            study.main(Options(seeds=2, **flags))
+        capsys.readouterr()
+        study.main(Options(seeds=1, **flags))
+        assert "| none | plain | 1 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("data", ["cluttered", "cluttered:photos"])
+def test_scenes_are_refused_before_anything_is_written(tmp_path: Path, data: str) -> None:
+    wanted = rf"^--data \({data}\) must be whole images, which the study poses; these are scenes$"
+    with pytest.raises(InputError, match=wanted):
+        study.main(Options(data=data, out=str(tmp_path / "study")))
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_file_in_place_of_the_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"^--out \(.*/file\) must be a folder that can be created; File exists$"):
+        study.main(Options(data="digits", out=str(tmp_path / "file")))
 
 
 @pytest.mark.usefixtures("_short")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from scripts.pages.tables import results_table
+from scripts.system.errors import InputError
 
 THETA = {"theta_scale_mean": 1.25}
 
@@ -38,7 +39,7 @@ def write_each(write: Any, folder: Path, name: str, values: list[str]) -> None:
     """A run of an earlier version, which has no such setting, and one with each value."""
     given = {} if write is write_stn else {"asked": {}, "patches": 4}
     for number, setting in enumerate([{}, *({name: value} for value in values)]):
-        write(folder / str(number), **given, **setting)
+        write(folder / str(number), seed=number, **given, **setting)
 
 
 def rows(entry: str, folder: Path) -> list[dict[str, str]]:
@@ -46,6 +47,39 @@ def rows(entry: str, folder: Path) -> list[dict[str, str]]:
     table = results_table(entry, folder).splitlines()
     head, _, *lines = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table)
     return [dict(zip(head, line, strict=True)) for line in lines]
+
+
+@pytest.mark.parametrize(("changed", "message"), [
+    ({"seed": 2, "lr": 5.0}, "results of tuned, seeds 1 and 2, must be alike; lr is 0.02 and 5.0"),
+    ({"seed": 2, "asked": {"no_transformer": False, "validation": 0.1}},
+     "results of tuned, seeds 1 and 2, must be alike; validation is None and 0.1"),
+    ({"seed": 1}, "results of tuned must have seeds of their own; two have the same"),
+])  # fmt: skip
+def test_runs_that_differ_in_more_than_the_seed_are_not_averaged(
+    tmp_path: Path, changed: dict[str, Any], message: str
+) -> None:
+    common = {"asked": {"no_transformer": False}, "theta": True, "lr": 0.02}
+    write_run(tmp_path / "a", **common)
+    write_run(tmp_path / "b", **(common | changed))
+    with pytest.raises(InputError) as error:
+        rows("train-stn", tmp_path)
+    assert str(error.value) == message
+
+
+def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
+    write_stn(tmp_path / "a")
+    (tmp_path / "a" / "metrics.csv").unlink()
+    with pytest.raises(InputError, match=r"/a must hold the results of a run; metrics\.csv is missing$"):
+        rows("train-stn", tmp_path)
+
+
+def test_a_run_whose_last_epoch_was_skipped_has_no_training_accuracy(tmp_path: Path) -> None:
+    write_stn(tmp_path / "a")
+    write_stn(tmp_path / "b", seed=2)
+    path = tmp_path / "b" / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"train_accuracy": None}))
+    (row,) = rows("train-stn", tmp_path)
+    assert row["training accuracy"] == "every step of the last epoch was skipped"
 
 
 def test_a_run_without_transformer_stands_below_its_twin_in_the_table_of_its_script(tmp_path: Path) -> None:
@@ -65,14 +99,14 @@ def test_a_run_without_transformer_stands_below_its_twin_in_the_table_of_its_scr
 @pytest.mark.parametrize(("entry", "write"), [("train-stn", write_stn), ("train-vit", write_run)])
 def test_runs_on_posed_images_have_rows_of_their_own(entry: str, write: Any, tmp_path: Path) -> None:
     write_each(write, tmp_path, "pose", ["none", "c8", "rts"])
-    assert [(row["pose"], row["seeds"]) for row in rows(entry, tmp_path)] == [("", "1 1"), ("c8", "1"), ("rts", "1")]
+    assert [(row["pose"], row["seeds"]) for row in rows(entry, tmp_path)] == [("", "0 1"), ("c8", "2"), ("rts", "3")]
 
 
 @pytest.mark.parametrize(("entry", "write"), [("train-stn", write_stn), ("train-vit", write_run)])
 def test_runs_tested_on_several_views_have_rows_of_their_own(entry: str, write: Any, tmp_path: Path) -> None:
     write_each(write, tmp_path, "tta", ["none", "mirror", "turns"])
     cells = [(row["test-time augmentation"], row["seeds"]) for row in rows(entry, tmp_path)]
-    assert cells == [("", "1 1"), ("mirror", "1"), ("turns", "1")]
+    assert cells == [("", "0 1"), ("mirror", "2"), ("turns", "3")]
 
 
 def test_a_column_that_says_nothing_is_left_out(tmp_path: Path) -> None:
