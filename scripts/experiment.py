@@ -124,7 +124,7 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
         last = shown = trainer.evaluate(test)
         best = max(row.get("test_accuracy", 0.0) for row in rows)
         if options.validation:  # no row has a test accuracy: the best checkpoint is tested here
-            subject.network.load_state_dict(read_torch(folder.path / "best.pt")["model"])
+            load_best(subject.network, folder.path, rows)
             shown = trainer.evaluate(test)
             best = shown.accuracy
         posed_tests = ((name, posed_split(dataset.test, POSES[name])) for name in subject.tested_in)
@@ -139,6 +139,25 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
             numbers = summary(trainer, rows, last.accuracy, best) | found.get("numbers", {})
             numbers |= {"test_accuracy_in_poses": in_poses} if in_poses else {}
             finish(folder, found, {"dataset": dataset.name, **numbers}, dataset.notice)
+
+
+def load_best(network: torch.nn.Module, folder: Path, rows: Sequence[dict[str, float]]) -> None:
+    """Load the checkpoint with the best validation accuracy.
+
+    Raises:
+        InputError: If it is damaged, or of another run.
+    """
+    path, accuracy = folder / "best.pt", "validation_accuracy"
+    wanted = f"{path} must be the best checkpoint of this run"
+    if not path.is_file():
+        raise InputError(f"{wanted}; it is missing")
+    saved = read_torch(path)
+    try:
+        if saved["metrics"][accuracy] != rows[saved["epoch"] - 1][accuracy]:
+            raise ValueError(f"another {accuracy}")
+        network.load_state_dict(saved["model"])
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise InputError(f"{wanted}; it holds something else") from error
 
 
 def summary(trainer: Trainer, rows: Sequence[dict[str, float]], last: float, best: float) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from components.transforms import centres
+from scripts.models.sizes import size, sizes
 
 
 class Features(nn.Module):
@@ -34,6 +35,7 @@ class Features(nn.Module):
 
     def __init__(self, in_channels: int, stem: int, widths: Sequence[int], *, places: bool = False) -> None:
         super().__init__()
+        stem, widths = size("Features: stem", stem), sizes("Features: widths", widths)
         self.smallest = 2 ** (len(widths) + 1) + 1  # of one image batch norm then has four values a channel, not one
         self.places = places
         self.width = widths[-1] * (3 if places else 1)

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from components.attention import whole
 from scripts.models.cnn import stage
 from scripts.models.resnet import check_sides
+from scripts.models.sizes import size, sizes
 
 
 class ConvStem(nn.Module):
@@ -42,8 +42,8 @@ class ConvStem(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.in_channels = whole("ConvStem: in_channels", in_channels)
-        widths = [whole("ConvStem: widths", width) for width in widths]
+        self.in_channels = size("ConvStem: in_channels", in_channels)
+        widths = sizes("ConvStem: widths", widths)
         self.stride, self.out_channels = 2 ** len(widths), widths[-1]
         pairs = zip((self.in_channels, *widths[:-1]), widths, strict=True)
         self.stages = nn.Sequential(*(stage(before, width, device=device, dtype=dtype) for before, width in pairs))

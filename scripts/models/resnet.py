@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from components.attention import whole
+from scripts.models.sizes import size, sizes
 
 WIDTH = 64  # channels of the first convolution
 GROWTH = 4  # channels of a unit's output / of its 3x3 convolution
@@ -160,12 +160,10 @@ class ResNet(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        units = tuple(whole("ResNet: units", count) for count in units)
-        self.in_channels = whole("ResNet: in_channels", in_channels)
-        if not 1 <= len(units) <= 4 or min(units) < 1:
-            raise ValueError(f"ResNet: units ({units}) must be one to four numbers of at least 1")
-        if self.in_channels < 1:
-            raise ValueError(f"ResNet: in_channels ({in_channels}) must be at least 1")
+        units = sizes("ResNet: units", units)
+        self.in_channels = size("ResNet: in_channels", in_channels)
+        if not 1 <= len(units) <= 4:
+            raise ValueError(f"ResNet: units ({units}) must be one to four numbers")
         conv = StdConv(self.in_channels, WIDTH, 7, 2, device=device, dtype=dtype)
         norm = nn.GroupNorm(GROUPS, WIDTH, device=device, dtype=dtype)
         pool = nn.MaxPool2d(3, 2, ceil_mode=True)  # which pads at the end

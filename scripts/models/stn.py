@@ -5,8 +5,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from components import LocalizationNet, SpatialTransformer
-from components.localization_net import average_to, whole
+from components.localization_net import average_to
 from components.mlp import rate
+from scripts.models.sizes import size
 
 SMALLEST = 16  # side in pixels that leaves one cell after both convolutions and poolings of the classifier
 CELLS = 5  # cells a side that 32 pixels leave there
@@ -54,8 +55,8 @@ class STNClassifier(nn.Module):
     ) -> None:
         super().__init__()
         self.smallest = SMALLEST
-        num_classes = whole("STNClassifier: num_classes", num_classes)
-        in_channels = whole("STNClassifier: in_channels", in_channels)
+        num_classes = size("STNClassifier: num_classes", num_classes)
+        in_channels = size("STNClassifier: in_channels", in_channels)
         dropout = rate("STNClassifier: dropout", dropout)
         if not isinstance(transform, bool):
             raise TypeError(f"STNClassifier: transform ({transform!r}) must be True or False")

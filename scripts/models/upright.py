@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from components import SpatialTransformer
 from components.spatial_transformer import composed, warp
-from components.transforms import Affine, Similarity, whole
+from components.transforms import Affine, Similarity
 from scripts.models.cnn import Features
 from scripts.models.localizations import Localization, PoseClassification, PoseRegression
+from scripts.models.sizes import size
 
 
 def with_theta(
@@ -86,8 +87,8 @@ class UprightCNN(nn.Module):
         samples: int = 1,
     ) -> None:
         super().__init__()
-        num_classes = whole("UprightCNN: num_classes", num_classes)
-        in_channels = whole("UprightCNN: in_channels", in_channels)
+        num_classes = size("UprightCNN: num_classes", num_classes)
+        in_channels = size("UprightCNN: in_channels", in_channels)
         self.features = Features(in_channels, stem, widths)
         self.skip = skip and localization is not None
         self.transformer = None

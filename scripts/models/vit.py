@@ -10,6 +10,7 @@ from components import Encoder, PatchEmbeddings
 from components.attention import joined, parted, rate, whole
 from scripts.models.conv_stem import ConvStem
 from scripts.models.resnet import ResNet
+from scripts.models.sizes import size
 
 # The sizes in table 1 of the paper, and the dropout of its pretraining on ImageNet-21k; ``lite`` is ViT-Lite-7/4 of
 # "Escaping the Big Data Paradigm with Compact Transformers" (https://arxiv.org/abs/2104.05704)
@@ -137,7 +138,7 @@ class VisionTransformer(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        num_classes = whole("VisionTransformer: num_classes", num_classes)
+        num_classes = size("VisionTransformer: num_classes", num_classes)
         self.patch_dropout = rate("VisionTransformer: patch_dropout", patch_dropout)
         if resnet and stem:
             raise ValueError(f"VisionTransformer: stem ({stem}) must be empty with a resnet ({resnet})")
@@ -167,7 +168,7 @@ class VisionTransformer(nn.Module):
     @classmethod
     def from_preset(cls, preset: str, num_classes: int = 10, **options: Any) -> "VisionTransformer":
         """Build one of ``PRESETS``; ``options`` override its values."""
-        if preset not in PRESETS:
+        if preset not in (*PRESETS,):
             raise ValueError(f"VisionTransformer: preset ({preset!r}) must be one of {(*PRESETS,)}")
         return cls(num_classes, **(PRESETS[preset] | options))
 

@@ -41,7 +41,10 @@ class Recipe:
 
     lr: float = setting("peak learning rate", type=positive)
     batch_size: int = setting("images a step", type=whole(1))
-    at_once: int = setting("most images a forward pass: less memory, the same result", type=whole(1), default=1000)
+    at_once: int = setting(
+        "most images a forward pass: less memory, the same result but for dropout and batch norm", type=whole(1),
+        default=1000,
+    )  # fmt: skip
     epochs: int = setting("passes over the training images", type=whole(1))
     steps: int | None = setting("length of the run in steps, instead of --epochs", type=whole(1), default=None)
     precision: str = setting(

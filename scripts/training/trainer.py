@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from scripts.data.batches import resized, shuffled, training_batches
 from scripts.data.datasets import Split
-from scripts.run.folder import RunFolder
+from scripts.run.folder import RunFolder, checkpoints
 from scripts.system.devices import clock, peak_memory
 from scripts.system.errors import Diverged, InputError, Stopped
 from scripts.system.processes import ALONE, Processes
@@ -301,4 +301,5 @@ class Trainer:
 
     def _advised(self, what: str) -> str:
         advice = "lower --lr" if self.plan.precision == "float32" else "lower --lr, or use --precision float32"
-        return f"{what}; the last checkpoint in {self.folder.path} is unchanged; {advice}"
+        kept = f"the last checkpoint in {self.folder.path} is unchanged; " if checkpoints(self.folder.path) else ""
+        return f"{what}; {kept}{advice}"

@@ -75,7 +75,11 @@ def from_family(arrays: Mapping[str, Tensor], family: str, source: str) -> Weigh
         weight, bias, factors = (
             _exact(array) for array in (state[f"{layer}.weight"], state[f"{layer}.bias"], arrays[name])
         )
-        state |= {f"{layer}.weight": factors[:, None] * weight, f"{layer}.bias": factors * bias}
+        folded = {f"{layer}.weight": factors[:, None] * weight, f"{layer}.bias": factors * bias}
+        if not all(array.isfinite().all() for array in folded.values()):
+            wanted = f"must be small enough that its products with {layer.split('.', 3)[3]} are finite"
+            raise InputError(f"{source}: {name} {tuple(factors.shape)} {wanted}")
+        state |= folded
     return Weights(state, family, num_heads, pre_logits)
 
 

@@ -43,7 +43,8 @@ def read_file(path: Path) -> Content:
     """
     check_suffix(path)
     if not path.is_file():
-        raise InputError(f"{path} must be a file of weights; it does not exist")
+        found = "does not exist" if not path.exists() else "is a folder" if path.is_dir() else "is a pipe or a device"
+        raise InputError(f"{path} must be a file of weights; it {found}")
     reader = {".npz": _read_npz, ".safetensors": _read_safetensors}.get(path.suffix, read_torch)
     content = flat(reader(path))
     arrays = {name: value.detach() for name, value in content.items() if name and isinstance(value, Tensor)}
@@ -69,6 +70,8 @@ def flat(content: Any) -> dict[str, Any]:
 def check_arrays(arrays: Mapping[str, Tensor], source: str) -> None:
     """Raise InputError, which names ``source``, for anything but finite numbers that the file holds completely."""
     for name, array in arrays.items():
+        if array.is_nested:  # it has no shape
+            raise InputError(f"{source}: {name} must be stored completely in the file")
         described = f"{source}: {name} {tuple(array.shape)}"
         if array.dtype not in PRECISIONS or not array.numel():
             raise InputError(f"{described} must be floating-point numbers of 16 to 64 bits, not {array.dtype}")

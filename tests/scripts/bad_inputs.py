@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -108,7 +109,7 @@ FLAGS = [
         "127.0.0.1:... not reached (ConnectionError)"),
     stn("--resume auto", "--out (None) must be a folder with --resume auto, to start the run in or to go on in"),
     stn("--resume auto --out ended --data photos --device cpu --steps 5",
-        "--steps (5) must be 1 with --resume auto, as in the run that ended holds"),
+        "--steps (5) must be 1, as in the run that ended holds"),
     stn("--resume auto --out taken", "--out (taken) must be a new or empty folder; it exists already"),
     stn("--resume nowhere", "--resume (nowhere) must be a run folder; it has no config.json"),
     stn("--resume taken", "--resume (taken) must be a run folder; it has no config.json"),
@@ -141,7 +142,7 @@ FLAGS = [
             "--num-heads (4) must be 3, as in vit.npz, or be left out"),
     convert("vit.npz new.h5", "new.h5 must end in one of .npz, .safetensors, .pt, .pth, .bin, .ckpt, .tar"),
     convert("vit.npz vit.npz", "target (vit.npz) must be a new file; it exists already"),
-    convert("vit.npz taken/last.pt/new.pt", "cannot write taken/last.pt/new.pt: ..."),
+    convert("vit.npz taken/last.pt/new.pt", "cannot write taken/last.pt/new.pt: Not a directory"),
     convert("nowhere.npz new.pt", "nowhere.npz must be a file of weights; it does not exist"),
     export("''", "RUN () must be a path; it is empty"),
     export("", "the following arguments are required: RUN"),
@@ -151,7 +152,7 @@ FLAGS = [
     export("taken", "RUN (taken) must be a run folder; it has no config.json"),
     export("vit.npz", "RUN (vit.npz) must be a run folder; it has no config.json"),
     export("finished --out model.pt2", "--out (model.pt2) must end in .onnx with --format onnx"),
-    export("finished --format pt2 --out vit.npz/model.pt2", "cannot write vit.npz/model.pt2: ..."),
+    export("finished --format pt2 --out vit.npz/model.pt2", "cannot write vit.npz/model.pt2: Not a directory"),
     report("", "the following arguments are required: FOLDER"),
     report("nowhere", f"{FINISHED.format('nowhere')} config.json is missing"),
     report("ended", f"{FINISHED.format('ended')} summary.json is missing"),
@@ -381,6 +382,12 @@ def one_array_twice() -> None:
             archive.writestr(name, source.read("cls.npy"))
 
 
+def rows_of_several_lengths() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about what this class of tensors may become
+        saved(**{"head.bias": torch.nested.nested_tensor([torch.ones(3), torch.ones(4)])})
+
+
 def header_longer_than_the_file() -> None:
     write_arrays(Path("good.safetensors"), google())
     Path("bad.safetensors").write_bytes(struct.pack("<Q", 1 << 40) + Path("good.safetensors").read_bytes()[8:])
@@ -399,7 +406,9 @@ WEIGHTS = [
         "another width", other_width),
     npz("bad.npz must be a complete .npz archive; it is truncated or not a zip file", "a web page",
         lambda: Path("bad.npz").write_text("<html>")),
-    npz("bad.npz must be a file of weights; it does not exist", "a pipe", lambda: os.mkfifo("bad.npz")),
+    npz("bad.npz must be a file of weights; it does not exist", "no file"),
+    npz("bad.npz must be a file of weights; it is a folder", "a folder", Path("bad.npz").mkdir),
+    npz("bad.npz must be a file of weights; it is a pipe or a device", "a pipe", lambda: os.mkfifo("bad.npz")),
     convert("bomb.pt new.pt", f"bomb.pt {NO_CODE}", "would run code", bomb),
     vit("--weights bomb.pt", f"bomb.pt {NO_CODE}", "would run code", bomb),
     npz("bad.npz: cls must be numbers; it is a pickle, which could run code", "an array that would run code",
@@ -416,6 +425,8 @@ WEIGHTS = [
        lambda: saved(**{"a\nb": torch.ones(3)})),
     pt("bad.pt: head.bias (1000000000000,) must be stored completely in the file", "one number a trillion times",
        lambda: saved(**{"head.bias": torch.ones(1).expand(10**12)})),
+    pt("bad.pt: head.bias must be stored completely in the file", "rows of several lengths",
+       rows_of_several_lengths),
     npz(f"bad.npz {EXPLODES}", "unpacks to a thousand times its size", zip_bomb),
     pt(f"bad.pt {EXPLODES}", "unpacks to a thousand times its size", zip_bomb),
     npz("bad.npz must hold cls once; it holds it twice", "an array twice", one_array_twice),
@@ -459,8 +470,8 @@ REPORTS = [
     finished(f"finished/summary.json {JSON}", "a list", lambda: Path("finished/summary.json").write_text("[1, 2]")),
     finished(f"{UNDRAWABLE} (KeyError: 'seed')", "a summary without seed",
              lambda: edited("finished/summary.json", lambda content: content.pop("seed"))),
-    finished(f"{UNDRAWABLE} (IndexError: ...)", "metrics without rows",
-             lambda: Path("finished/metrics.csv").write_text("epoch,loss\n")),
+    finished("finished/metrics.csv must hold rows of numbers below the names of the columns; it is damaged",
+             "metrics without rows", lambda: Path("finished/metrics.csv").write_text("epoch,loss\n")),
     finished("finished/metrics.csv must hold rows of numbers below the names of the columns; it is damaged",
              "truncated metrics", lambda: cut("finished/metrics.csv", -30)),
     finished(f"finished/findings.pt {NO_CODE}", "findings that would run code",
@@ -474,7 +485,10 @@ ANNOTATIONS = [
     annotate("--count 0", f"--count (0) {ONE_UP}"),
     annotate("--data cluttered:photos --out taken", f"--out (taken) {TAKEN}"),
     annotate("--data photos", "--data (photos) must be cluttered, such as cluttered:digits, to have boxes"),
-    annotate("--run finished", "--data (photos) must be cluttered, such as cluttered:digits, to have boxes"),
+    annotate("--run finished",
+             "--run (finished) must be of data that are cluttered, such as cluttered:digits, to have boxes"),
+    annotate("--data cluttered:photos --out vit.npz/new",
+             "--out (vit.npz/new) must be a folder that can be created; File exists"),
     annotate("--data cluttered:photos --run finished",
              "--data (cluttered:photos) must be left out with --run, whose data are drawn"),
     annotate("--run nowhere", "--run (nowhere) must be a run folder; it has no config.json"),

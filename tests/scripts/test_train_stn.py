@@ -103,6 +103,25 @@ def test_with_validation_the_test_set_is_used_once(tree: Path, tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("_no_report")
+def test_at_the_end_the_best_checkpoint_must_be_the_one_that_the_run_wrote(tree: Path, tmp_path: Path) -> None:
+    main(options(data=str(tree), epochs=2, validation=0.25, out="run"))
+    best = tmp_path / "run" / "best.pt"
+    good = torch.load(best, weights_only=True)
+    of_another_run = good | {"metrics": good["metrics"] | {"validation_accuracy": 1.0}}
+    for bad in ({}, [1], good | {"model": {}}, good | {"epoch": 7}, of_another_run):
+        (tmp_path / "run" / "summary.json").unlink(missing_ok=True)
+        torch.save(bad, best)
+        with pytest.raises(InputError, match=r"^run/best\.pt must be the best checkpoint of this run; it holds some"):
+            main(parse(Options, "train_stn", ["--resume", "run"]))
+    best.unlink()
+    with pytest.raises(InputError, match=r"^run/best\.pt must be the best checkpoint of this run; it is missing$"):
+        main(parse(Options, "train_stn", ["--resume", "run"]))
+    torch.save(good, best)
+    main(parse(Options, "train_stn", ["--resume", "run"]))
+    assert (tmp_path / "run" / "summary.json").exists()
+
+
+@pytest.mark.usefixtures("_no_report")
 @pytest.mark.parametrize("validation", [None, 0.25])
 def test_no_validation_or_test_image_changes_normalisation_or_weights(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, validation: float | None
@@ -284,7 +303,6 @@ def test_a_source_that_is_named_is_no_folder_of_that_name(tmp_path: Path, monkey
     finished_elsewhere(tmp_path, monkeypatch)
 
 
-@pytest.mark.usefixtures("_no_report")
 def test_a_last_epoch_of_only_skipped_steps_leaves_a_summary_that_is_json(tree: Path, tmp_path: Path) -> None:
     made: list[Outcome] = []
 
@@ -301,6 +319,7 @@ def test_a_last_epoch_of_only_skipped_steps_leaves_a_summary_that_is_json(tree: 
 
     text = (tmp_path / "run" / "summary.json").read_text()
     assert json.loads(text, parse_constant=refuse)["train_accuracy"] is None
+    assert "every step was skipped" in (tmp_path / "run" / "report.html").read_text("utf-8")
 
 
 @pytest.mark.usefixtures("_no_report")

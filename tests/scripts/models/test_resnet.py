@@ -89,8 +89,8 @@ def test_patches_may_be_larger_than_a_cell_of_the_map() -> None:
      "VisionTransformer: patch_size (4) must be a multiple of 8, the stride in front of the patches"),
     ({"resnet": (1,), "image_size": (32, 30)},
      "VisionTransformer: image_size (30) must be a multiple of 4, the stride in front of the patches"),
-    ({"resnet": (3, 0)}, "ResNet: units ((3, 0)) must be one to four numbers of at least 1"),
-    ({"resnet": (1, 1, 1, 1, 1)}, "ResNet: units ((1, 1, 1, 1, 1)) must be one to four numbers of at least 1"),
+    ({"resnet": (3, 0)}, "ResNet: units (0) must be at least 1"),
+    ({"resnet": (1, 1, 1, 1, 1)}, "ResNet: units ((1, 1, 1, 1, 1)) must be one to four numbers"),
     ({"resnet": (1,), "in_channels": 0}, "ResNet: in_channels (0) must be at least 1"),
 ])  # fmt: skip
 def test_bad_sizes_are_refused_by_name(options: dict[str, object], message: str) -> None:

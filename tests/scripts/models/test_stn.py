@@ -65,6 +65,9 @@ def test_sizes_may_be_of_any_integer_type_and_wrong_types_are_refused_by_name() 
     for name in ("num_classes", "in_channels", "dropout", "transform"):
         with pytest.raises(TypeError, match=rf"^STNClassifier: {name} \('7'\) must be "):
             STNClassifier(**{name: "7"})
+    for name in ("num_classes", "in_channels"):
+        with pytest.raises(ValueError, match=rf"^STNClassifier: {name} \(0\) must be at least 1$"):
+            STNClassifier(**{name: 0})
 
 
 @pytest.mark.parametrize("side", (32, 40))

@@ -3,6 +3,7 @@
 import math
 import re
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,6 +63,23 @@ def test_sizes_may_be_of_any_integer_type_and_wrong_types_are_refused_by_name() 
     for name in options:
         with pytest.raises(TypeError, match=rf"^\w+: {name} \('7'\) must be "):
             tiny(**{name: "7"})
+
+
+@pytest.mark.parametrize("options", [
+    {"num_classes": 0}, {"num_classes": -1}, {"in_channels": 0}, {"in_channels": 0, "stem": (4,)}, {"stem": (-1,)},
+    {"stem": (4, 0)}, {"in_channels": 0, "resnet": (1,), "image_size": 32, "patch_size": 16},
+])  # fmt: skip
+def test_a_size_below_one_is_refused_by_name(options: dict[str, Any]) -> None:
+    name = next(iter(options))
+    with pytest.raises(ValueError, match=r"^\w+: \w+ \(.*\) must be .*at least 1$") as error:
+        tiny(**options)
+    assert {"stem": "widths"}.get(name, name) in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["stem", "resnet"])
+def test_a_number_in_place_of_several_is_refused_by_name(name: str) -> None:
+    with pytest.raises(TypeError, match=r"^\w+: \w+ \(8\) must be "):
+        tiny(**{name: 8})
 
 
 def test_lite_is_vit_lite_7_4() -> None:
@@ -177,10 +195,11 @@ def test_a_stem_refuses_images_that_it_cannot_halve() -> None:
             stem(torch.zeros(shape))
 
 
-def test_an_unknown_preset_is_refused_by_name() -> None:
-    message = f"VisionTransformer: preset ('b8') must be one of {tuple(PRESETS)}"
+@pytest.mark.parametrize("preset", ["b8", ["b16"], None])
+def test_an_unknown_preset_is_refused_by_name(preset: object) -> None:
+    message = f"VisionTransformer: preset ({preset!r}) must be one of {tuple(PRESETS)}"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        VisionTransformer.from_preset("b8")
+        VisionTransformer.from_preset(preset)
 
 
 @given(seeds, st.integers(1, 4), st.integers(1, 20), st.sampled_from((0.1, 0.25, 0.5, 0.9)))

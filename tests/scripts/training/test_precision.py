@@ -139,6 +139,12 @@ def test_an_epoch_of_only_skipped_steps_has_no_loss(tmp_path: Path) -> None:
     assert math.isfinite(rows[1]["train_loss"])
 
 
+def test_a_run_that_diverges_before_its_first_checkpoint_speaks_of_none(tmp_path: Path) -> None:
+    made = trainer(tmp_path / "run", schedule=lambda done: math.inf)
+    with pytest.raises(Diverged, match=r"^1\.weight is not finite; lower --lr$"):
+        made.fit()
+
+
 def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     """With an infinite learning rate a finite gradient is enough."""
     made = trainer(tmp_path / "run", schedule=lambda done: 1.0 if done < 0.6 else math.inf)

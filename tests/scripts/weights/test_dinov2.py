@@ -170,6 +170,8 @@ def test_these_families_are_not_written_and_the_line_says_why(tmp_path: Path, fa
     ({"blocks.1.ls1.gamma": torch.ones(23)}, "blocks.1.ls1.gamma (23,) must be (24,)"),
     ({"blocks.1.ls1.gamma": torch.ones(24, 1)}, "blocks.1.ls1.gamma (24, 1) must be (24,)"),
     ({"blocks.1.ls1.gamma": torch.full((24,), torch.nan)}, "blocks.1.ls1.gamma (24,) must be finite"),
+    ({"blocks.1.ls1.gamma": torch.full((24,), 3e38), "blocks.1.attn.proj.bias": torch.full((24,), 3e38)},
+     "blocks.1.ls1.gamma (24,) must be small enough that its products with attn.proj are finite"),
     ({"register_tokens": torch.ones(1, 4, 24)},
      "must hold no register tokens, which the kit has no place for; it has register_tokens"),
 ])  # fmt: skip
