@@ -31,11 +31,11 @@ TEST = torch.randint(0, 256, (COUNT, 3, 32, 32), generator=generator(0), dtype=t
 LABELS = torch.zeros(COUNT, dtype=torch.long)
 
 
-def built(pose: str, recipe: str = "tuned", placed: bool = False, **options: Any) -> Subject:
+def built(pose: str, recipe: str = "tuned", placed: bool = False, side: int = 32, **options: Any) -> Subject:
     """The subject of a recipe for ten classes."""
     chosen = RECIPES[recipe]
     plan = replace(
-        PLAN, image_size=(32, 32), pose=pose, poses=POSES[pose], network=chosen.network,
+        PLAN, image_size=(side, side), pose=pose, poses=POSES[pose], network=chosen.network,
         label_smoothing=chosen.label_smoothing, optimizer=chosen.optimizer, classes=tuple("0123456789"),
         placed=placed,
     )  # fmt: skip
@@ -63,6 +63,16 @@ def test_where_objects_have_places_of_their_own_the_localization_predicts_scale_
     found = built("none", recipe, placed=True).network.localization
     scores = torch.randn(8, found.head.out_features, generator=generator(0))
     assert (found.params(scores)[:, 1:].std(0) > 0).all(), "log of the scale, x and y"
+
+
+@pytest.mark.parametrize(("placed", "scale"), [(False, 1.0), (True, 2.0)])
+def test_a_whole_image_that_is_shown_smaller_is_not_shrunk_but_a_whole_scene_is(placed: bool, scale: float) -> None:
+    """Both are of 64x64 pixels, and the classifier of zoom sees 32x32."""
+    describe = built("none", "zoom", placed, side=64).describe
+    assert describe is not None
+    statistics, said = describe(torch.eye(2, 3).repeat(4, 1, 1))
+    assert statistics["theta_scale_mean"] == pytest.approx(scale)
+    assert ("of their size" in said) == placed
 
 
 def size(network: nn.Module) -> int:
