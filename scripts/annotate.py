@@ -170,7 +170,11 @@ def appearing(folder: Path) -> Iterator[Path]:
         unfinished = Path(temporary, folder.name)
         unfinished.mkdir()
         yield unfinished
-        unfinished.rename(folder)
+        if folder.is_dir():  # empty, and perhaps the current one, which must stay
+            for file in unfinished.iterdir():
+                file.rename(folder / file.name)
+        else:
+            unfinished.rename(folder)
 
 
 if __name__ == "__main__":

@@ -63,6 +63,15 @@ def drawn(root: Path) -> Path:
     return root / "drawn"
 
 
+def test_the_current_folder_may_be_drawn_into(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+    annotated("--data", f"cluttered:{root / 'photos'}", "--count", 2, "--out", ".")
+    kept = "data"  # decoded photos
+    assert {path.name for path in Path.cwd().iterdir()} == {kept, "images", "annotations.json", "sheet.png"}
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
 def test_a_run_on_cluttered_images_moves_no_object_and_its_report_shows_what_the_classifier_sees(root: Path) -> None:
     resolved = json.loads((root / "run" / "config.json").read_text())["resolved"]
     assert (resolved["augment"]["mirror"], resolved["augment"]["shift"], resolved["image_size"]) == (False, 0, [60, 60])
