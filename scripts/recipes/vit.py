@@ -71,6 +71,7 @@ RECIPES = {
         augment=Augment(mirror=True, shift=2),
         schedule=Schedule("linear", warm_up=0.1),
         label_smoothing=0.1,
+        compiled=True,
         optimizer="muon",
     ),
     "s14": S14,

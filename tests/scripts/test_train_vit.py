@@ -297,7 +297,7 @@ def test_every_parameter_has_one_optimizer_and_vectors_do_not_decay() -> None:
 @pytest.mark.usefixtures("_tiny", "_no_report")
 @pytest.mark.parametrize("recipe", ["lite", "b16"])
 def test_it_learns_bright_and_dark_images(tree: Path, tmp_path: Path, recipe: str) -> None:
-    main(options(data=str(tree), recipe=recipe, epochs=10, batch_size=8, lr=0.01, out="run"))
+    main(options(data=str(tree), recipe=recipe, epochs=20, batch_size=8, lr=0.01, out="run"))
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["test_accuracy"] == 100, "chance is 33"
 
 
