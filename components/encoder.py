@@ -29,7 +29,7 @@ def check_tokens(x: Tensor, mask: Tensor | None, first: int | None, dim: int) ->
     if x.ndim != 3 or x.shape[-1] != dim:
         raise ValueError(f"Encoder: input {tuple(x.shape)} must be (B, N, {dim})")
     count = x.shape[1]
-    if first is not None and (isinstance(first, bool) or not isinstance(first, int | torch.SymInt)):
+    if first is not None and (isinstance(first, bool) or not isinstance(first, (int, torch.SymInt))):
         first = whole("Encoder: first", first)
     if first is not None and not 1 <= first <= count:
         raise ValueError(f"Encoder: first ({first}) must be at least 1 and at most N ({count})")

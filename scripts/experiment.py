@@ -58,7 +58,7 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
         if is_finished(options):
             if processes.first:
                 say(f"the run in {options.resume} is finished")
-                complete(Path(str(options.resume)), patience(processes))
+                complete(Path(str(options.resume)), processes)
             return
     if options.resume:
         options = original_options(options, Path(options.resume))
@@ -199,7 +199,7 @@ def finish(folder: RunFolder, found: dict[str, Any], numbers: dict[str, Any], no
     say(json.dumps(numbers))
 
 
-def complete(path: Path, patience: float) -> None:
+def complete(path: Path, processes: Processes) -> None:
     """Do what a finished run left undone if it was killed as it drew its report.
 
     Raises:
@@ -207,7 +207,7 @@ def complete(path: Path, patience: float) -> None:
     """
     undrawn = not (path / "report.html").exists()
     if undrawn or half_written(path):
-        folder = RunFolder(path, patience)
+        folder = RunFolder(path, patience(processes))
         try:
             if undrawn:
                 draw_report(path)

@@ -168,7 +168,7 @@ class VisionTransformer(nn.Module):
     @classmethod
     def from_preset(cls, preset: str, num_classes: int = 10, **options: Any) -> "VisionTransformer":
         """Build one of ``PRESETS``; ``options`` override its values."""
-        if preset not in (*PRESETS,):
+        if preset not in (*PRESETS,):  # a list cannot be looked up in a dict
             raise ValueError(f"VisionTransformer: preset ({preset!r}) must be one of {(*PRESETS,)}")
         return cls(num_classes, **(PRESETS[preset] | options))
 

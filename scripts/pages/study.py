@@ -49,9 +49,8 @@ def finished(folder: Path, seeds: int | None = None) -> list[Arm]:
     """Read the finished runs in a folder of the study, in the order of the arms: of all seeds, or the first ones."""
     arms = []
     for name, pose in RUNS:
-        found = folder.glob(f"{name}-{pose}-seed*/summary.json")
-        wanted = {f"{name}-{pose}-seed{seed}" for seed in range(1, seeds + 1)} if seeds else None
-        paths = sorted(path for path in found if wanted is None or path.parent.name in wanted)
+        wanted = range(1, seeds + 1) if seeds else ("*",)
+        paths = [path for seed in wanted for path in sorted(folder.glob(f"{name}-{pose}-seed{seed}/summary.json"))]
         if paths:
             arms.append(Arm(name, pose, [read_summary(path) for path in paths]))
     return arms

@@ -31,6 +31,10 @@ RECIPES: dict[str, tuple[Mapping[str, Recipe], Mapping[str, Callable[..., Any]]]
 LISTED = ("scripts", "benchmarks", "tests")  # folders whose README lists its files
 
 
+# in the runs of one row: statistics of the images differ in the last bit, and the machine decides the last two
+MAY_DIFFER = {"seed", "normalise", "compiled", "precision"}
+
+
 @dataclass(frozen=True)
 class Run:
     """The files of a run folder."""
@@ -54,6 +58,12 @@ class Run:
     def entry(self) -> str:
         """The make target of the run: only train-stn has a transformer to leave out."""
         return "train-stn" if "no_transformer" in self.config["asked"] else "train-vit"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the runs of one row share."""
+        resolved = {name: value for name, value in self.config["resolved"].items() if name not in MAY_DIFFER}
+        return resolved | {"validation": self.config["asked"].get("validation")}
 
     @property
     def pose(self) -> str:
@@ -81,8 +91,6 @@ class Run:
         return summary["recipe"], data, summary["epochs"], self.pose, self.tta, self.plain
 
 
-# in the runs of one row: statistics of the images differ in the last bit, and the machine decides the other two
-MAY_DIFFER = {"seed", "normalise", "compiled", "precision"}
 Column = Callable[[Sequence[Run]], str]  # from the runs of one row, one for each seed, to the cell
 
 
@@ -144,16 +152,15 @@ TABLES: dict[str, dict[str, Column]] = {
 
 def check_alike(runs: Sequence[Run]) -> None:
     """Raise InputError if runs that share a row differ in more than the seed, or two have the same one."""
-    named = [(run.summary["seed"], run.config["resolved"] | {"validation": run.config["asked"].get("validation")})
-             for run in runs]  # fmt: skip
-    (seed, settings), *others = named
-    for other, theirs in others:
-        shared = (settings.keys() & theirs.keys()) - MAY_DIFFER
-        if different := sorted(name for name in shared if settings[name] != theirs[name]):
-            what = f"{different[0]} is {settings[different[0]]} and {theirs[different[0]]}"
-            raise InputError(f"results of {runs[0].summary['recipe']}, seeds {seed} and {other}, must be alike; {what}")
-    if len({seed for seed, _ in named}) < len(named):
-        raise InputError(f"results of {runs[0].summary['recipe']} must have seeds of their own; two have the same")
+    recipe, seeds = runs[0].summary["recipe"], [each.summary["seed"] for each in runs]
+    if len({*seeds}) < len(seeds):
+        raise InputError(f"results of {recipe} must have seeds of their own; two have the same")
+    mine = runs[0].settings
+    for other, seed in zip(runs[1:], seeds[1:], strict=True):
+        for name in sorted(mine.keys() & other.settings.keys()):  # earlier versions had fewer
+            if mine[name] != other.settings[name]:
+                wanted = f"results of {recipe}, seeds {seeds[0]} and {seed}, must be alike"
+                raise InputError(f"{wanted}; {name} is {mine[name]} and {other.settings[name]}")
 
 
 def results_table(entry: str, folder: Path = RESULTS) -> str:

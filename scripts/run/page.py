@@ -72,7 +72,7 @@ def write_report(folder: Path) -> Path:
             log=_last_epochs((folder / "train.log").read_text("utf-8")),
             facts=facts(config, environment),
         )
-    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError) as error:  # changed
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # a file was changed
         why = f"its files cannot be drawn ({type(error).__name__}: {error})"
         raise InputError(f"run folder ({folder}) must hold a finished run; {why}") from error
     for figure in drawn:

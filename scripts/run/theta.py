@@ -87,8 +87,10 @@ def collapse_warning(statistics: dict[str, float]) -> str:
         shown = "images at places that are not finite"
     elif scale < 0.001:
         shown = "next to one point of the images"
+    elif scale < 1000:
+        shown = f"the images at {1 / scale:.0%} of their size"
     else:
-        shown = f"the images at {1 / scale:.0%} of their size" if scale < 1000 else "the images at next to no size"
+        shown = "the images at next to no size"
     return (
         f"the spatial transformer shows {shown} and samples {outside:.0%} of its points outside the frame "
         f"(mean scale of theta {scale:.2f}, normal from {LEAST_SCALE} to {GREATEST_SCALE})"

@@ -4,7 +4,7 @@
 
 Source: K. Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"
 (https://kellerjordan.github.io/posts/muon), with its Newton-Schulz iteration in place of the decomposition: singular
-values end between 0.6 and 1.3, but for the least few of a square matrix, which serves as well as 1.
+values end between 0.6 and 1.3, which serves as well as 1; the least few of a square matrix end lower.
 
 torch has a Muon of its own: for matrices alone, one after another, and always in bfloat16.
 """

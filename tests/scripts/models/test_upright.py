@@ -1,5 +1,7 @@
 """The network that turns images upright."""
 
+import re
+
 import pytest
 import torch
 from hypothesis import given
@@ -58,6 +60,15 @@ def test_a_pose_that_is_found_leaves_nothing_for_the_next_step() -> None:
     nothing = torch.tensor([[1.0, 0, 0, 0, 0]])
     assert net.pose_loss(torch.stack([right, nothing], 1), poses, 1.3) < 1e-10
     assert net.pose_loss(torch.stack([right, right], 1), poses, 1.3) > 0.1
+
+
+@pytest.mark.parametrize(("changed", "named"), [
+    ({"num_classes": 0}, "UprightCNN: num_classes (0)"), ({"in_channels": -1}, "UprightCNN: in_channels (-1)"),
+    ({"stem": 0}, "Features: stem (0)"), ({"widths": (4, 0)}, "Features: widths (0)"),
+])  # fmt: skip
+def test_a_size_below_one_is_refused_by_name(changed: dict, named: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(named)} must be at least 1$"):
+        UprightCNN(**{"stem": 4, "widths": (4, 6), **changed})
 
 
 def test_what_is_predicted_is_refused_by_name() -> None:
