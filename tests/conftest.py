@@ -31,10 +31,10 @@ os.environ |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "commit.gpgsign", "G
 
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # else it starts processes that import torch once more
 # kernels that Inductor keeps from a run with all instructions of this CPU crash in one with fewer (torch 2.14)
-if hidden := os.environ.get("ATEN_CPU_CAPABILITY"):
-    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+if (hidden := os.environ.get("ATEN_CPU_CAPABILITY")) and "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir  # the import sets the variable
 
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{default_cache_dir()}_{hidden}")
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{default_cache_dir()}_{hidden}"
 gc.set_threshold(10_000)  # new objects instead of 700, since garbage collection takes a share of the suite's time
 torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # it keeps 10 bits of 23
 

@@ -84,6 +84,21 @@ def test_tests_that_commit_leave_the_repository_alone_from_whose_hook_they_run(t
     assert git("log", "--format=%s").split() == ["mine"]
 
 
+def test_another_cpu_keeps_compiled_kernels_of_its_own(tmp_path: Path) -> None:
+    """Those of all instructions of this CPU crash where torch may use fewer."""
+    names = ("ATEN_CPU_CAPABILITY", "TORCHINDUCTOR_CACHE_DIR")
+    others = {name: value for name, value in os.environ.items() if name not in names}
+    command = [sys.executable, "-c", "import os, tests.conftest; print(os.environ.get('TORCHINDUCTOR_CACHE_DIR'))"]
+
+    def kept(**given: str) -> str:
+        run = subprocess.run(command, cwd=ROOT, env=others | given, capture_output=True, text=True, check=True)
+        return run.stdout.strip()
+
+    avx2 = {"ATEN_CPU_CAPABILITY": "avx2"}
+    assert len({kept(), kept(**avx2), kept(ATEN_CPU_CAPABILITY="default")}) == 3
+    assert kept(**avx2, TORCHINDUCTOR_CACHE_DIR=str(tmp_path)) == str(tmp_path), "the one that was chosen"
+
+
 def test_a_missing_device_is_an_error_in_one_line() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "--device", "cuda", "tests/test_suite.py"]
     hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
