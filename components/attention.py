@@ -99,7 +99,8 @@ def triangle(q: Tensor, k: Tensor) -> Tensor:
 def is_plain(layer: nn.Linear) -> bool:
     """Whether a call of this layer is ``F.linear`` with its parameters, and nothing else: then parts can be computed.
 
-    Adapters and quantisation take the layer's place, its ``forward`` or its weight; hooks want to see the call.
+    Adapters and quantisation take the layer's place, its ``forward`` or its weight; hooks want to see the call. Those
+    of all modules are not asked: torch's counter of operations sets some, and would count what nothing else computes.
     """
     if type(layer) is not nn.Linear or type(layer.weight) is not nn.Parameter or "forward" in layer.__dict__:
         return False
@@ -142,9 +143,10 @@ def attend(
 ) -> tuple[Tensor, Tensor | None]:
     """Means of the values, (B, heads, N, d), and the weights where they are asked for."""
     bias = rows = weights = None
+    by_row = is_causal  # whether rows see different keys; where all see the same, v is zero for those that see none
     if mask is not None:
         bias, rows, k, v = open_mask(mask, q, k, v, is_causal)
-        is_causal = False  # the bias says so
+        by_row, is_causal = bias.shape[2] > 1, False  # the bias says so
     elif is_causal:
         rows, k, v = open_causal(q, k, v)
     # a graph that is exported runs anywhere, with any number of tokens
@@ -154,7 +156,7 @@ def attend(
         x = F.dropout(weights, dropout) @ v  # (B, heads, N, d)
     else:
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, is_causal=is_causal)
-    if rows is not None and (return_weights or rows.shape[2] > 1):  # v is zero where all rows are
+    if rows is not None and (return_weights or by_row):
         x, weights = x * rows, None if weights is None else weights * rows
     return x, weights if return_weights else None
 
@@ -167,8 +169,9 @@ def scores(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
     if bias.shape[2] > 1:
         return q @ k.mT + bias
     # one bias for all rows is one more product: nothing of the size of the scores is made for it; zero times -inf is
-    # NaN in second and forward derivatives
-    more = bias.clamp(min=torch.finfo(bias.dtype).min).mT.expand(*k.shape[:3], 1)
+    # NaN in second and forward derivatives, and what is lowest but for that must still be less hidden
+    lowest = torch.finfo(bias.dtype).min
+    more = bias.clamp(min=lowest / 2).masked_fill(bias == -torch.inf, lowest).mT.expand(*k.shape[:3], 1)
     return torch.cat((q, torch.ones_like(q[..., :1])), -1) @ torch.cat((k, more), -1).mT
 
 
@@ -226,7 +229,8 @@ class Attention(nn.Module):
           mask is not written out for heads and rows. With ``is_causal=True`` token i attends to tokens 0 to i alone, of
           those that the mask leaves.
         - Output: (B, N, dim). Whatever a hidden token holds, NaN included, has no influence on the row, a token that is
-          not finite makes every row NaN that attends to it, and a row that attends to nothing is zero before ``proj``.
+          not finite makes every row NaN that attends to it, and its own, and any other row that attends to nothing is
+          zero before ``proj``. Gradients of the weights do not exist beside such a token: pad with numbers to train.
         - With ``return_weights=True`` also the weights (B, num_heads, N, M) before dropout: a row sums to one, or to
           zero if it attends to nothing. The output is then computed from them without the fused kernel: equal up to
           rounding (and the draw of ``attn_dropout``), with a gradient for the weights and with second derivatives.

@@ -69,7 +69,8 @@ class Encoder(nn.Module):
         attn_dropout: Probability of dropping an attention weight.
         stochastic_depth: Probability that a sample skips a branch of the last block; linear in depth before it.
         checkpointing: Keep only the input of each block for the backward pass and compute the rest once more there:
-            far less memory for about a third more time. The numbers stay the same.
+            far less memory for about a third more time. The numbers stay the same. Not within the transforms of
+            ``torch.func``, which torch cannot do.
         device: Where the parameters are created.
         dtype: Floating-point type of the parameters.
 

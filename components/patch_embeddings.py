@@ -22,6 +22,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules import module as every_module
 
 INTERPOLATIONS: dict[str, dict[str, Any]] = {
     "bicubic-antialias": {"mode": "bicubic", "antialias": True},  # timm
@@ -64,7 +65,7 @@ def resize_pos_embed(
     if interpolation not in INTERPOLATIONS:
         raise ValueError(f"resize_pos_embed: interpolation ({interpolation!r}) must be one of {(*INTERPOLATIONS,)}")
     # a graph that is exported for any image size must not remember that this one needed no resizing
-    if not torch.compiler.is_exporting() and old == new:
+    if not torch.compiler.is_exporting() and tuple(old) == tuple(new):
         return pos_embed
     exact = torch.promote_types(pos_embed.dtype, torch.float32)  # antialiasing knows no half precision
     cells = rearrange(pos_embed[:, prefix:].to(exact), "b (h w) d -> b d h w", h=old[0])
@@ -76,14 +77,18 @@ def resize_pos_embed(
     return torch.cat([pos_embed[:, :prefix], rearrange(cells, "b d h w -> b (h w) d")], 1)
 
 
-def is_plain(layer: nn.Conv2d) -> bool:
-    """Whether a call of this layer is ``F.conv2d`` with its parameters, and nothing else.
+def is_plain(layer: nn.Conv2d, patch_size: int) -> bool:
+    """Whether a call of this layer is the product of every patch with its weight, and nothing else.
 
     Adapters and quantisation take the layer's place, its ``forward`` or its weight; hooks want to see the call.
     """
     if type(layer) is not nn.Conv2d or type(layer.weight) is not nn.Parameter or "forward" in layer.__dict__:
         return False
-    return not (layer._forward_pre_hooks or layer._forward_hooks or layer._backward_pre_hooks or layer._backward_hooks)
+    side = (patch_size, patch_size)
+    if (layer.kernel_size, layer.stride, layer.padding, layer.dilation) != (side, side, (0, 0), (1, 1)):
+        return False
+    hooks = ("forward_pre_hooks", "forward_hooks", "backward_pre_hooks", "backward_hooks")
+    return not any(getattr(layer, f"_{kind}") or getattr(every_module, f"_global_{kind}") for kind in hooks)
 
 
 def check_images(x: Tensor, channels: int, patch_size: int) -> None:
@@ -170,7 +175,9 @@ class PatchEmbeddings(nn.Module):
         size = self.patch_size
         check_images(x, self.in_channels, size)
         grid = (x.shape[2] // size, x.shape[3] // size)
-        if is_plain(self.proj):  # patches do not overlap: one matrix product takes half to all of a convolution's time
+        if is_plain(
+            self.proj, size
+        ):  # patches do not overlap: one matrix product takes half to all of a convolution's time
             x = rearrange(x, "b c (h p) (w q) -> b (h w) (c p q)", p=size, q=size)  # (B, N, C P P)
             x = F.linear(x, self.proj.weight.flatten(1), self.proj.bias)  # (B, N, D)
         else:

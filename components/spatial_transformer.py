@@ -16,6 +16,9 @@ centres; grid and sampling always use the same one. With an affine theta equal t
 float32, because bfloat16 takes steps of 1/256 near the border, which is a whole pixel at 512 pixels.
 """
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, overload
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -56,17 +59,19 @@ def warp(
     x: Tensor,
     theta: Tensor,
     transform: Transform,
-    output_size: tuple[int, ...] | None,
+    output_size: Sequence[int] | None,
     padding_mode: str,
     align_corners: bool,
     samples: int,
 ) -> Tensor:
     """Sample each image where its theta says: (B, C, H, W) -> (B, C, h, w) in the type of the input."""
+    exact = torch.promote_types(torch.promote_types(x.dtype, theta.dtype), torch.float32)
+    theta = theta.to(exact)
     height, width = output_size or x.shape[2:]
-    grid = transform.grid(theta, height * samples, width * samples, align_corners=align_corners)
+    grid = transform.grid(theta, height, width, align_corners=align_corners, samples=samples)
     if padding_mode in ("border", "reflection"):  # torch would crash: https://github.com/pytorch/pytorch/issues/24823
         grid = grid.nan_to_num().clamp(-FAR, FAR)
-    image = x.to(theta.dtype)
+    image = x.to(exact)
     mean = image.mean((2, 3), keepdim=True) if padding_mode == "mean" else None
     warped = F.grid_sample(
         image if mean is None else image - mean,
@@ -102,13 +107,14 @@ class SpatialTransformer(nn.Module):
         transform: One of ``components.transforms``: ``Translation``, ``Rotation``, ``Similarity``, ``Affine`` (the
             default), ``Projective`` or ``ThinPlateSpline``.
         steps: Predictions: each after the first one sees the image as warped so far. Theta is composed, and the
-            output is sampled from the input once.
+            output is sampled from the input once. Bounds of the transform hold for each prediction.
         output_size: Height and width of the output in pixels, one number for a square; the input's by default.
         padding_mode: What lies outside the frame: ``zeros``, ``border``, ``reflection``, or ``mean``, the mean colour
             of the image.
         align_corners: Whether -1 and 1 are the centres of the border pixels instead of their outer edges.
         samples: Points along either axis of every output pixel, of which it is the mean. More than one keeps fine
-            patterns from aliasing where an image is shrunk, and blurs it a little where it is not.
+            patterns from aliasing where an image is shrunk, and blurs it a little where it is not; with ``zeros`` it
+            darkens the border pixels, whose outer points lie beyond the outermost centres.
 
     Shape:
         - Input: (B, C, H, W), floating point.
@@ -160,23 +166,33 @@ class SpatialTransformer(nn.Module):
         self.align_corners = align_corners
         self.samples = samples
 
+    @overload
+    def forward(self, x: Tensor, return_theta: Literal[False] = ...) -> Tensor: ...
+    @overload
+    def forward(self, x: Tensor, return_theta: Literal[True]) -> tuple[Tensor, Tensor]: ...
+    @overload
+    def forward(self, x: Tensor, return_theta: bool) -> Tensor | tuple[Tensor, Tensor]: ...
     def forward(self, x: Tensor, return_theta: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Return the warped images, and theta where it is asked for."""
         check_images(x)
         theta = self.theta(self.localization(x), x)
         for _ in range(self.steps - 1):
-            seen = warp(x, theta, self.transform, None, self.padding_mode, self.align_corners, self.samples)
+            seen = self.warp(x, theta, x.shape[2:])  # (B, C, H, W)
             theta = composed(self.transform, theta, self.theta(self.localization(seen), x))
         warped = self.warp(x, theta)  # (B, C, h, w)
         return with_theta(warped, theta, return_theta)
+
+    if TYPE_CHECKING:
+        __call__ = forward  # nn.Module's own returns Any
 
     def theta(self, params: Tensor, x: Tensor) -> Tensor:
         """Return theta of parameters (B, P) for images (B, C, H, W)."""
         return theta_of(self.transform, params, x, self.align_corners)
 
-    def warp(self, x: Tensor, theta: Tensor) -> Tensor:
-        """Warp images (B, C, H, W) with a theta, without the localization: (B, C, h, w)."""
-        return warp(x, theta, self.transform, self.output_size, self.padding_mode, self.align_corners, self.samples)
+    def warp(self, x: Tensor, theta: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        """Warp images (B, C, H, W) with a theta, without the localization: (B, C, h, w), by default as the output."""
+        size = self.output_size if output_size is None else output_size
+        return warp(x, theta, self.transform, size, self.padding_mode, self.align_corners, self.samples)
 
     def extra_repr(self) -> str:
         """Show the options in ``print(module)``."""

@@ -3,7 +3,7 @@
 
     parameters (B, P) -> theta -> where in the input every output pixel is sampled (B, h, w, 2)
 
-Letters: B batch, P parameters, K control points, h w output pixels.
+Letters: B batch, P parameters, K control points, h w points of the output, one for every pixel or several.
 
 Source: "Spatial Transformer Networks", Jaderberg et al. 2015 (https://arxiv.org/abs/1506.02025), sections 3.2 and A.3;
 the bounded similarity follows "Inverse Compositional Spatial Transformer Networks", Lin and Lucey 2017
@@ -17,6 +17,7 @@ bound), which leaves small values as they are.
 
 import math
 import operator
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import dataclass
 from numbers import Real
@@ -40,26 +41,29 @@ def check_bound(name: str, value: float | None, least: float = 0.0) -> None:
         raise TypeError(f"{name} ({value!r}) must be a number or None")
     if value is not None and not least < value < math.inf:
         raise ValueError(f"{name} ({value}) must be a finite number above {least:g}")
+    limits = torch.finfo(torch.float32)
+    if value is not None and not limits.tiny <= value <= limits.max:  # a quotient of zeros or of infinities
+        raise ValueError(f"{name} ({value}) must be in the range of float32, {limits.tiny:.0e} to {limits.max:.0e}")
 
 
-def centres(size: int, like: Tensor, align_corners: bool) -> Tensor:
-    """Coordinates of the centres of pixels along one axis: (size,) in [-1, 1]."""
-    span = max(size - 1, 1) if align_corners else size
-    return torch.arange(1 - size, size, 2, device=like.device, dtype=like.dtype) / span
+def centres(size: int, like: Tensor, align_corners: bool, samples: int = 1) -> Tensor:
+    """Coordinates of the centres of pixels along one axis, (size,) in [-1, 1], or of points evenly spaced in them."""
+    span = samples * (max(size - 1, 1) if align_corners else size)
+    return torch.arange(1 - samples * size, samples * size, 2, device=like.device, dtype=like.dtype) / span
 
 
-def linear_grid(theta: Tensor, height: int, width: int, align_corners: bool) -> Tensor:
-    """Multiply every output pixel (x, y, 1) by a matrix: (B, R, 3) -> (B, R, height, width)."""
+def linear_grid(theta: Tensor, height: int, width: int, align_corners: bool, samples: int = 1) -> Tensor:
+    """Multiply every output point (x, y, 1) by a matrix: (B, R, 3) -> (B, R, h, w)."""
     along_x, along_y, shift = theta.unsqueeze(2).unbind(-1)  # (B, R, 1) each: the three columns of theta
-    rows = centres(height, theta, align_corners) * along_y + shift  # (B, R, h)
-    columns = centres(width, theta, align_corners) * along_x  # (B, R, w)
+    rows = centres(height, theta, align_corners, samples) * along_y + shift  # (B, R, h)
+    columns = centres(width, theta, align_corners, samples) * along_x  # (B, R, w)
     return rows.unsqueeze(3) + columns.unsqueeze(2)
 
 
-def affine_grid(theta: Tensor, height: int, width: int, *, align_corners: bool = False) -> Tensor:
-    """Return the input coordinates (x, y) of every output pixel: (B, 2, 3) -> (B, height, width, 2)."""
+def affine_grid(theta: Tensor, height: int, width: int, *, align_corners: bool = False, samples: int = 1) -> Tensor:
+    """Return the input coordinates (x, y) of every output point: (B, 2, 3) -> (B, h, w, 2)."""
     # not copied: sampling reads whole planes of x and y faster than pairs
-    return linear_grid(theta, height, width, align_corners).permute(0, 2, 3, 1)
+    return linear_grid(theta, height, width, align_corners, samples).permute(0, 2, 3, 1)
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
@@ -84,7 +88,7 @@ def similarity_matrix(angle: Tensor, log_scale: Tensor, shift_x: Tensor, shift_y
 
 
 @dataclass(frozen=True)
-class Transform:
+class Transform(ABC):
     """A family of transforms; a value without state, whose attributes are its options.
 
     Attributes:
@@ -98,30 +102,33 @@ class Transform:
         return len(self.identity)
 
     @property
+    @abstractmethod
     def identity(self) -> tuple[float, ...]:
         """The parameters of the identity."""
-        raise NotImplementedError
 
+    @abstractmethod
     def theta(self, params: Tensor, aspect: float) -> Tensor:
         """Return theta of parameters (B, P), for images of an aspect (width / height)."""
-        raise NotImplementedError
 
-    def grid(self, theta: Tensor, height: int, width: int, *, align_corners: bool = False) -> Tensor:
-        """Return the input coordinates (x, y) of every output pixel: (B, height, width, 2)."""
-        raise NotImplementedError
+    @abstractmethod
+    def grid(self, theta: Tensor, height: int, width: int, *, align_corners: bool = False, samples: int = 1) -> Tensor:
+        """Return the input coordinates (x, y) of every output point, ``samples`` along either axis of each pixel.
 
+        h is height * samples, w is width * samples: (B, h, w, 2).
+        """
+
+    @abstractmethod
     def compose(self, first: Tensor, second: Tensor) -> Tensor:
         """Return theta of warping with ``first``, and the result with ``second``: p -> first(second(p))."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class MatrixTransform(Transform):
     """Transforms whose theta is a matrix (B, 2, 3)."""
 
-    def grid(self, theta: Tensor, height: int, width: int, *, align_corners: bool = False) -> Tensor:
-        """Multiply every output pixel (x, y, 1) by theta."""
-        return affine_grid(theta, height, width, align_corners=align_corners)
+    def grid(self, theta: Tensor, height: int, width: int, *, align_corners: bool = False, samples: int = 1) -> Tensor:
+        """Multiply every output point (x, y, 1) by theta."""
+        return affine_grid(theta, height, width, align_corners=align_corners, samples=samples)
 
     def compose(self, first: Tensor, second: Tensor) -> Tensor:
         """Multiply the matrices."""
@@ -129,7 +136,7 @@ class MatrixTransform(Transform):
         return torch.cat([turn[:, :, :2], turn[:, :, 2:] + shift], 2)
 
     def inverse(self, theta: Tensor) -> Tensor:
-        """Return theta of the way back; infinite where theta flattens the image."""
+        """Return theta of the way back; not finite where theta flattens the image."""
         (a, b, x), (c, d, y) = (row.unbind(1) for row in theta.unbind(1))
         rows = [d, -b, b * y - d * x, -c, a, c * x - a * y]
         return (torch.stack(rows, 1) / (a * d - b * c).unsqueeze(1)).reshape(-1, 2, 3)
@@ -241,9 +248,9 @@ class Projective(Transform):
         eye = torch.eye(3, device=params.device, dtype=params.dtype)
         return eye + torch.cat([params, torch.zeros_like(params[:, :1])], 1).reshape(-1, 3, 3)
 
-    def grid(self, theta: Tensor, height: int, width: int, *, align_corners: bool = False) -> Tensor:
-        """Multiply every output pixel (x, y, 1) by theta, and divide by the third coordinate."""
-        points = linear_grid(theta, height, width, align_corners)  # (B, 3, h, w)
+    def grid(self, theta: Tensor, height: int, width: int, *, align_corners: bool = False, samples: int = 1) -> Tensor:
+        """Multiply every output point (x, y, 1) by theta, and divide by the third coordinate."""
+        points = linear_grid(theta, height, width, align_corners, samples)  # (B, 3, h, w)
         xy, w = points[:, :2], points[:, 2:]
         # infinity in place of zero: both the quotient and its gradient are then zero
         return (xy / w.masked_fill(w == 0, math.inf)).permute(0, 2, 3, 1)
@@ -280,12 +287,8 @@ class ThinPlateSpline(Transform):
         object.__setattr__(self, "points", whole("ThinPlateSpline: points", self.points))
         if self.points < 2:
             raise ValueError(f"ThinPlateSpline: points ({self.points}) must be at least 2")
-        control = self._control(torch.zeros((), dtype=torch.float64))
-        count = len(control)
-        system = torch.zeros(count + 3, count + 3, dtype=torch.float64)
-        system[:count], system[count:, :count] = _basis(control, control), _basis(control, control)[:, count:].T
         # numbers of Python: they follow the theta to any type and device, and into any exported graph
-        object.__setattr__(self, "_inverse", system.inverse()[:, :count].tolist())
+        object.__setattr__(self, "_inverse", _spline_inverse(self.points))
 
     @property
     def identity(self) -> tuple[float, ...]:
@@ -296,13 +299,14 @@ class ThinPlateSpline(Transform):
         """Return the places of the control points."""
         return self._control(params) + params.reshape(-1, self.points**2, 2)
 
-    def grid(self, theta: Tensor, height: int, width: int, *, align_corners: bool = False) -> Tensor:
-        """Evaluate the spline at every output pixel; its weights there are those of all images."""
-        y = centres(height, theta, align_corners)[:, None].expand(height, width)
-        x = centres(width, theta, align_corners).expand(height, width)
+    def grid(self, theta: Tensor, height: int, width: int, *, align_corners: bool = False, samples: int = 1) -> Tensor:
+        """Evaluate the spline at every output point; its weights there are those of all images."""
+        y, x = (centres(side, theta, align_corners, samples) for side in (height, width))  # (h,) and (w,)
+        h, w = height * samples, width * samples
+        y, x = y[:, None].expand(h, w), x.expand(h, w)
         weights = self._weights(torch.stack([x.flatten(), y.flatten()], 1))  # (h w, K)
         planes = product(theta.mT.flatten(0, 1), weights.T)  # (2 B, h w): one product for all images
-        return planes.reshape(-1, 2, height, width).permute(0, 2, 3, 1)  # (B, h, w, 2)
+        return planes.reshape(-1, 2, h, w).permute(0, 2, 3, 1)  # (B, h, w, 2)
 
     def compose(self, first: Tensor, second: Tensor) -> Tensor:
         """Move the control points twice: exact there, and between them the smoothest map."""
@@ -324,3 +328,31 @@ def _basis(places: Tensor, control: Tensor) -> Tensor:
     squares = (places.unsqueeze(-2) - control).square().sum(-1)
     bumps = squares * squares.clamp(min=1e-30).log()  # clamped: at a control point the logarithm has no gradient
     return torch.cat([bumps, torch.ones_like(places[..., :1]), places], -1)
+
+
+def _spline_inverse(points: int) -> list[list[float]]:
+    """From what a spline is at its control points to its shares of the functions of ``_basis``, (K + 3, K).
+
+    In Python, because a tensor would be on the current device, which may hold no numbers, or fake.
+    """
+    along = [index / (points - 1) for index in range(1 - points, points, 2)]
+    control = [(x, y) for y in along for x in along]
+    squares = [[(x - u) ** 2 + (y - v) ** 2 for u, v in control] for x, y in control]
+    bumps = [[square * math.log(max(square, 1e-30)) for square in row] for row in squares]
+    flat = [[1.0, *place] for place in control]
+    below = [[*column, 0.0, 0.0, 0.0] for column in zip(*flat, strict=True)]
+    system = [*(bump + row for bump, row in zip(bumps, flat, strict=True)), *below]
+    return [row[: len(control)] for row in _inverse(system)]
+
+
+def _inverse(matrix: list[list[float]]) -> list[list[float]]:
+    """Gauss-Jordan elimination with partial pivoting."""
+    size = len(matrix)
+    rows = [[*row, *(float(i == j) for j in range(size))] for i, row in enumerate(matrix)]
+    for i in range(size):
+        pivot = max(range(i, size), key=lambda j: abs(rows[j][i]))
+        rows[i], rows[pivot] = rows[pivot], rows[i]
+        rows[i] = [value / rows[i][i] for value in rows[i]]
+        for j in (*range(i), *range(i + 1, size)):
+            rows[j] = [value - rows[j][i] * leading for value, leading in zip(rows[j], rows[i], strict=True)]
+    return [row[size:] for row in rows]

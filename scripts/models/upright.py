@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from components import SpatialTransformer
-from components.spatial_transformer import composed, warp
+from components.spatial_transformer import composed
 from components.transforms import Affine, Similarity
 from scripts.models.cnn import Features
 from scripts.models.localizations import Localization, PoseClassification, PoseRegression
@@ -34,7 +34,7 @@ def with_theta(
     return logits, theta, torch.stack(scores, 1)
 
 
-for _name in ("composed", "warp", "with_theta"):  # torch.fx, which follows no branch, calls them as they are
+for _name in ("composed", "with_theta"):  # torch.fx, which follows no branch, calls them as they are
     torch.fx.wrap(_name)
 
 
@@ -141,15 +141,9 @@ class UprightCNN(nn.Module):
                 scores.append(self.localization.scores(described))  # (B, S)
                 step = self.transformer.theta(self.localization.params(scores[-1]), x)
                 theta = step if theta is None else composed(self.transformer.transform, theta, step)  # (B, 2, 3)
-                seen = self._shown(x, theta, last=number == self.transformer.steps - 1)
+                last = number == self.transformer.steps - 1  # what the classifier sees has a size of its own
+                seen = self.transformer.warp(x, theta, None if last else x.shape[2:])
         return with_theta(self.head(torch.cat([self.features(seen), *skipped], 1)), theta, scores, return_theta)
-
-    def _shown(self, x: Tensor, theta: Tensor, last: bool) -> Tensor:
-        """What the classifier sees (B, C, h, w), or what the localization sees in its next step (B, C, H, W)."""
-        to = self.transformer
-        assert to is not None
-        size = to.output_size if last else None
-        return warp(x, theta, to.transform, size, to.padding_mode, to.align_corners, to.samples)
 
     def pose_loss(self, scores: Tensor, poses: Tensor, aspect: float) -> Tensor:
         """Return how wrong the scores (B, n, S) of all steps are, given the poses (B, 4) and width / height: (B,)."""

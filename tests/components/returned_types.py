@@ -3,7 +3,7 @@
 from torch import Tensor
 from typing_extensions import assert_type
 
-from components import Attention, Block, Encoder
+from components import Attention, Block, Encoder, SpatialTransformer
 from scripts.models.vit import VisionTransformer
 
 
@@ -12,3 +12,10 @@ def tokens_or_with_weights(module: Attention | Block | Encoder | VisionTransform
     assert_type(module(x), Tensor)
     assert_type(module(x, return_weights=True), tuple[Tensor, Tensor])
     assert_type(module(x, return_weights=either), Tensor | tuple[Tensor, Tensor])
+
+
+def images_or_with_theta(module: SpatialTransformer, x: Tensor, either: bool) -> None:
+    """The images, and theta if ``return_theta`` is true."""
+    assert_type(module(x), Tensor)
+    assert_type(module(x, return_theta=True), tuple[Tensor, Tensor])
+    assert_type(module(x, return_theta=either), Tensor | tuple[Tensor, Tensor])

@@ -293,6 +293,9 @@ def test_nan_shows_in_every_token_that_attends_to_it(return_weights: bool, seed:
     broken = output(attention, x, causal, return_weights).isnan()
     assert broken.all(-1).tolist() == [[False, True, False, True]]
     assert broken.any(-1).tolist() == [[False, True, False, True]]
+    causal[..., 3, :] = False
+    own = output(attention, x, causal, return_weights).isnan()
+    assert torch.equal(own, broken), "its own row shows it, though it attends to nothing"
 
 
 @either_path

@@ -128,16 +128,20 @@ def test_causal_equals_a_triangular_mask(dtype, masked, return_weights, seed, ba
 
 
 @either_path
+@pytest.mark.parametrize("across", (False, True), ids=("self-attention", "context"))
 @pytest.mark.parametrize("value", (1e30, math.inf, math.nan))
-@given(seeds, counts)
-def test_a_broken_token_shows_in_what_follows_it_and_nowhere_else(value, return_weights, seed, position) -> None:
-    attention, x = build(seed, 6, 2), random_tokens(seed, 2, 8, 6)
-    position = position % 8
+@given(seeds, counts, counts)
+def test_a_broken_token_shows_in_what_follows_it_and_nowhere_else(
+    value: float, across: bool, return_weights: bool, seed: int, n: int, position: int
+) -> None:
+    attention, x = build(seed, 6, 2), random_tokens(seed, 2, n, 6)
+    position = position % n
     spoiled = x.clone()
     spoiled[0, position] = value
 
     def causal(tokens: Tensor) -> Tensor:
-        out = attention(tokens, is_causal=True, return_weights=return_weights)
+        given = (x, tokens) if across else (tokens,)
+        out = attention(*given, is_causal=True, return_weights=return_weights)
         return out[0] if return_weights else out
 
     before, after = causal(x), causal(spoiled)
@@ -145,6 +149,20 @@ def test_a_broken_token_shows_in_what_follows_it_and_nowhere_else(value, return_
     assert torch.equal(before[1], after[1])
     if not math.isfinite(value):
         assert after[0, position:].isnan().all()
+
+
+@either_path
+@pytest.mark.parametrize("dtype", (torch.float64, torch.float32, torch.bfloat16))
+def test_the_lowest_number_hides_less_than_infinity(dtype: torch.dtype, return_weights: bool) -> None:
+    """Both are in use; a row whose other keys are all at infinity attends to those at the lowest number."""
+    attention, x = build(0, 6, 2).to(dtype), random_tokens(0, 2, 4, 6).to(dtype)
+    mask = torch.full((1, 1, 1, 4), -math.inf, dtype=dtype)
+    mask[..., :2] = torch.finfo(dtype).min
+    shared, each = (output(attention, x, each, return_weights) for each in (mask, mask.expand(-1, -1, 4, -1)))
+    torch.testing.assert_close(shared, each)
+    weights = attention(x, mask=mask, return_weights=True)[1]
+    assert not weights[..., 2:].any()
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 2, 4, dtype=dtype), atol=0.01, rtol=0)
 
 
 @either_path

@@ -270,3 +270,39 @@ def test_changes_to_the_projection_take_effect(way: str | None) -> None:
     found = run(tokens)
     torch.testing.assert_close(found, run(lambda image: embed.proj(image).flatten(2).mT))
     assert (way is None) == all(torch.allclose(one, other) for one, other in zip(found, plain, strict=True))
+
+
+@pytest.mark.parametrize("options", [
+    {"kernel_size": 6, "stride": 4, "padding": 1},
+    {"kernel_size": 4, "stride": 4, "padding": 2},
+    {"kernel_size": 4, "stride": 2},
+    {"kernel_size": (8, 2), "stride": 4},
+    {"kernel_size": (2, 8), "stride": 4, "padding": (0, 2)},
+], ids=str)  # fmt: skip
+def test_a_projection_with_other_options_is_the_one_that_is_used(options: dict) -> None:
+    """Patches may overlap; another number of them has no positions."""
+    embed, x = PatchEmbeddings(8, 4, dim=6), random_images(0, 2, 3, 8, 8, dtype=torch.float32)
+    embed.proj = nn.Conv2d(3, 6, **options)
+    patches = embed.proj(x).flatten(2).mT
+    if patches.shape[1] == 4:
+        torch.testing.assert_close(embed(x)[:, 1:], patches + embed.pos_embed[:, 1:])
+    else:
+        with pytest.raises(RuntimeError, match="size of tensor"):
+            embed(x)
+
+
+@pytest.mark.parametrize("listen", [
+    nn.modules.module.register_module_forward_pre_hook,
+    nn.modules.module.register_module_forward_hook,
+    nn.modules.module.register_module_full_backward_pre_hook,
+    nn.modules.module.register_module_full_backward_hook,
+])  # fmt: skip
+def test_whoever_listens_at_all_modules_hears_the_projection(listen) -> None:
+    """So do tools that list operations by module."""
+    embed, heard = PatchEmbeddings(8, 4, dim=6), []
+    handle = listen(lambda layer, *_: heard.append(layer))
+    try:
+        embed(torch.randn(2, 3, 8, 8, requires_grad=True)).sum().backward()
+    finally:
+        handle.remove()
+    assert heard.count(embed.proj) == 1

@@ -1,6 +1,7 @@
 """Laws of the warp: identity, shifts, rotations and composition, for both values of ``align_corners``."""
 
 import importlib
+import itertools
 import math
 from functools import partial
 
@@ -187,10 +188,28 @@ def test_padding_mode_decides_what_lies_outside_the_image(seed: int, padding_mod
 @given(seeds, sides, sides, st.integers(1, 4), padding_modes)
 def test_a_pixel_is_the_mean_of_its_samples(align_corners, seed: int, h: int, w: int, samples: int, mode: str) -> None:
     x, theta = random_images(seed, 2, 3, h, w), random_theta(seed, 2)
-    options = {"padding_mode": mode, "align_corners": align_corners}
-    fine = warp(x, theta, output_size=(5 * samples, 7 * samples), **options)
-    expected = fine.view(2, 3, 5, samples, 7, samples).mean((3, 5))
-    torch.testing.assert_close(warp(x, theta, output_size=(5, 7), samples=samples, **options), expected)
+    options = {"output_size": (5, 7), "padding_mode": mode, "align_corners": align_corners}
+    steps = [2 / (size - 1 if align_corners else size) for size in (5, 7)]  # from one output pixel to the next
+    places = [(index + 0.5) / samples - 0.5 for index in range(samples)]  # of a pixel, whose centre is 0
+    moved = [
+        torch.cat([theta[:, :, :2], theta[:, :, 2:] + theta[:, :, :2] @ theta.new_tensor([[x_], [y_]])], 2)
+        for y_, x_ in itertools.product(*([place * step for place in places] for step in steps))
+    ]
+    expected = torch.stack([warp(x, each, **options) for each in moved]).mean(0)
+    torch.testing.assert_close(warp(x, theta, samples=samples, **options), expected)
+
+
+@corners
+@pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda transform: type(transform).__name__)
+@given(sides, sides, sides, sides, st.integers(2, 5))
+def test_samples_lie_around_the_centre_of_their_pixel(align_corners, transform, h, w, new_h, new_w, samples) -> None:
+    """On a linear ramp their mean is the value at the centre, where no sample lies outside the image."""
+    x = (torch.arange(float(h))[:, None] + 3 * torch.arange(float(w))).double()[None, None]
+    params = torch.tensor([transform.identity], dtype=torch.float64)
+    options = {"transform": transform, "output_size": (new_h, new_w), "align_corners": align_corners}
+    once, often = (SpatialTransformer(Returns(params), samples=each, **options)(x) for each in (1, samples))
+    rows, columns = (slice(-(-new // old), new - -(-new // old)) for new, old in ((new_h, h), (new_w, w)))
+    torch.testing.assert_close(often[..., rows, columns], once[..., rows, columns])
 
 
 def test_more_samples_keep_a_checkerboard_from_aliasing() -> None:
@@ -220,6 +239,14 @@ def test_half_precision_images_are_sampled_in_float32(seed: int, dtype: torch.dt
     assert torch.equal(warp(x, theta.to(dtype)), warp(x.float(), theta.to(dtype).float()).to(dtype))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(warp(x, theta), expected)
+
+
+@given(seeds, st.sampled_from((torch.float16, torch.bfloat16)), st.sampled_from((torch.float16, torch.float32)))
+def test_a_theta_in_half_precision_loses_no_pixels(seed: int, half: torch.dtype, dtype: torch.dtype) -> None:
+    x = random_images(seed, 1, 1, 300, 300, dtype=torch.float32).to(dtype)
+    theta = random_theta(seed, 1, spread=0.1).to(half)
+    transformer = SpatialTransformer(nn.Identity())
+    assert torch.equal(transformer.warp(x, theta), transformer.warp(x, theta.float()))
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda transform: type(transform).__name__)

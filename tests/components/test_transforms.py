@@ -10,10 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.interpolate import RBFInterpolator
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from components import SpatialTransformer
-from components.transforms import Affine, Projective, Rotation, Similarity, ThinPlateSpline, Transform, Translation
+from components.transforms import (
+    Affine,
+    MatrixTransform,
+    Projective,
+    Rotation,
+    Similarity,
+    ThinPlateSpline,
+    Transform,
+    Translation,
+)
 from tests.contract.cases import Returns
 from tests.reference.spatial_transformer import through
 from tests.support.strategies import batch_sizes, generator, padding_modes, random_images, seeds, sides
@@ -279,12 +289,28 @@ def test_what_is_no_transform_is_refused_by_name(transform: object) -> None:
     (lambda: Similarity(max_scale=1), "Similarity: max_scale (1) must be a finite number above 1"),
     (lambda: Similarity(max_shift=0.0), "Similarity: max_shift (0.0) must be a finite number above 0"),
     (lambda: Translation(math.inf), "Translation: max_shift (inf) must be a finite number above 0"),
+    (lambda: Translation(1e-300), "Translation: max_shift (1e-300) must be in the range of float32, 1e-38 to 3e+38"),
+    (lambda: Rotation(1e300), "Rotation: max_angle (1e+300) must be in the range of float32, 1e-38 to 3e+38"),
     (lambda: ThinPlateSpline(1), "ThinPlateSpline: points (1) must be at least 2"),
     (lambda: ThinPlateSpline(3.0), "ThinPlateSpline: points (3.0) must be an integer"),
 ])  # fmt: skip
 def test_a_wrong_option_is_refused_with_name_and_value(build, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=f"^{re.escape(message)}$"):
         build()
+
+
+@pytest.mark.parametrize("kind", [Transform, MatrixTransform])
+def test_a_transform_without_a_map_cannot_be_made(kind: type[Transform]) -> None:
+    with pytest.raises(TypeError, match="abstract"):
+        kind()
+
+
+@pytest.mark.parametrize("mode", [partial(torch.device, "meta"), FakeTensorMode], ids=("meta", "fake"))
+def test_a_spline_is_the_same_whatever_tensors_are_made_at_first(mode) -> None:
+    with mode():
+        spline = ThinPlateSpline(3)
+    theta = random_theta(spline, 0, 2)
+    assert torch.equal(spline.grid(theta, 4, 5), ThinPlateSpline(3).grid(theta, 4, 5))
 
 
 def test_points_may_be_of_any_integer_type() -> None:

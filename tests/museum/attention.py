@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from components import Attention
 from components.attention import attend as weighted_values
-from components.attention import is_plain, open_causal, open_mask, triangle
+from components.attention import is_plain, open_causal, open_mask, scores, triangle
 from tests.components import test_attention as laws
 from tests.components import test_masks as masks
 from tests.contract import test_contract as contract
@@ -209,11 +209,17 @@ def causal_from_the_end(q, k):
 
 
 @exhibit(open_causal, masks.test_a_broken_token_shows_in_what_follows_it_and_nowhere_else, value=float("nan"),
-         return_weights=False)  # fmt: skip
+         across=False, return_weights=False)  # fmt: skip
 def future_leaks(q, k, v):
     """NaN in a token leaks into those before it, although they do not see it."""
     rows, *_ = open_causal(q, k, v)
     return torch.ones_like(rows), k, v
+
+
+@exhibit(scores, masks.test_the_lowest_number_hides_less_than_infinity, dtype=torch.float32, return_weights=True)
+def infinity_clamped(q, k, bias):
+    """A key at minus infinity is as visible as one at the lowest number."""
+    return scores(q, k, bias if bias is None else bias.clamp(min=torch.finfo(bias.dtype).min))
 
 
 @exhibit(open_mask, masks.test_nothing_of_the_size_of_the_scores_is_made_for_a_mask_of_keys, kind="boolean",

@@ -7,7 +7,7 @@ from einops import EinopsError, rearrange
 from torch.nn import functional as F
 
 from components import PatchEmbeddings
-from components.patch_embeddings import resize_pos_embed
+from components.patch_embeddings import is_plain, resize_pos_embed
 from tests.components import test_patch_embeddings as laws
 from tests.contract import test_contract as contract
 from tests.museum.exhibits import exhibit
@@ -76,11 +76,11 @@ def width_before_height(pos_embed, old, new, **options):
     return resize_pos_embed(pos_embed, old, (new[1], new[0]), **options)
 
 
-@exhibit(PatchEmbeddings.__init__, laws.test_the_projection_equals_its_convolution)
-def stride_forgotten(self, *sizes, **options):
-    """Overlapping patches, because the stride is not set."""
-    init(self, *sizes, **options)
-    self.proj.stride = (1, 1)
+@exhibit(is_plain, laws.test_a_projection_with_other_options_is_the_one_that_is_used,
+         options={"kernel_size": (2, 8), "stride": 4, "padding": (0, 2)})  # fmt: skip
+def options_of_the_projection_ignored(layer, patch_size):
+    """The weight of a projection is read, but not where it reads the image."""
+    return True
 
 
 @exhibit(PatchEmbeddings.forward, laws.test_the_projection_equals_its_convolution)

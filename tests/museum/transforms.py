@@ -26,36 +26,42 @@ basis = transforms._basis
 
 
 @exhibit(affine_grid, laws.test_identity_returns_the_input, align_corners=True)
-def corners_of_the_sampling(theta, height, width, align_corners=False):
+def corners_of_the_sampling(theta, height, width, align_corners=False, samples=1):
     """``align_corners`` reaches the sampling but not the grid (kornia/kornia#1651)."""
-    return affine_grid(theta, height, width)
+    return affine_grid(theta, height, width, samples=samples)
 
 
 @exhibit(affine_grid, laws.test_identity_returns_the_input, align_corners=False)
-def centres_for_edges(theta, height, width, align_corners=False):
+def centres_for_edges(theta, height, width, align_corners=False, samples=1):
     """Coordinates of pixel centres are read as those of edges: the last row and column are lost."""
     # tensorflow/models#2016, tensorflow/models#7564, kornia/kornia#747, kornia/kornia#3904, kornia/kornia#4411
-    return affine_grid(theta, height, width, align_corners=True)
+    return affine_grid(theta, height, width, align_corners=True, samples=samples)
 
 
 @exhibit(affine_grid, laws.test_a_shift_by_whole_pixels_is_exact, align_corners=False)
-def theta_inverted(theta, height, width, align_corners=False):
+def theta_inverted(theta, height, width, align_corners=False, samples=1):
     """Theta maps input to output coordinates, so a shift goes the other way (pytorch/pytorch#35775)."""
     inverse = theta[:, :, :2].inverse()
     theta = torch.cat([inverse, -inverse @ theta[:, :, 2:]], 2)
-    return affine_grid(theta, height, width, align_corners=align_corners)
+    return affine_grid(theta, height, width, align_corners=align_corners, samples=samples)
 
 
 @exhibit(affine_grid, laws.test_the_grid_is_that_of_torch, align_corners=False)
-def y_before_x(theta, height, width, align_corners=False):
+def y_before_x(theta, height, width, align_corners=False, samples=1):
     """The grid has y before x (voxelmorph/voxelmorph#652)."""
-    return affine_grid(theta, height, width, align_corners=align_corners).flip(-1)
+    return affine_grid(theta, height, width, align_corners=align_corners, samples=samples).flip(-1)
 
 
 @exhibit(affine_grid, laws.test_x_and_y_lie_in_separate_planes_of_the_grid)
-def pairs(theta, height, width, align_corners=False):
+def pairs(theta, height, width, align_corners=False, samples=1):
     """The grid has x and y in pairs, which are sampled more slowly."""
-    return affine_grid(theta, height, width, align_corners=align_corners).contiguous()
+    return affine_grid(theta, height, width, align_corners=align_corners, samples=samples).contiguous()
+
+
+@exhibit(affine_grid, laws.test_samples_lie_around_the_centre_of_their_pixel, align_corners=True, transform=Affine())
+def samples_from_corner_to_corner(theta, height, width, align_corners=False, samples=1):
+    """The samples of all pixels together span what their centres should: the image is enlarged."""
+    return affine_grid(theta, height * samples, width * samples, align_corners=align_corners)
 
 
 @exhibit(similarity_matrix, transform_laws.test_a_turn_keeps_shapes_in_pixels, align_corners=False)
@@ -124,17 +130,17 @@ def shift_negated(self, theta):
 
 
 @exhibit(Projective.grid, transform_laws.test_the_grid_is_that_of_single_points, transform=Projective())
-def no_perspective(self, theta, height, width, *, align_corners=False):
+def no_perspective(self, theta, height, width, *, align_corners=False, samples=1):
     """Points are not divided by their third coordinate."""
-    return affine_grid(theta[:, :2], height, width, align_corners=align_corners)
+    return affine_grid(theta[:, :2], height, width, align_corners=align_corners, samples=samples)
 
 
 @exhibit(
     Projective.grid, transform_laws.test_a_homography_that_sends_points_to_infinity_stays_finite_with_its_gradients
 )
-def division_by_zero(self, theta, height, width, *, align_corners=False):
+def division_by_zero(self, theta, height, width, *, align_corners=False, samples=1):
     """A point at infinity is NaN, and so are all gradients."""
-    points = transforms.linear_grid(theta, height, width, align_corners)
+    points = transforms.linear_grid(theta, height, width, align_corners, samples)
     return (points[:, :2] / points[:, 2:]).permute(0, 2, 3, 1)
 
 
