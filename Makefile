@@ -145,7 +145,7 @@ contract: $(READY)  ## write the table component x contract in tests/README.md a
 foreign: $(READY)  ## hold modules of other libraries against the contract, and write their tables; ARGS="'timm Mlp'" for one
 	@$(BIN)/python -W ignore -m tests.contract.foreign.table $(ARGS)
 
-tables: $(READY)  ## write the result tables in README.md anew from scripts/results/
+tables: $(READY)  ## write tables of results, recipes and files in all pages anew
 	$(BIN)/python -m scripts.pages.tables
 
 pictures: $(READY)  ## draw the pictures of the pages anew

@@ -37,6 +37,7 @@ from scripts.system.files import read_torch
 from scripts.system.machine import Machine, this_machine
 from scripts.system.processes import Processes
 from scripts.system.terminal import say
+from scripts.training.evaluation import Evaluation
 from scripts.training.plan import Plan, Recipe
 from scripts.training.trainer import Trainer, refuse_version
 
@@ -53,56 +54,30 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
         InputError: If flags, data, machine and run folder do not allow the run.
     """
     processes = Processes.started()
-    if options.resume == AUTO:
-        options = begun_or_new(options)
-        if is_finished(options):
-            if processes.first:
-                say(f"the run in {options.resume} is finished")
-                complete(Path(str(options.resume)), processes)
-            return
-    if options.resume:
-        options = original_options(options, Path(options.resume))
-    elif options.out:
-        RunFolder.refuse_taken(Path(options.out))  # before anything is downloaded
-    if options.find_lr:
-        refuse_senseless(options)
-    if options.tensorboard:
+    run = continued(options, processes)
+    if run is None:
+        return
+    if run.find_lr:
+        refuse_senseless(run)
+    if run.tensorboard:
         refuse_without_tensorboard()
     keep_freed_memory()
-    device = choose_device(options.device, processes)
+    device = choose_device(run.device, processes)
     with processes.connected(device), ExitStack() as held:
         with processes.first_alone():  # it downloads and decodes; the others find the files
-            dataset = load(options.data)
-        dataset = dataset.limited(options.limit_train, options.limit_test).to(device)
-        images, held_out = dataset.train, dataset.test
-        if options.validation:
-            images, held_out = dataset.train.divided(options.validation)
-        plan = planned(recipes[options.recipe], options, dataset, images, this_machine(device))
-        test = posed_split(dataset.test, plan.poses)
-        held_out = posed_split(held_out, plan.poses) if options.validation else test
+            dataset = load(run.data)
+        dataset = dataset.limited(run.limit_train, run.limit_test).to(device)
+        images, held_out = dataset.train.divided(run.validation) if run.validation else (dataset.train, dataset.test)
+        plan = planned(recipes[run.recipe], run, dataset, images, this_machine(device))
         torch.manual_seed(plan.seed)
-        subject = build(options, plan, device)
-        if options.find_lr:
-            find_lr(options, plan, subject, images, dataset, processes)
+        subject = build(run, plan, device)
+        if run.find_lr:
+            find_lr(run, plan, subject, images, dataset, processes)
             return
-        record = plan.record() | subject.settings
-        folder = open_folder(options, dataset.name, processes)
+        folder = open_folder(run, dataset.name, processes)
         held.callback(folder.release)
-        if not options.resume:
-            origin = {"processes": processes.count, "data": dataset.description, "notice": dataset.notice}
-            folder.json("environment.json", environment(device) | origin | {"left_out": dataset.left_out})
-            config = {"asked": flag_values(options), "resolved": record, "working_directory": str(Path.cwd())}
-            folder.json("config.json", config)  # last: now it can resume
-        refuse_unshared(folder, processes)
-        checkpoint = folder.last_checkpoint()
-        refuse_version(folder.path, checkpoint)
-        refuse_change(folder.path, record)
-        if checkpoint is None:
-            counts = f"{dataset.description}: {plan.train_images} training images, {plan.test_images} test images"
-            folder.rewind(0, [])
-            folder.announce(dataset.notice)
-            left_out = [f"left out: {dataset.left_out}"] if dataset.left_out else []
-            folder.log("\n".join([counts, *left_out, *unused_gpu(options.device, device), *subject.remarks]))
+        checkpoint = begun(folder, run, plan, subject, dataset, device, processes)
+        test = posed_split(dataset.test, plan.poses)
         trainer = Trainer(
             plan=plan,
             model=subject.network,
@@ -112,33 +87,101 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
             before_epoch=subject.before_epoch,
             optimizers=subject.optimizers,
             train=images,
-            held_out=held_out,
-            held_out_name="validation" if options.validation else "test",
-            save_minutes=options.save_minutes,
+            held_out=posed_split(held_out, plan.poses) if run.validation else test,
+            held_out_name="validation" if run.validation else "test",
+            save_minutes=run.save_minutes,
             processes=processes,
             folder=folder,
-            about=record,
+            about=plan.record() | subject.settings,
         )
         with processes.first_reports(), memory_suffices(plan.at_once):
             rows = trainer.fit(checkpoint)
-        last = shown = trainer.evaluate(test)
-        best = max(row.get("test_accuracy", 0.0) for row in rows)
-        if options.validation:  # no row has a test accuracy: the best checkpoint is tested here
-            load_best(subject.network, folder.path, rows)
-            shown = trainer.evaluate(test)
-            best = shown.accuracy
-        posed_tests = ((name, posed_split(dataset.test, POSES[name])) for name in subject.tested_in)
-        in_poses = {name: round(trainer.evaluate(split).accuracy, 2) for name, split in posed_tests}
+        shown, numbers = tested(trainer, rows, test, dataset, subject)
         with processes.first_alone():  # the others wait for the report: if the first dies here, one of them writes it
-            if not processes.first:
-                return
-            chosen = evenly_spaced(len(test)).to(device)
-            posed, upright = (resized(split.images[chosen], plan.image_size) for split in (test, dataset.test))
-            found = classification_findings(test.images, shown.logits, shown.labels, dataset.classes)
-            found |= subject.findings(posed, upright, shown)
-            numbers = summary(trainer, rows, last.accuracy, best) | found.get("numbers", {})
-            numbers |= {"test_accuracy_in_poses": in_poses} if in_poses else {}
-            finish(folder, found, {"dataset": dataset.name, **numbers}, dataset.notice)
+            if processes.first:
+                found = findings(subject, plan, test, dataset, shown)
+                finish(folder, found, numbers | found.get("numbers", {}), dataset.notice)
+
+
+def continued(options: AnyOptions, processes: Processes) -> AnyOptions | None:
+    """Return the options of the run: where it is resumed those that it began with, and None if it is finished.
+
+    Raises:
+        InputError: If the run folder does not allow it.
+    """
+    if options.resume == AUTO:
+        options = begun_or_new(options)
+        if is_finished(options):
+            if processes.first:
+                say(f"the run in {options.resume} is finished")
+                complete(Path(str(options.resume)), processes)
+            return None
+    if options.resume:
+        return original_options(options, Path(options.resume))
+    if options.out:
+        RunFolder.refuse_taken(Path(options.out))  # before anything is downloaded
+    return options
+
+
+def begun(
+    folder: RunFolder,
+    options: RunOptions,
+    plan: Plan,
+    subject: Subject,
+    dataset: Dataset,
+    device: torch.device,
+    processes: Processes,
+) -> Any:
+    """Write down what a new run is, or see that a resumed one is still the same: its last checkpoint, None if new.
+
+    Raises:
+        InputError: If a resumed run was another, or not all processes see its folder.
+    """
+    record = plan.record() | subject.settings
+    if not options.resume:
+        origin = {"processes": processes.count, "data": dataset.description, "notice": dataset.notice}
+        folder.json("environment.json", environment(device) | origin | {"left_out": dataset.left_out})
+        config = {"asked": flag_values(options), "resolved": record, "working_directory": str(Path.cwd())}
+        folder.json("config.json", config)  # last: now it can resume
+    refuse_unshared(folder, processes)
+    checkpoint = folder.last_checkpoint()
+    refuse_version(folder.path, checkpoint)
+    refuse_change(folder.path, record)
+    if checkpoint is None:
+        counts = f"{dataset.description}: {plan.train_images} training images, {plan.test_images} test images"
+        folder.rewind(0, [])
+        folder.announce(dataset.notice)
+        left_out = [f"left out: {dataset.left_out}"] if dataset.left_out else []
+        folder.log("\n".join([counts, *left_out, *unused_gpu(options.device, device), *subject.remarks]))
+    return checkpoint
+
+
+def tested(
+    trainer: Trainer, rows: Sequence[dict[str, float]], test: Split, dataset: Dataset, subject: Subject
+) -> tuple[Evaluation, dict[str, Any]]:
+    """Test the network: what it says of every image, for the report, and the numbers of the summary.
+
+    Raises:
+        InputError: If the best checkpoint, which a run with a validation split is judged by, is damaged.
+    """
+    last = shown = trainer.evaluate(test)
+    best = max(row.get("test_accuracy", 0.0) for row in rows)
+    if trainer.held_out_name == "validation":  # no row has a test accuracy: the best checkpoint is tested here
+        load_best(subject.network, trainer.folder.path, rows)
+        shown = trainer.evaluate(test)
+        best = shown.accuracy
+    posed_tests = ((name, posed_split(dataset.test, POSES[name])) for name in subject.tested_in)
+    in_poses = {name: round(trainer.evaluate(split).accuracy, 2) for name, split in posed_tests}
+    numbers = {"dataset": dataset.name, **summary(trainer, rows, last.accuracy, best)}
+    return shown, numbers | ({"test_accuracy_in_poses": in_poses} if in_poses else {})
+
+
+def findings(subject: Subject, plan: Plan, test: Split, dataset: Dataset, shown: Evaluation) -> dict[str, Any]:
+    """What the report shows of some test images, as posed in this run and upright."""
+    chosen = evenly_spaced(len(test)).to(test.images.device)
+    posed, upright = (resized(split.images[chosen], plan.image_size) for split in (test, dataset.test))
+    found = classification_findings(test.images, shown.logits, shown.labels, dataset.classes)
+    return found | subject.findings(posed, upright, shown)
 
 
 def load_best(network: torch.nn.Module, folder: Path, rows: Sequence[dict[str, float]]) -> None:

@@ -27,6 +27,7 @@ from benchmarks.peers.weights import as_ours, drawn, loaded, renamed
 from components import MLP, Attention, Block, Encoder, LocalizationNet, PatchEmbeddings
 from scripts.models.stn import STNClassifier
 from scripts.models.vit import PRESETS, VisionTransformer
+from scripts.system.machine import COMPILING_PAYS
 from scripts.train_vit import RECIPES
 from scripts.weights.families import to_family
 
@@ -86,7 +87,10 @@ def tasks(*, small: bool = False, batch: int | None = None) -> list[Task]:
     models = (("ViT-B/16", "b16", few), ("ViT-B/16", "b16-finetune", many), ("ViT-Lite-7/4", "lite", few))
     for title, recipe, (side, *batches) in models:
         model = partial(vision_transformers, RECIPES[recipe].network["preset"], side, **sizes)
-        compiled = INFERENCE | ({"training"} if RECIPES[recipe].compiled else set())
+        plan = RECIPES[recipe]
+        steps = plan.steps or plan.epochs * -(-50_000 // plan.batch_size)  # on CIFAR-10
+        pays = plan.compiled and steps >= COMPILING_PAYS
+        compiled = INFERENCE | ({"training"} if pays else set())
         found.append(Task(f"{title}, {side} pixels", model, (3, side, side), *batches, whole=True, compiled=compiled))
     for side, *batches in (few, many):
         tokens = 1 + (side // 16) ** 2

@@ -36,7 +36,7 @@ class STNClassifier(nn.Module):
         num_classes: Length of the output.
         in_channels: Channels of the image.
         dropout: Probability of dropping a channel after conv2 and a unit after fc1.
-        padding_mode: What the transformer samples outside the frame: ``zeros``, ``border`` or ``reflection``.
+        padding_mode: As in ``SpatialTransformer``.
         transform: False leaves the transformer out, for comparison.
 
     Shape:

@@ -123,6 +123,16 @@ def test_stochastic_depth_grows_linearly_to_its_value(depth: int, rate: float) -
     assert rates == pytest.approx([rate * layer / depth for layer in range(1, depth + 1)])
 
 
+def test_every_block_skips_as_many_branches_as_its_rate_says() -> None:
+    """A sample passes a block unchanged if it skips both branches."""
+    torch.manual_seed(0)
+    encoder, x, shares = build(0, 4, 3, 2, stochastic_depth=0.6).train(), random_tokens(0, 4000, 1, 4), []
+    for block in encoder.blocks:
+        block.register_forward_hook(lambda _, given, out: shares.append((out == given[0]).all((1, 2)).double().mean()))
+    encoder(x)
+    torch.testing.assert_close(torch.stack(shares), torch.tensor([0.2, 0.4, 0.6]).double() ** 2, atol=0.03, rtol=0)
+
+
 @pytest.mark.parametrize("return_weights", (False, True))
 @pytest.mark.parametrize("training", (True, False))
 def test_checkpointing_changes_no_number(training: bool, return_weights: bool) -> None:

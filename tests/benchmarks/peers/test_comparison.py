@@ -104,12 +104,13 @@ def test_a_group_has_a_record_for_each_mode(kind: str) -> None:
         assert (memory(record) is None) == (kind == "inference")
 
 
-def test_the_kit_compiles_inference_of_models_and_what_its_recipes_compile() -> None:
+def test_the_kit_compiles_inference_of_models_and_the_training_whose_run_compiles_by_default() -> None:
+    """That of ViT-B/16 at 32 pixels is too short."""
     compiled = {
         (name, kind) for name, task in TASKS.items() for kind in KINDS if own_mode(task, kind, FAST_CPU).compiled
     }
     assert compiled == {
-        ("ViT-B/16, 32 pixels", "inference"), ("ViT-B/16, 32 pixels", "training"),
+        ("ViT-B/16, 32 pixels", "inference"),
         ("ViT-B/16, 224 pixels", "inference"),
         ("ViT-Lite-7/4, 32 pixels", "inference"), ("ViT-Lite-7/4, 32 pixels", "training"),
         ("STN classifier, 32 pixels", "inference"),
