@@ -19,6 +19,7 @@ from scripts.find_lr import find_lr, refuse_senseless
 from scripts.recipes.options import AUTO, RunOptions
 from scripts.resuming import (
     UNLOCKED,
+    as_begun,
     begun_or_new,
     is_finished,
     original_options,
@@ -36,7 +37,7 @@ from scripts.system.errors import InputError
 from scripts.system.files import read_torch
 from scripts.system.machine import Machine, this_machine
 from scripts.system.processes import Processes
-from scripts.system.terminal import say
+from scripts.system.terminal import say, warn
 from scripts.training.evaluation import Evaluation
 from scripts.training.plan import Plan, Recipe
 from scripts.training.trainer import Trainer, refuse_version
@@ -68,7 +69,8 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
             dataset = load(run.data)
         dataset = dataset.limited(run.limit_train, run.limit_test).to(device)
         images, held_out = dataset.train.divided(run.validation) if run.validation else (dataset.train, dataset.test)
-        plan = planned(recipes[run.recipe], run, dataset, images, this_machine(device))
+        machine = this_machine(device)
+        plan = planned(recipes[run.recipe], run, dataset, images, machine, as_begun(run, machine))
         torch.manual_seed(plan.seed)
         subject = build(run, plan, device)
         if run.find_lr:
@@ -76,7 +78,7 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
             return
         folder = open_folder(run, dataset.name, processes)
         held.callback(folder.release)
-        checkpoint = begun(folder, run, plan, subject, dataset, device, processes)
+        checkpoint = begun(folder, run, plan, subject, dataset, machine, processes)
         test = posed_split(dataset.test, plan.poses)
         trainer = Trainer(
             plan=plan,
@@ -129,7 +131,7 @@ def begun(
     plan: Plan,
     subject: Subject,
     dataset: Dataset,
-    device: torch.device,
+    machine: Machine,
     processes: Processes,
 ) -> Any:
     """Write down what a new run is, or see that a resumed one is still the same: its last checkpoint, None if new.
@@ -140,19 +142,22 @@ def begun(
     record = plan.record() | subject.settings
     if not options.resume:
         origin = {"processes": processes.count, "data": dataset.description, "notice": dataset.notice}
-        folder.json("environment.json", environment(device) | origin | {"left_out": dataset.left_out})
+        folder.json("environment.json", environment(machine.device) | origin | {"left_out": dataset.left_out})
         config = {"asked": flag_values(options), "resolved": record, "working_directory": str(Path.cwd())}
         folder.json("config.json", config)  # last: now it can resume
     refuse_unshared(folder, processes)
     checkpoint = folder.last_checkpoint()
     refuse_version(folder.path, checkpoint)
     refuse_change(folder.path, record)
+    if processes.first and options.resume and plan.precision not in (options.changes.get("precision"), *machine.types):
+        slow = "which this machine has no instructions for, far more slowly than it began"
+        warn(f"WARNING: {folder.path} goes on in {plan.precision}, {slow}")
     if checkpoint is None:
         counts = f"{dataset.description}: {plan.train_images} training images, {plan.test_images} test images"
         folder.rewind(0, [])
         folder.announce(dataset.notice)
         left_out = [f"left out: {dataset.left_out}"] if dataset.left_out else []
-        folder.log("\n".join([counts, *left_out, *unused_gpu(options.device, device), *subject.remarks]))
+        folder.log("\n".join([counts, *left_out, *unused_gpu(options.device, machine.device), *subject.remarks]))
     return checkpoint
 
 
@@ -266,8 +271,15 @@ def draw_report(path: Path) -> None:
     say(f"Report: {write_report(path)}")
 
 
-def planned(recipe: Recipe, options: RunOptions, dataset: Dataset, images: Split, machine: Machine) -> Plan:
-    """Complete the recipe with everything that flags, data and machine decide.
+def planned(
+    recipe: Recipe,
+    options: RunOptions,
+    dataset: Dataset,
+    images: Split,
+    machine: Machine,
+    begun_as: dict[str, Any] | None = None,
+) -> Plan:
+    """Complete the recipe with everything that flags, data and machine decide, or decided where the run began.
 
     Raises:
         InputError: If two flags contradict each other, or machine or data do not support one.
@@ -307,7 +319,7 @@ def planned(recipe: Recipe, options: RunOptions, dataset: Dataset, images: Split
         "test_images": len(dataset.test),
         "classes": tuple(dataset.classes),
     }
-    return Plan(**(vars(recipe) | decided), recipe=options.recipe, seed=options.seed)
+    return Plan(**(vars(recipe) | decided | (begun_as or {})), recipe=options.recipe, seed=options.seed)
 
 
 def open_folder(options: RunOptions, dataset: str, processes: Processes) -> RunFolder:

@@ -12,6 +12,7 @@ from scripts.recipes.options import RunOptions
 from scripts.run.folder import RunFolder, read_config
 from scripts.system.command_line import as_flags, flag_values, parse
 from scripts.system.errors import InputError
+from scripts.system.machine import Machine
 from scripts.system.processes import Processes
 
 VISIBLE = 60.0  # seconds until all machines see what one has written: NFS remembers names for half a minute
@@ -78,6 +79,22 @@ def _asked(kind: type[AnyOptions], folder: Path, config: dict[str, Any]) -> AnyO
         return parse(kind, "", as_flags(config["asked"]))
     except InputError as error:
         raise InputError(f"--resume ({folder}) must hold flags of this script in config.json; {error}") from error
+
+
+def as_begun(options: RunOptions, machine: Machine) -> dict[str, Any]:
+    """Return what ``auto`` stood for when a resumed run began, where this machine might decide otherwise.
+
+    Raises:
+        InputError: If its steps are compiled, and this machine has no compiler.
+    """
+    if not options.resume:
+        return {}
+    resolved = read_config(Path(options.resume))["resolved"]
+    decided: dict[str, Any] = {name: resolved[name] for name in ("precision", "compiled") if name in resolved}
+    if decided.get("compiled") and not machine.compiles:
+        wanted = f"needs {machine.compiler_wanted}, as its steps are compiled"
+        raise InputError(f"--resume ({options.resume}) {wanted}; there is none for {machine.device}")
+    return decided
 
 
 def refuse_unshared(folder: RunFolder, processes: Processes) -> None:

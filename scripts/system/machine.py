@@ -71,6 +71,11 @@ class Machine:
         return self.compiler and self.device.type in ("cpu", "cuda") and not self._older_than(TRITON_ON_CUDA)
 
     @property
+    def compiler_wanted(self) -> str:
+        """What ``torch.compile`` needs, in words."""
+        return "a C++ compiler such as g++" if self.device.type == "cpu" else "Triton and a GPU that it supports"
+
+    @property
     def identity(self) -> str:
         """A description that two measurements must share to be comparable."""
         sets = " ".join(sorted(self.instructions)) or "no instruction set known"
@@ -107,8 +112,7 @@ class Machine:
             InputError: For ``yes`` without a compiler.
         """
         if asked == "yes" and not self.compiles:
-            needed = "a C++ compiler such as g++" if self.device.type == "cpu" else "Triton and a GPU that it supports"
-            raise InputError(f"--compile (yes) needs {needed}; there is none for {self.device}")
+            raise InputError(f"--compile (yes) needs {self.compiler_wanted}; there is none for {self.device}")
         if asked == "auto":
             return pays_on_cpu and self.compiles and self.device.type == "cpu" and steps >= COMPILING_PAYS
         return asked == "yes"

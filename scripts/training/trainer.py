@@ -101,10 +101,8 @@ class Trainer:
                     row |= self.evaluate_epoch()
                 row["peak_memory_mib"] = peak_memory(self.device)
                 rows = state.progress.rows
-                accuracy = f"{self.held_out_name}_accuracy"
-                best = all(row[accuracy] > earlier[accuracy] for earlier in rows)
                 state.progress = Progress(rows=[*rows, row], skipped=state.progress.skipped)
-                self.save(state, best)
+                self.save(state, best=self._ends_with_the_best(state.progress.rows))
                 if self.processes.any(bool(asked)) and len(state.progress.rows) < self.plan.epochs:
                     self._stop(state, asked)
         if state.average is not None:
@@ -129,6 +127,8 @@ class Trainer:
             wanted = "must hold a checkpoint of this run; it belongs to another"
             raise InputError(f"--resume ({self.folder.path}) {wanted}") from error
         self.folder.rewind(checkpoint["log_size"], state.progress.rows)
+        if state.progress.step == 0 and self._ends_with_the_best(state.progress.rows):
+            self.folder.checkpoint("best.pt", checkpoint)  # it may have died before this
         if self.processes.first:
             say(f"{self.folder.path} goes on after {state.progress.done}, processes: {self.processes.count}")
         return state
@@ -289,11 +289,16 @@ class Trainer:
             "log_size": self.folder.log_size,
             **state.saved(),
         }
-        if best:  # before last.pt: if the process dies in between, the epoch is repeated
-            self.folder.checkpoint("best.pt", checkpoint)
         self.folder.keep(checkpoint)
+        if best:  # after last.pt, so that it is of no epoch that is repeated; resume makes up for it
+            self.folder.checkpoint("best.pt", checkpoint)
         if state.progress.step == 0:
             self.folder.metrics(rows)
+
+    def _ends_with_the_best(self, rows: Sequence[dict[str, float]]) -> bool:
+        """Whether the last epoch is better than all before it."""
+        *earlier, last = [row[f"{self.held_out_name}_accuracy"] for row in rows] or [math.nan]
+        return all(last > each for each in [-math.inf, *earlier])
 
     def _stop(self, state: State, asked: Asked) -> NoReturn:
         by = asked.by or signal.SIGTERM  # if the signal reached another process

@@ -27,10 +27,12 @@ from scripts.system import command_line
 from scripts.system.command_line import flag_values, parse
 from scripts.system.errors import InputError, Stopped
 from scripts.system.files import write_whole
+from scripts.system.machine import Machine
 from scripts.train_stn import RECIPES, Options, main
 from scripts.training.plan import Recipe
 from scripts.training.step import Outcome, train_step
 from scripts.training.trainer import Trainer
+from tests.support.machines import BARE_CPU, FAST_CPU, PLAIN_CPU
 from tests.support.runs import at_step, flags, terminated, without_times
 from tests.support.servers import go_offline
 
@@ -253,6 +255,36 @@ def test_test_time_augmentation_changes_the_test_results_alone_and_the_summary_n
 
 
 @pytest.mark.usefixtures("_no_report")
+@pytest.mark.parametrize(("began", "now"), [(FAST_CPU, PLAIN_CPU), (PLAIN_CPU, FAST_CPU)], ids=("from", "to"))
+def test_a_run_goes_on_as_the_machine_that_it_began_on_decided(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, began: Machine, now: Machine
+) -> None:
+    """Another kind of CPU would compute in another type, and compile or not."""
+    monkeypatch.setattr("scripts.experiment.this_machine", lambda device: began)
+    with at_step(2, lambda: signal.raise_signal(signal.SIGTERM)), pytest.raises(Stopped):
+        main(options(data=str(tree), recipe="tuned", epochs=3, precision=None, out="run"))
+    monkeypatch.setattr("scripts.experiment.this_machine", lambda device: now)
+    capsys.readouterr()
+    main(parse(Options, "train_stn", ["--resume", "run"]))
+    slow = "goes on in bfloat16, which this machine has no instructions for, far more slowly than it began\n"
+    assert capsys.readouterr().err == (f"WARNING: run {slow}" if began == FAST_CPU else "")
+    assert (tmp_path / "run" / "summary.json").exists()
+
+
+@pytest.mark.usefixtures("_no_report")
+def test_a_compiled_run_needs_a_compiler_to_go_on(tree: Path, tmp_path: Path, monkeypatch) -> None:
+    with at_step(2, lambda: signal.raise_signal(signal.SIGTERM)), pytest.raises(Stopped):
+        main(options(data=str(tree), recipe="tuned", epochs=3, out="run"))
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["resolved"]["compiled"] = True
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr("scripts.experiment.this_machine", lambda device: BARE_CPU)
+    wanted = "--resume (run) needs a C++ compiler such as g++, as its steps are compiled; there is none for cpu"
+    with pytest.raises(InputError, match=f"^{re.escape(wanted)}$"):
+        main(parse(Options, "train_stn", ["--resume", "run"]))
+
+
+@pytest.mark.usefixtures("_no_report")
 def test_every_flag_reaches_the_configuration(tree: Path, tmp_path: Path) -> None:
     given = ["--recipe", "tutorial", "--data", str(tree), "--steps", "1", "--seed", "9", "--batch-size", "5",
              "--at-once", "3", "--save-minutes", "5", "--lr", "0.003", "--device", "cpu", "--precision", "float32",
@@ -458,7 +490,7 @@ def test_a_full_disk_ends_the_run_with_one_line_and_no_partial_file(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert stopped.value.code == 2
-    assert capsys.readouterr().err == "train_stn: error: cannot write run/best.pt: File too large\n"
+    assert capsys.readouterr().err == "train_stn: error: cannot write run/.following.pt: File too large\n"
     whole = {".lock", "config.json", "environment.json", "train.log"}
     assert {path.name for path in (tmp_path / "run").iterdir()} == whole
 
