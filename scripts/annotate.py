@@ -3,8 +3,8 @@
     make annotate                         # 100 scenes of CIFAR-10 where it is found, else of digits
     make annotate RUN=runs/mine           # of the data of a run, with what its transformer samples
 
-The folder holds images/, annotations.json in the format of COCO, and sheet.png, which shows all of them; of a run also
-overlap.csv, the intersection over union of the sampled area and the box of the object in every image.
+The folder holds images/, annotations.json in the format of COCO, and sheet.png, which shows up to a thousand; of a run
+also overlap.csv, the intersection over union of the sampled area and the box of the object in every image.
 """
 
 import csv
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from scripts.data.datasets import Dataset, Split
+
+
+ON_THE_SHEET = 1000  # a picture has a greatest height
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,9 @@ def write(
             writer.writerow(["file_name", "class", "overlap", *(f"{axis}{i}" for i in range(1, 5) for axis in "xy")])
             for file, name, share, places in zip(files, names, overlaps, corners.flatten(1), strict=True):
                 writer.writerow([file, name, *(f"{number:.6g}" for number in (share, *places.tolist()))])
-    figures.annotated(test.images, test.boxes, titles, corners, folder / "sheet.png")
+    few = slice(ON_THE_SHEET)
+    corners = None if corners is None else corners[few]
+    figures.annotated(test.images[few], test.boxes[few], titles[few], corners, folder / "sheet.png")
 
 
 def flags_of(folder: str) -> train_stn.Options:
@@ -166,11 +171,12 @@ def appearing(folder: Path) -> Iterator[Path]:
     """Fill a folder that is there once all of it is written."""
     make_folder(folder.parent, f"--out ({folder})")
     folder = folder.resolve()  # which gives it a name, if it is the current one
-    with TemporaryDirectory(dir=folder.parent, prefix=".drawing-") as temporary:
+    there = folder.is_dir()  # then it stays: it is empty, and perhaps the current one, or alone on its file system
+    with TemporaryDirectory(dir=folder if there else folder.parent, prefix=".drawing-") as temporary:
         unfinished = Path(temporary, folder.name)
         unfinished.mkdir()
         yield unfinished
-        if folder.is_dir():  # empty, and perhaps the current one, which must stay
+        if there:
             for file in unfinished.iterdir():
                 file.rename(folder / file.name)
         else:

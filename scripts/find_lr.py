@@ -7,6 +7,8 @@ Leaves a plot and a table of learning rate and loss; the last line on standard o
 
 import dataclasses
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from scripts.subjects.subject import Subject
 from scripts.system.devices import memory_suffices, unused_gpu
 from scripts.system.errors import InputError
 from scripts.system.files import write_whole
+from scripts.system.folders import make_folder
 from scripts.system.machine import this_machine
 from scripts.system.processes import Processes
 from scripts.system.terminal import say
@@ -65,7 +68,7 @@ def find_lr(
         processes=processes,
         folder=ReadOnlyFolder(folder),
     )
-    with processes.first_reports(), memory_suffices(plan.at_once):
+    with written_to(folder, processes), processes.first_reports(), memory_suffices(plan.at_once):
         found = range_test(trainer)
     if processes.first:
         say(verdict(found))
@@ -76,6 +79,24 @@ def find_lr(
             "suggested_lr": rounded(found.suggestion), "diverged_at": rounded(found.diverged_at),
             "steps": len(found.rates), "plot": str(folder / "find_lr.png"), "table": str(folder / "find_lr.csv"),
         }))  # fmt: skip
+
+
+@contextmanager
+def written_to(folder: Path, processes: Processes) -> Iterator[None]:
+    """Make the folder before the work begins whose results go there; if the work fails, it leaves none.
+
+    Raises:
+        InputError: If that cannot be done.
+    """
+    new = processes.first and not folder.exists()
+    if new:
+        make_folder(folder, f"--out ({folder})")
+    try:
+        yield
+    except BaseException:
+        if new:
+            folder.rmdir()
+        raise
 
 
 def rounded(rate: float | None) -> float | None:

@@ -25,14 +25,19 @@ from scripts.system.terminal import say
 def main(options: Options) -> None:
     """Train what is not trained yet, and print a line for each run and a table of all."""
     # imported here: these load torch, and flags are read before that
-    from scripts.data.datasets import CLUTTERED
+    from scripts.data.datasets import CLUTTERED, load
     from scripts.experiment import train
-    from scripts.pages.study import read_summary, study_table
+    from scripts.pages.study import finished, read_summary, study_table
     from scripts.subjects.stn import subject
 
     if options.data.partition(":")[0] == CLUTTERED:
         raise InputError(f"--data ({options.data}) must be whole images, which the study poses; these are scenes")
     make_folder(Path(options.out), f"--out ({options.out})")
+    if done := finished(Path(options.out), options.seeds):
+        before, now = done[0].runs[0]["dataset"], load(options.data).name
+        if now != before:  # auto may find other data than when the study began
+            wanted = f"must be {before}, as in the finished runs in {options.out}"
+            raise InputError(f"--data ({options.data}) {wanted}; it is {now}")
     for arm, pose in RUNS:
         for seed in range(1, options.seeds + 1):
             folder = Path(options.out) / f"{arm}-{pose}-seed{seed}"

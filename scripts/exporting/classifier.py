@@ -31,7 +31,7 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Any:
         """Return the logits."""
-        return self.network(torch.addcmul(self.shift, images.float(), self.factor))  # type: ignore[arg-type]
+        return self.network(torch.addcmul(self.shift, images.to(self.shift.dtype), self.factor))  # type: ignore[arg-type]
 
 
 def metadata(trained: Trained) -> dict[str, str]:

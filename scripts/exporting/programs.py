@@ -4,6 +4,7 @@ classifier -> torch.export, any batch size -> ONNX -> bytes -> onnxruntime
                                            -> bytes -> torch.export.load
 """
 
+import copy
 import io
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -128,18 +129,20 @@ FORMATS = {
 def compared(run: Run, classifier: nn.Module, size: tuple[int, int], runner: str) -> Iterator[str]:
     """Compare the logits of drawn images with those of the classifier, and yield a line for each batch size.
 
+    They may differ as much as rounding in float32 changes them, where that is more than ``TOLERANCE``.
+
     Raises:
-        InputError: If a logit differs by more than ``TOLERANCE``.
+        InputError: If a logit differs by more.
     """
-    draw = torch.Generator().manual_seed(0)
+    draw, exact = torch.Generator().manual_seed(0), copy.deepcopy(classifier).double()
     for batch in BATCHES:
         images = torch.randint(256, (batch, 3, *size), generator=draw, dtype=torch.uint8)
         with torch.inference_mode():
-            ours = classifier(images)
+            ours, rounding = classifier(images), float((classifier(images) - exact(images)).abs().max())
         theirs = run(images)
         difference = float((ours - theirs).abs().max()) if ours.shape == theirs.shape else torch.inf
         largest = float(ours.abs().max())
-        tolerance = TOLERANCE * max(1.0, largest)
+        tolerance = max(TOLERANCE * max(1.0, largest), 4 * rounding)
         if not difference <= tolerance:
             wanted = f"must be those of the network within {tolerance:.0e}"
             raise InputError(f"logits from {runner} for {batch} images {wanted}; they differ by {difference:.1e}")

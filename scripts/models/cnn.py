@@ -57,7 +57,7 @@ def places(x: Tensor) -> Tensor:
     They are in [-1, 1], as for theta.
     """
     height, width = x.shape[2:]
-    shares = x.float().flatten(2).softmax(2).unflatten(2, (height, width))
+    shares = x.to(torch.promote_types(x.dtype, torch.float32)).flatten(2).softmax(2).unflatten(2, (height, width))
     across, down = shares.sum(2), shares.sum(3)  # (B, D, w), (B, D, h)
     # sums of products, not matrix products, which autocast would compute in half precision
     x, y = (across * centres(width, across, False)).sum(2), (down * centres(height, down, False)).sum(2)

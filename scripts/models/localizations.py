@@ -41,9 +41,9 @@ class Localization(nn.Module):
         return self.params(self.scores(self.features(x)))
 
     def scores(self, features: Tensor) -> Tensor:
-        """Return what the head says of each image, in float32: half precision would round a shift to whole pixels."""
+        """Return what the head says of each image, without autocast: it would round a shift to whole pixels."""
         with without_autocast(features):
-            scores: Tensor = self.head(features.float())
+            scores: Tensor = self.head(features.to(self.head.weight.dtype))
         return scores
 
     def params(self, scores: Tensor) -> Tensor:

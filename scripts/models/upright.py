@@ -143,7 +143,8 @@ class UprightCNN(nn.Module):
                 theta = step if theta is None else composed(self.transformer.transform, theta, step)  # (B, 2, 3)
                 last = number == self.transformer.steps - 1  # what the classifier sees has a size of its own
                 seen = self.transformer.warp(x, theta, None if last else x.shape[2:])
-        return with_theta(self.head(torch.cat([self.features(seen), *skipped], 1)), theta, scores, return_theta)
+        read = torch.cat([self.features(seen), *skipped], 1)  # places are float32 at least
+        return with_theta(self.head(read.to(self.head.weight.dtype)), theta, scores, return_theta)
 
     def pose_loss(self, scores: Tensor, poses: Tensor, aspect: float) -> Tensor:
         """Return how wrong the scores (B, n, S) of all steps are, given the poses (B, 4) and width / height: (B,)."""

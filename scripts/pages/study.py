@@ -14,6 +14,7 @@ from scripts.system.files import read_json
 
 RESULTS = Path(__file__).parents[1] / "results" / "study"
 TITLES = {"c8": "turned by multiples of 45°", "none": "upright", "rts": "turned, scaled and shifted"}
+IN_EVERY_SUMMARY = ("dataset", "epochs", "parameters")
 COLUMNS = (
     "trained on", "arm", "seeds", "tested on the same", "tested on upright images", "parameters",
     "spread of theta in pixels", "correlation of pose and theta",
@@ -40,19 +41,27 @@ def read_summary(path: Path) -> dict[str, Any]:
     """
     summary = read_json(path)
     tested = summary.get("test_accuracy_in_poses")
-    if not isinstance(tested, dict) or not tested.keys() >= TITLES.keys() or "parameters" not in summary:
+    if not isinstance(tested, dict) or not tested.keys() >= TITLES.keys() or not summary.keys() >= {*IN_EVERY_SUMMARY}:
         raise InputError(f"{path} must be the summary of a run of the study, with accuracies in every pose")
     return summary
 
 
 def finished(folder: Path, seeds: int | None = None) -> list[Arm]:
-    """Read the finished runs in a folder of the study, in the order of the arms: of all seeds, or the first ones."""
+    """Read the finished runs in a folder of the study, in the order of the arms: of all seeds, or the first ones.
+
+    Raises:
+        InputError: If a summary is damaged, or runs are of other data or length.
+    """
     arms = []
     for name, pose in RUNS:
         wanted = range(1, seeds + 1) if seeds else ("*",)
         paths = [path for seed in wanted for path in sorted(folder.glob(f"{name}-{pose}-seed{seed}/summary.json"))]
         if paths:
             arms.append(Arm(name, pose, [read_summary(path) for path in paths]))
+    for name in ("dataset", "epochs"):
+        found = list(dict.fromkeys(run[name] for arm in arms for run in arm.runs))
+        if len(found) > 1:
+            raise InputError(f"{folder} must hold runs that are alike; {name} is {found[0]} and {found[1]}")
     return arms
 
 
@@ -90,6 +99,8 @@ def comparison(folder: Path) -> str:
 def study_picture(folder: Path) -> Figure:
     """Draw the test accuracy of every run, on images in the poses that it was trained on."""
     arms = finished(folder)
+    if not arms:
+        raise InputError(f"{folder} must hold finished runs of the study")
     poses = [pose for pose in TITLES if any(arm.pose == pose for arm in arms)]
     figure = Figure(figsize=(11, 1 + 0.34 * max(sum(arm.pose == pose for arm in arms) for pose in poses)),
                     dpi=100, layout="constrained")  # fmt: skip

@@ -35,6 +35,9 @@ LISTED = ("scripts", "benchmarks", "tests")  # folders whose README lists its fi
 MAY_DIFFER = {"seed", "normalise", "compiled", "precision"}
 
 
+IN_EVERY_SUMMARY = ("recipe", "epochs", "seed", "train_accuracy", "test_accuracy", "best_test_accuracy", "parameters")
+
+
 @dataclass(frozen=True)
 class Run:
     """The files of a run folder."""
@@ -52,6 +55,11 @@ class Run:
             if not (folder / name).is_file():
                 raise InputError(f"{folder} must hold the results of a run; {name} is missing")
         summary, config, environment = (read_json(folder / name) for name in names)
+        for key in IN_EVERY_SUMMARY:
+            if key not in summary:
+                raise InputError(f"{folder / 'summary.json'} must be the summary of a run; it has no {key}")
+        if not ("no_transformer" in config["asked"] or "patches" in config["resolved"]):
+            raise InputError(f"{folder} must hold a run of train_stn or train_vit; it is of another script")
         return cls(summary, config, environment, read_metrics(folder))
 
     @property
@@ -216,7 +224,7 @@ def _described(recipe: Recipe, optimizers: Callable[..., object]) -> dict[str, s
         "batch size": f"{recipe.batch_size}" + ("" if one_pass else f", {recipe.at_once} at once"),
         "label smoothing": f"{recipe.label_smoothing:g}" if recipe.label_smoothing else "",
         "length": f"{recipe.steps:,} steps" if recipe.steps else f"{recipe.epochs} epochs",
-        "all patches": f"in the last {recipe.whole_images:.0%} of the run" if recipe.whole_images else "",
+        "all patches": f"in the epochs of the last {recipe.whole_images:.0%} of the run" if recipe.whole_images else "",
         "averaged weights": f"decay {recipe.averaged:g} a step" if recipe.averaged else "",
         "largest gradient norm": f"{recipe.clip:g}" if recipe.clip else "",
         "precision": recipe.precision,

@@ -49,7 +49,7 @@ def grad_cam(
 
     def keep(_: nn.Module, given: Any, output: Tensor) -> Tensor:
         kept.append(output.detach().requires_grad_())  # what lies before the layer needs no gradient
-        return kept[-1]
+        return kept[-1].clone()  # what follows may change it in place
 
     handle = layer.register_forward_hook(keep)
     with torch.enable_grad():

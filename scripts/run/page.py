@@ -65,7 +65,7 @@ def write_report(folder: Path) -> Path:
         drawn = _figures(config["resolved"], rows, found)
         text = page.render(
             title=f"Recipe {summary['recipe']} on {summary['dataset']}, seed {summary['seed']}",
-            notices=_notices(config, environment, rows),
+            notices=_notices(config, environment, rows, found),
             numbers=_numbers(summary),
             selection=_selection(config, summary),
             figures=drawn,
@@ -81,9 +81,12 @@ def write_report(folder: Path) -> Path:
     return folder / "report.html"
 
 
-def _notices(config: dict[str, Any], environment: dict[str, Any], rows: figures.Rows) -> list[dict[str, str]]:
+def _notices(
+    config: dict[str, Any], environment: dict[str, Any], rows: figures.Rows, found: dict[str, Any]
+) -> list[dict[str, str]]:
     resolved = config["resolved"]
-    warnings = [collapse_warning(rows[-1])] if "theta_outside" in rows[-1] else []
+    allowed = found.get("outside_allowed", 0.0)  # earlier versions did not say
+    warnings = [collapse_warning(rows[-1], allowed)] if "theta_outside" in rows[-1] else []
     warnings += [idle_warning(rows[-1], *resolved["image_size"])] if "theta_spread" in rows[-1] else []
     warnings += [few_patches_warning(resolved["patches"], resolved["image_size"])] if "patches" in resolved else []
     notices = [("Notice", environment["notice"]), *(("Warning", warning) for warning in warnings)]
@@ -112,8 +115,8 @@ def _numbers(summary: dict[str, Any]) -> list[tuple[str, str]]:
 def _selection(config: dict[str, Any], summary: dict[str, Any]) -> str:
     if share := config["asked"]["validation"]:
         return (
-            f"The best checkpoint was chosen on {share:.0%} of the training images, held out for it; the test set was "
-            "used only once, at the end. The figures show the best checkpoint."
+            f"The best checkpoint was chosen on training images held out for it (--validation {share:g}); the test set "
+            "was used only once, at the end. The figures show the best checkpoint."
         )
     return (
         "The best checkpoint was chosen by its test accuracy, so that number is optimistic; the one of the last epoch "

@@ -78,10 +78,15 @@ def _directions(angles: Tensor) -> Tensor:
     return torch.polar(torch.ones_like(angles), angles)
 
 
-def collapse_warning(statistics: dict[str, float]) -> str:
-    """Return a warning if the transformer shrinks, magnifies or loses the images, else an empty string."""
+def collapse_warning(statistics: dict[str, float], allowed: float = 0.0) -> str:
+    """Return a warning if the transformer shrinks, magnifies or loses the images, else an empty string.
+
+    Args:
+        statistics: Of theta.
+        allowed: Share of points outside the frame that undoing the poses of the images takes.
+    """
     scale, outside = statistics["theta_scale_mean"], statistics["theta_outside"]
-    if LEAST_SCALE <= scale <= GREATEST_SCALE and outside <= GREATEST_SHARE_OUTSIDE:
+    if LEAST_SCALE <= scale <= GREATEST_SCALE and outside <= allowed + GREATEST_SHARE_OUTSIDE:
         return ""
     if math.isnan(scale):
         shown = "images at places that are not finite"
@@ -108,7 +113,7 @@ def idle_warning(statistics: dict[str, float], height: int, width: int) -> str:
     )
 
 
-def theta_remark(statistics: dict[str, float], height: int, width: int) -> str:
+def theta_remark(statistics: dict[str, float], height: int, width: int, allowed: float = 0.0) -> str:
     """Return the statistics of images of this size as one line for the log, with a further line for each warning."""
     parts = [
         f"{name.replace('_', ' ')} {statistics[f'theta_{name}_mean']:.3f} ± {statistics[f'theta_{name}_std']:.3f}{unit}"
@@ -116,7 +121,7 @@ def theta_remark(statistics: dict[str, float], height: int, width: int) -> str:
     ]
     parts += [f"{statistics['theta_outside']:.1%} outside the frame"]
     parts += [f"{statistics['theta_spread']:.2f} pixels between images"] if "theta_spread" in statistics else []
-    warnings = (collapse_warning(statistics), idle_warning(statistics, height, width))
+    warnings = (collapse_warning(statistics, allowed), idle_warning(statistics, height, width))
     return "\n".join([f"Theta: {', '.join(parts)}", *(f"Warning: {warning}" for warning in warnings if warning)])
 
 

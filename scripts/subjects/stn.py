@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from components.transforms import Similarity
 from scripts.data.poses import POSES, UPRIGHT, Poses, posed
 from scripts.data.transforms import Normalise
 from scripts.models.localizations import PoseClassification, PoseRegression
@@ -87,6 +88,7 @@ def subject(options: Options | ArmOptions, plan: Plan, device: torch.device) -> 
         raise InputError(f"--data ({options.data}) must hold {wanted}")
     network.to(device).to(memory_format=torch.channels_last)
     transform = network.transformer is not None
+    allowed = unavoidable(plan.poses, height, width)
     upright = told_poses(network) and plan.poses == UPRIGHT and not plan.placed
 
     def statistics(theta: Tensor) -> dict[str, float]:
@@ -95,7 +97,7 @@ def subject(options: Options | ArmOptions, plan: Plan, device: torch.device) -> 
 
     def describe(theta: Tensor) -> tuple[dict[str, float], str]:
         columns = statistics(theta)
-        return columns, theta_remark(columns, height, width)
+        return columns, theta_remark(columns, height, width, allowed)
 
     def findings(images: Tensor, upright: Tensor, result: Evaluation) -> dict[str, Any]:
         labels = result.labels[evenly_spaced(len(result.labels)).to(images.device)]
@@ -106,6 +108,7 @@ def subject(options: Options | ArmOptions, plan: Plan, device: torch.device) -> 
         found |= warped(network, images, plan.normalise)
         if not plan.placed:
             found |= seen_in_poses(network, upright, plan)
+        found["outside_allowed"] = allowed
         spread = statistics(result.extra).get("theta_spread")
         found["numbers"] = {} if spread is None else {"theta_spread": round(spread, 2)}
         if plan.poses != UPRIGHT:
@@ -124,6 +127,14 @@ def subject(options: Options | ArmOptions, plan: Plan, device: torch.device) -> 
         tested_in=() if plan.placed else tuple(POSES),
         findings=findings,
     )
+
+
+def unavoidable(poses: Poses, height: int, width: int) -> float:
+    """Return the share of points outside the frame that undoing the poses of images of this size takes."""
+    if poses == UPRIGHT:
+        return 0.0
+    undone = Similarity().theta(poses.fixed(1000), width / height)
+    return theta_statistics(undone, height, width)["theta_outside"]
 
 
 def build(options: Mapping[str, Any], classes: int, poses: Poses, placed: bool, transform: bool) -> Network:

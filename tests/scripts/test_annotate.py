@@ -72,6 +72,28 @@ def test_the_current_folder_may_be_drawn_into(root: Path, tmp_path: Path, monkey
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
+def test_into_a_folder_that_exists_nothing_is_moved_from_elsewhere(root: Path, tmp_path: Path, monkeypatch) -> None:
+    """It may be the only one that can be written, or on a file system of its own."""
+    (tmp_path / "mine").mkdir()
+    rename, moved = Path.rename, []
+    monkeypatch.setattr(Path, "rename", lambda self, to: (moved.append(self), rename(self, to))[1])
+    annotated("--data", f"cluttered:{root / 'photos'}", "--count", 2, "--out", tmp_path / "mine")
+    assert len(moved) == 3
+    assert all(path.is_relative_to((tmp_path / "mine").resolve()) for path in moved)
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == {"images", "annotations.json", "sheet.png"}
+
+
+def test_the_sheet_is_no_larger_than_a_picture_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some versions of matplotlib refuse more than 65,535 pixels a side."""
+    drawn = []
+    monkeypatch.setattr("scripts.run.figures.annotated", lambda images, *_: drawn.append(len(images)))
+    split = load("cluttered:digits").test
+    many = split[torch.zeros(1001, dtype=torch.long)]
+    annotate.write(tmp_path, load("cluttered:digits"), many, [*range(1001)], None, [])
+    assert drawn == [1000]
+    assert len([*(tmp_path / "images").iterdir()]) == 1001
+
+
 def test_a_run_on_cluttered_images_moves_no_object_and_its_report_shows_what_the_classifier_sees(root: Path) -> None:
     resolved = json.loads((root / "run" / "config.json").read_text())["resolved"]
     assert (resolved["augment"]["mirror"], resolved["augment"]["shift"], resolved["image_size"]) == (False, 0, [60, 60])

@@ -17,6 +17,7 @@ from scripts.models.vit import PRESETS
 from scripts.recipes import stn, vit
 from scripts.run import figures
 from scripts.system.command_line import run
+from scripts.system.errors import InputError
 from scripts.training import range_test
 from scripts.training.range_test import RangeTest
 from scripts.training.step import Outcome, train_step
@@ -106,6 +107,17 @@ def test_it_trains_as_the_run_with_these_flags_would(tmp_path: Path, capsys: pyt
     name = r"runs/tree-photos-small-find-lr-seed3-\d{8}-\d{6}/find_lr\.png"
     assert re.fullmatch(name, numbers["plot"])
     assert (tmp_path / numbers["plot"]).is_file()
+
+
+@pytest.mark.usefixtures("_short", "tree")
+def test_a_folder_that_cannot_be_made_is_named_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(range_test, "train_step", lambda *_: pytest.fail("a step was made"))
+    (tmp_path / "file").touch()
+    wanted = r"^--out \(file/found\) must be a folder that can be created; Not a directory$"
+    with pytest.raises(InputError, match=wanted):
+        train_stn.main(flags(train_stn.Options, data="photos", find_lr=True, out="file/found"))
 
 
 @pytest.mark.usefixtures("_short", "tree")

@@ -109,6 +109,19 @@ def test_a_damaged_or_foreign_summary_is_named_and_only_asked_seeds_are_averaged
         assert "| none | plain | 1 |" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("_short")
+def test_a_study_goes_on_with_its_own_data_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ``auto`` finds may change meanwhile; nothing is trained then."""
+    flags = {"data": "digits", "epochs": 1, "limit_train": 60, "limit_test": 20, "out": str(tmp_path)}
+    study.main(Options(seeds=1, **flags))
+    for path in tmp_path.glob("*/summary.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"dataset": "cifar10"}))
+    monkeypatch.setattr(Trainer, "fit", lambda *_: pytest.fail("a run was trained"))
+    wanted = r"^--data \(digits\) must be cifar10, as in the finished runs in .*; it is digits$"
+    with pytest.raises(InputError, match=wanted):
+        study.main(Options(seeds=2, **flags))
+
+
 @pytest.mark.parametrize("data", ["cluttered", "cluttered:photos"])
 def test_scenes_are_refused_before_anything_is_written(tmp_path: Path, data: str) -> None:
     wanted = rf"^--data \({data}\) must be whole images, which the study poses; these are scenes$"

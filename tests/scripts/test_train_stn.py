@@ -99,7 +99,7 @@ def test_with_validation_the_test_set_is_used_once(tree: Path, tmp_path: Path) -
     best = torch.load(tmp_path / "run" / "best.pt", weights_only=True)
     highest = max(row["validation_accuracy"] for row in rows)  # rounded to six digits
     assert best["metrics"]["validation_accuracy"] == pytest.approx(highest, rel=1e-5)
-    assert "held out for it" in (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert "--validation 0.25" in (tmp_path / "run" / "report.html").read_text("utf-8")
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["resolved"]["train_images"] == 18
 

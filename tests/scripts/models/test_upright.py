@@ -41,6 +41,20 @@ def test_the_classifier_sees_what_the_transformer_makes_of_the_image(options: di
     torch.testing.assert_close(torch.fx.symbolic_trace(net)(x), logits)
 
 
+@pytest.mark.parametrize("options", [
+    {}, {"steps": 2, "predicts": "pose"}, {"predicts": "similarity"}, {"predicts": "affine"}, {"shared": True},
+    {"places": True, "skip": True},
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_it_computes_in_the_type_of_its_parameters(options: dict, dtype: torch.dtype) -> None:
+    net, x = network(**options), torch.rand(2, 3, 12, 16)
+    nn.init.zeros_(net.localization.head.weight)  # another pose would be another image
+    expected = net(x)
+    found = net.to(dtype)(x.to(dtype))
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), expected, atol=1e-4 if dtype == torch.float64 else 0.05, rtol=0)
+
+
 @pytest.mark.parametrize("predicts", ["angle", "pose"])
 def test_the_loss_of_a_later_step_is_that_of_the_pose_which_is_left(predicts: str) -> None:
     """On images of 3 by 2, where a shift and a turn do not commute."""

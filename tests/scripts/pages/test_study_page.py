@@ -3,13 +3,17 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from scripts.pages.study import comparison, finished, study_picture, study_table
 from scripts.recipes.study import RUNS
+from scripts.system.errors import InputError
 
 
 def write(folder: Path, name: str, **summary: object) -> None:
     (folder / name).mkdir(parents=True)
-    (folder / name / "summary.json").write_text(json.dumps({"parameters": 1234, **summary}))
+    common = {"dataset": "digits", "epochs": 8, "parameters": 1234}
+    (folder / name / "summary.json").write_text(json.dumps(common | summary))
 
 
 def accuracies(**tested: float) -> dict[str, dict[str, float]]:
@@ -33,6 +37,21 @@ def test_the_table_has_mean_and_spread_of_the_finished_runs_in_the_order_of_the_
     assert rows[1][3:] == ["62.00 ± 1.00 %", "50.00 ± 0.00 %", "1,234", "20.00 ± 0.00", "0.80 ± 0.00 |"]
     assert rows[2][3:] == ["77.00 %", "77.00 %", "1,234", "", " |"]
     assert rows[3][6:] == ["21.50", " |"]
+
+
+@pytest.mark.parametrize(("other", "wanted"), [
+    ({"dataset": "cifar10"}, "dataset is digits and cifar10"), ({"epochs": 1}, "epochs is 8 and 1"),
+])  # fmt: skip
+def test_runs_of_other_data_or_length_are_not_put_into_one_table(tmp_path: Path, other: dict, wanted: str) -> None:
+    results(tmp_path)
+    write(tmp_path, "angle-rts-seed1", **accuracies(), **other)
+    with pytest.raises(InputError, match=rf"must hold runs that are alike; {wanted}$"):
+        study_table(tmp_path)
+
+
+def test_a_picture_of_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"must hold finished runs of the study$"):
+        study_picture(tmp_path)
 
 
 def test_the_comparison_has_the_points_of_the_means_above_the_plain_network(tmp_path: Path) -> None:

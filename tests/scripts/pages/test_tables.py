@@ -73,6 +73,18 @@ def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
         rows("train-stn", tmp_path)
 
 
+def test_a_run_of_another_script_and_an_incomplete_summary_are_named(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", asked={})
+    with pytest.raises(InputError, match=r"/a must hold a run of train_stn or train_vit; it is of another script$"):
+        rows("train-vit", tmp_path)
+    write_stn(tmp_path / "b")
+    summary = tmp_path / "b" / "summary.json"
+    summary.write_text(json.dumps({"recipe": "tuned"}))
+    (tmp_path / "a" / "summary.json").unlink()
+    with pytest.raises(InputError, match=r"/b/summary\.json must be the summary of a run; it has no epochs$"):
+        rows("train-stn", tmp_path)
+
+
 def test_a_run_whose_last_epoch_was_skipped_has_no_training_accuracy(tmp_path: Path) -> None:
     write_stn(tmp_path / "a")
     write_stn(tmp_path / "b", seed=2)

@@ -45,6 +45,14 @@ def test_on_a_feature_map_it_is_that_of_finite_differences(seed: int) -> None:
         torch.testing.assert_close(grad_cam(net, net[2], x, given_), expected, atol=1e-7, rtol=1e-5)
 
 
+def test_what_follows_the_layer_may_change_its_output_in_place() -> None:
+    net, x = cnn(0).double(), random_images(0, 2, 3, 7, 8)
+    net[3] = nn.ReLU()
+    expected = grad_cam(net, net[2], x)
+    net[3] = nn.ReLU(inplace=True)
+    assert torch.equal(grad_cam(net, net[2], x), expected)
+
+
 @given(seeds)
 def test_on_tokens_it_is_that_of_finite_differences_and_the_class_token_has_no_place(seed: int) -> None:
     torch.manual_seed(seed)

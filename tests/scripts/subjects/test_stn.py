@@ -10,14 +10,15 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import flops
+from components.transforms import Similarity
 from scripts.data.poses import POSES, posed
 from scripts.data.transforms import Normalise
 from scripts.models.upright import UprightCNN
 from scripts.recipes.study import ARMS, ArmOptions
 from scripts.run.findings import evenly_spaced
 from scripts.run.grad_cam import carried_back, grad_cam, over_image, places
-from scripts.run.theta import theta_angles
-from scripts.subjects.stn import CAM_SHOWN, classifier_findings, classifier_layer, subject
+from scripts.run.theta import collapse_warning, theta_angles, theta_statistics
+from scripts.subjects.stn import CAM_SHOWN, classifier_findings, classifier_layer, subject, unavoidable
 from scripts.subjects.subject import Subject
 from scripts.train_stn import RECIPES, Options
 from scripts.training.evaluation import Evaluation
@@ -290,3 +291,15 @@ def test_the_map_is_of_the_deepest_stage_with_five_cells_a_side(side: int, cells
     with torch.no_grad():
         network.eval()(torch.zeros(1, 3, side, side))
     assert seen[-1].shape[2:] == (cells, cells)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (20, 40), (16, 64), (40, 9)])
+@pytest.mark.parametrize("name", POSES)
+def test_who_undoes_the_poses_of_a_run_has_not_collapsed(name: str, size: tuple[int, int]) -> None:
+    """Corners of images that are not square lie outside wherever they are turned."""
+    height, width = size
+    undone = Similarity().theta(POSES[name].fixed(500), width / height)
+    columns, allowed = theta_statistics(undone, height, width), unavoidable(POSES[name], height, width)
+    assert collapse_warning(columns, allowed) == ""
+    away = undone + torch.tensor([[0, 0, 4.0], [0, 0, 0]])
+    assert collapse_warning(theta_statistics(away, height, width), allowed), "a shift by twice the width"
