@@ -45,6 +45,7 @@ def test_a_recipe_is_described_in_words() -> None:
     assert "| schedule | constant | linear warm-up over 20% of the steps, then linear to zero |" in table
     assert "| training images | unchanged | mirrored, shifted by up to 2 pixels |" in table
     assert "| batch size | 256 | 128 |" in table
+    assert "| stem 8, stages 16-32-40, a localization of stem 4 and stages 7-12-12 |" in table
     assert "| label smoothing |  |  | 0.1 | 0.1 | 0.1 |\n" in table
     table = tables.recipe_table("train-vit")
     assert "| 512, 64 at once | 512, 64 at once |\n" in table

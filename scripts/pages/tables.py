@@ -189,6 +189,25 @@ def results_table(entry: str, folder: Path = RESULTS) -> str:
     return table([*columns], zip(*columns.values(), strict=True))
 
 
+def _stages(stem: int, widths: Sequence[int]) -> str:
+    return f"stem {stem} and stages {'-'.join(map(str, widths))}"
+
+
+NETWORK: dict[str, Callable[[Any], str]] = {  # options of networks in words
+    "preset": lambda name: f"preset `{name}`",
+    "dropout": lambda share: f"dropout {share:g}",
+    "patch_dropout": lambda share: f"{share:.0%} of the patches dropped",
+    "stochastic_depth": lambda share: f"stochastic depth {share:g}",
+    "stem": lambda width: f"stem {width}",
+    "widths": lambda widths: f"stages {'-'.join(map(str, widths))}",
+    "localization": lambda sizes: f"a localization of {_stages(*sizes)}",
+    "places": lambda _: "which reads places too",
+    "predicts": lambda what: f"and regresses the {what}",
+    "output_size": lambda side: f"a crop of {side}x{side} pixels",
+    "alone": lambda sizes: f"without transformer {_stages(*sizes)}",
+}
+
+
 def recipe_table(entry: str) -> str:
     """Return the recipes of an entry in Markdown, with a column for each."""
     recipes, optimizers = RECIPES[entry]
@@ -213,7 +232,7 @@ def _described(recipe: Recipe, optimizers: Callable[..., object]) -> dict[str, s
     }
     one_pass = recipe.batch_size <= recipe.at_once
     return {
-        "network": ", ".join(f"{name} {value}" for name, value in recipe.network.items()),
+        "network": ", ".join(NETWORK[name](value) for name, value in recipe.network.items()),
         "pretrained weights": "`--weights`" if recipe.pretrained else "",
         "image size": "x".join(map(str, recipe.image_size)) if recipe.image_size else "",
         "training images": ", ".join(words for words, given in changes.items() if given) or "unchanged",
