@@ -175,9 +175,7 @@ class PatchEmbeddings(nn.Module):
         size = self.patch_size
         check_images(x, self.in_channels, size)
         grid = (x.shape[2] // size, x.shape[3] // size)
-        if is_plain(
-            self.proj, size
-        ):  # patches do not overlap: one matrix product takes half to all of a convolution's time
+        if is_plain(self.proj, size):  # one matrix product takes half to all of a convolution's time
             x = rearrange(x, "b c (h p) (w q) -> b (h w) (c p q)", p=size, q=size)  # (B, N, C P P)
             x = F.linear(x, self.proj.weight.flatten(1), self.proj.bias)  # (B, N, D)
         else:

@@ -68,7 +68,7 @@ def find_lr(
         processes=processes,
         folder=ReadOnlyFolder(folder),
     )
-    with written_to(folder, processes), processes.first_reports(), memory_suffices(plan.at_once):
+    with processes.first_reports(), written_to(folder, processes), memory_suffices(plan.at_once):
         found = range_test(trainer)
     if processes.first:
         say(verdict(found))
