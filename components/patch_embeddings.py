@@ -87,8 +87,10 @@ def is_plain(layer: nn.Conv2d, patch_size: int) -> bool:
     side = (patch_size, patch_size)
     if (layer.kernel_size, layer.stride, layer.padding, layer.dilation) != (side, side, (0, 0), (1, 1)):
         return False
-    hooks = ("forward_pre_hooks", "forward_hooks", "backward_pre_hooks", "backward_hooks")
-    return not any(getattr(layer, f"_{kind}") or getattr(every_module, f"_global_{kind}") for kind in hooks)
+    if layer._forward_pre_hooks or layer._forward_hooks or layer._backward_pre_hooks or layer._backward_hooks:
+        return False
+    everywhere = every_module._global_forward_pre_hooks or every_module._global_forward_hooks
+    return not (everywhere or every_module._global_backward_pre_hooks or every_module._global_backward_hooks)
 
 
 def check_images(x: Tensor, channels: int, patch_size: int) -> None:

@@ -70,7 +70,8 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
         dataset = dataset.limited(run.limit_train, run.limit_test).to(device)
         images, held_out = dataset.train.divided(run.validation) if run.validation else (dataset.train, dataset.test)
         machine = this_machine(device)
-        plan = planned(recipes[run.recipe], run, dataset, images, machine, as_begun(run, machine))
+        recipe = recipes[run.recipe]
+        plan = planned(recipe, run, dataset, images, machine, as_begun(run, recipe, machine))
         torch.manual_seed(plan.seed)
         subject = build(run, plan, device)
         if run.find_lr:
@@ -133,7 +134,7 @@ def begun(
     dataset: Dataset,
     machine: Machine,
     processes: Processes,
-) -> Any:
+) -> dict[str, Any] | None:
     """Write down what a new run is, or see that a resumed one is still the same: its last checkpoint, None if new.
 
     Raises:

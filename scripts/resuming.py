@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from scripts.data.datasets import CLUTTERED, NAMED
-from scripts.recipes.options import RunOptions
+from scripts.recipes.options import AUTO, RunOptions
 from scripts.run.folder import RunFolder, read_config
 from scripts.system.command_line import as_flags, flag_values, parse
 from scripts.system.errors import InputError
 from scripts.system.machine import Machine
 from scripts.system.processes import Processes
+from scripts.training.plan import Recipe
 
 VISIBLE = 60.0  # seconds until all machines see what one has written: NFS remembers names for half a minute
 UNLOCKED = 120.0  # seconds until a machine that died has lost its lock: NFS waits for one and a half minutes
@@ -81,16 +82,20 @@ def _asked(kind: type[AnyOptions], folder: Path, config: dict[str, Any]) -> AnyO
         raise InputError(f"--resume ({folder}) must hold flags of this script in config.json; {error}") from error
 
 
-def as_begun(options: RunOptions, machine: Machine) -> dict[str, Any]:
-    """Return what ``auto`` stood for when a resumed run began, where this machine might decide otherwise.
+def as_begun(options: RunOptions, recipe: Recipe, machine: Machine) -> dict[str, Any]:
+    """Return what ``auto`` stood for when a resumed run began: this machine might decide otherwise.
 
     Raises:
         InputError: If its steps are compiled, and this machine has no compiler.
     """
     if not options.resume:
         return {}
-    resolved = read_config(Path(options.resume))["resolved"]
-    decided: dict[str, Any] = {name: resolved[name] for name in ("precision", "compiled") if name in resolved}
+    resolved, decided = read_config(Path(options.resume))["resolved"], {}
+    asked = options.changes.get("precision", recipe.precision)
+    if asked == AUTO and resolved.get("precision") in ("float32", "bfloat16"):  # any other is a change of the file
+        decided["precision"] = resolved["precision"]
+    if options.compile == AUTO and resolved.get("compiled") in (True, False):
+        decided["compiled"] = resolved["compiled"]
     if decided.get("compiled") and not machine.compiles:
         wanted = f"needs {machine.compiler_wanted}, as its steps are compiled"
         raise InputError(f"--resume ({options.resume}) {wanted}; there is none for {machine.device}")

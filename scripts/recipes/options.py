@@ -7,7 +7,7 @@ from typing import Any
 from scripts.system.command_line import fraction, option, overrides, path, positive, whole
 from scripts.training.plan import Recipe
 
-AUTO = "auto"  # --resume auto: go on with the run in --out, or start it there
+AUTO = "auto"  # of --resume: go on with the run in --out, or start it there; else what suits data and machine
 
 
 @dataclass(frozen=True)

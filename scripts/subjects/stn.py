@@ -88,7 +88,7 @@ def subject(options: Options | ArmOptions, plan: Plan, device: torch.device) -> 
         raise InputError(f"--data ({options.data}) must hold {wanted}")
     network.to(device).to(memory_format=torch.channels_last)
     transform = network.transformer is not None
-    allowed = unavoidable(plan.poses, height, width)
+    allowed = unavoidable(plan.poses, height, width) if transform else 0.0
     upright = told_poses(network) and plan.poses == UPRIGHT and not plan.placed
 
     def statistics(theta: Tensor) -> dict[str, float]:

@@ -297,8 +297,8 @@ class Trainer:
 
     def _ends_with_the_best(self, rows: Sequence[dict[str, float]]) -> bool:
         """Whether the last epoch is better than all before it."""
-        *earlier, last = [row[f"{self.held_out_name}_accuracy"] for row in rows] or [math.nan]
-        return all(last > each for each in [-math.inf, *earlier])
+        accuracy = f"{self.held_out_name}_accuracy"
+        return bool(rows) and all(rows[-1][accuracy] > earlier[accuracy] for earlier in rows[:-1])
 
     def _stop(self, state: State, asked: Asked) -> NoReturn:
         by = asked.by or signal.SIGTERM  # if the signal reached another process

@@ -87,9 +87,9 @@ def test_the_sheet_is_no_larger_than_a_picture_may_be(tmp_path: Path, monkeypatc
     """Some versions of matplotlib refuse more than 65,535 pixels a side."""
     drawn = []
     monkeypatch.setattr("scripts.run.figures.annotated", lambda images, *_: drawn.append(len(images)))
-    split = load("cluttered:digits").test
-    many = split[torch.zeros(1001, dtype=torch.long)]
-    annotate.write(tmp_path, load("cluttered:digits"), many, [*range(1001)], None, [])
+    dataset = load("cluttered:digits")
+    many = dataset.test[torch.zeros(1001, dtype=torch.long)]
+    annotate.write(tmp_path, dataset, many, [*range(1001)], None, [])
     assert drawn == [1000]
     assert len([*(tmp_path / "images").iterdir()]) == 1001
 

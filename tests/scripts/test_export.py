@@ -216,6 +216,21 @@ def test_logits_may_differ_as_much_as_rounding_changes_them() -> None:
         next(wrong)
 
 
+class CancelsForWhite(nn.Module):
+    """The same for images that are white at their first pixel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(1)
+        return torch.where(flat[:, :1] > 0, (flat + 1e6) - 1e6, flat)
+
+
+def test_what_rounding_changes_in_one_image_excuses_no_other() -> None:
+    classifier = Classifier(CancelsForWhite(), Normalise((0.5,) * 3, (0.5,) * 3))
+    wrong = compared(lambda images: classifier(images) + 0.01, classifier, (2, 2), "onnxruntime")
+    with pytest.raises(InputError, match=r"within 1e-04; they differ by 1\.0e-02$"):
+        list(wrong)
+
+
 def test_a_program_that_differs_is_not_written(
     runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,7 +27,7 @@ from scripts.system import command_line
 from scripts.system.command_line import flag_values, parse
 from scripts.system.errors import InputError, Stopped
 from scripts.system.files import write_whole
-from scripts.system.machine import Machine
+from scripts.system.machine import Machine, this_machine
 from scripts.train_stn import RECIPES, Options, main
 from scripts.training.plan import Recipe
 from scripts.training.step import Outcome, train_step
@@ -269,6 +269,25 @@ def test_a_run_goes_on_as_the_machine_that_it_began_on_decided(
     slow = "goes on in bfloat16, which this machine has no instructions for, far more slowly than it began\n"
     assert capsys.readouterr().err == (f"WARNING: run {slow}" if began == FAST_CPU else "")
     assert (tmp_path / "run" / "summary.json").exists()
+
+
+@pytest.mark.usefixtures("_no_report")
+@pytest.mark.parametrize(("recipe", "given", "name", "was", "now"), [
+    ("tuned", {"precision": None}, "precision", "int8", this_machine(torch.device("cpu")).precision("auto")),
+    ("tuned", {"precision": "float32"}, "precision", "bfloat16", "float32"),
+    ("tutorial", {"precision": None}, "precision", "bfloat16", "float32"),
+    ("tuned", {"compile": "no"}, "compiled", True, False),
+])  # fmt: skip
+def test_only_what_auto_decided_is_taken_over(
+    tree: Path, tmp_path: Path, recipe: str, given: dict[str, Any], name: str, was: Any, now: Any
+) -> None:
+    with at_step(2, lambda: signal.raise_signal(signal.SIGTERM)), pytest.raises(Stopped):
+        main(options(**({"data": str(tree), "recipe": recipe, "epochs": 3, "out": "run"} | given)))
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["resolved"][name] = was
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=rf"must keep the same {name}; it was {was} and is now {now}$"):
+        main(parse(Options, "train_stn", ["--resume", "run"]))
 
 
 @pytest.mark.usefixtures("_no_report")
