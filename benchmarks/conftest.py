@@ -18,7 +18,7 @@ from benchmarks.grid.selection import Selection, select
 from benchmarks.measure import machine
 from benchmarks.measure.devices import ready
 from scripts.system.devices import clock
-from scripts.system.files import write_whole
+from scripts.system.files import write_bytes
 from scripts.system.machine import this_machine
 
 
@@ -106,7 +106,7 @@ class Results:
         content = hook(benchmarks=self.benchmarks, machine_info=self.machine, commit_info=self.commit)
         left_out = [{"cell": str(cell), "reason": reason} for cell, reason in self.selection.left_out.items()]
         content |= {"left_out": left_out, "errors": self.errors}
-        write_whole(self.path, lambda file: file.write(json.dumps(content, indent=4, default=str).encode()))
+        write_bytes(self.path, json.dumps(content, indent=4, default=str).encode())
 
 
 @cache

@@ -88,7 +88,10 @@ def test_a_checkpoint_costs_less_than_one_percent_of_an_epoch(
     """All that is written after the best epoch so far: best.pt, last.pt with its hash, and metrics.csv."""
     benchmark.group = "checkpoint"
     trainer = stn_trainer("tuned", device, tmp_path / "run")
-    epoch = epoch_seconds(trainer) * CIFAR10_IMAGES / IMAGES
+    if not benchmark.disabled:
+        epoch_seconds(trainer)  # the first one is longer
+    epoch = statistics.median(epoch_seconds(trainer) for _ in range(1 if benchmark.disabled else 3))
+    epoch *= CIFAR10_IMAGES / IMAGES
     state = trainer.begin()
     state.progress.rows.append({"epoch": 1.0, "test_loss": 1.0, "test_accuracy": 50.0})
     seconds = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Multi-head attention: every token takes a mean of all others, or of those of a context.
+"""Multi-head attention: every token becomes a weighted mean of all tokens, or of those of a context.
 
     Attention(x, context) = proj(concat over heads of softmax(q k^T / sqrt(D / heads) + mask) v),
     q from qkv(x), k and v from qkv(context)

@@ -87,6 +87,8 @@ def is_plain(layer: nn.Conv2d, patch_size: int) -> bool:
     side = (patch_size, patch_size)
     if (layer.kernel_size, layer.stride, layer.padding, layer.dilation) != (side, side, (0, 0), (1, 1)):
         return False
+    if layer.groups != 1:
+        return False
     if layer._forward_pre_hooks or layer._forward_hooks or layer._backward_pre_hooks or layer._backward_hooks:
         return False
     everywhere = every_module._global_forward_pre_hooks or every_module._global_forward_hooks

@@ -140,10 +140,10 @@ class SpatialTransformer(nn.Module):
         samples: int = 1,
     ) -> None:
         super().__init__()
-        for name, value, kind in (("localization", localization, nn.Module), ("transform", transform, Transform)):
-            if not isinstance(value, kind):
-                wanted = "an nn.Module" if kind is nn.Module else "a Transform"
-                raise TypeError(f"SpatialTransformer: {name} ({type(value).__name__}) must be {wanted}")
+        if not isinstance(localization, nn.Module):
+            raise TypeError(f"SpatialTransformer: localization ({type(localization).__name__}) must be an nn.Module")
+        if not isinstance(transform, Transform):
+            raise TypeError(f"SpatialTransformer: transform ({type(transform).__name__}) must be a Transform")
         steps, samples = whole("SpatialTransformer: steps", steps), whole("SpatialTransformer: samples", samples)
         for name, number in (("steps", steps), ("samples", samples)):
             if number < 1:
@@ -154,7 +154,7 @@ class SpatialTransformer(nn.Module):
             size = tuple(whole("SpatialTransformer: output_size", side) for side in given)
             if len(size) != 2 or min(size) < 1:
                 raise ValueError(f"SpatialTransformer: output_size ({output_size}) must be one or two positive numbers")
-        if not isinstance(padding_mode, str) or padding_mode not in (*PADDING_MODES,):
+        if not isinstance(padding_mode, str) or padding_mode not in PADDING_MODES:
             raise ValueError(f"SpatialTransformer: padding_mode ({padding_mode!r}) must be one of {PADDING_MODES}")
         if not isinstance(align_corners, bool):
             raise TypeError(f"SpatialTransformer: align_corners ({align_corners!r}) must be True or False")

@@ -12,7 +12,6 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING
 from scripts import train_stn
 from scripts.system.command_line import option, parse, path, run, whole
 from scripts.system.errors import InputError
-from scripts.system.folders import make_folder
+from scripts.system.folders import make_folder, timed
 from scripts.system.terminal import say
 
 if TYPE_CHECKING:
@@ -70,9 +69,9 @@ def main(options: Options) -> None:
     chosen = evenly_spaced(len(dataset.test), options.count)
     test, corners, overlaps = dataset.test[chosen], None, []
     if asked:
-        corners = sampled(Path(str(options.run)), test.images)
+        corners = sampled(Path(str(options.run)), dataset, test.images)
         overlaps = [overlap(*each) for each in zip(corners, boxes[chosen, 0], strict=True)]
-    out = Path(options.out or f"runs/annotated-{dataset.name.replace(':', '-')}-{datetime.now():%Y%m%d-%H%M%S}")
+    out = Path(options.out) if options.out else timed(f"annotated-{dataset.name}")
     with appearing(out) as folder:
         write(folder, dataset, test, (chosen + 1).tolist(), corners, overlaps)
     if dataset.notice:
@@ -144,26 +143,27 @@ def flags_of(folder: str) -> train_stn.Options:
     return asked
 
 
-def sampled(folder: Path, images: "Tensor") -> "Tensor":
+def sampled(folder: Path, dataset: "Dataset", images: "Tensor") -> "Tensor":
     """Return the corners of what the transformer of a run samples of uint8 images: (N, 4, 2) in pixels, x before y.
 
     Of the checkpoint that the report of the run shows.
 
     Raises:
-        InputError: If the checkpoint is missing or of another network.
+        InputError: If the checkpoint is missing or of another network, or the run had other data.
     """
     import torch
 
     from scripts.data.batches import resized
-    from scripts.run.theta import sampled_corners
+    from scripts.run.theta import sampled_pixels
     from scripts.subjects.trained import read_trained
 
     trained = read_trained(folder, flag="--run")
+    if trained.classes != tuple(dataset.classes):  # auto may find other data than when the run began
+        raise InputError(f"--run ({folder}) must be of {dataset.name}, which its data are now; its classes differ")
     with torch.inference_mode():
         inputs = trained.normalise(resized(images, trained.size))
         _, theta = trained.network.get_submodule("transformer")(inputs, return_theta=True)
-    height, width = images.shape[-2:]
-    return (sampled_corners(theta.float()) + 1) / 2 * torch.tensor([width, height])
+    return sampled_pixels(theta.float(), *images.shape[-2:])
 
 
 @contextmanager

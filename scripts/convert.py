@@ -40,7 +40,8 @@ def main(options: Options) -> None:
     check_suffix(target)
     if target.exists():
         raise InputError(f"target ({target}) must be a new file; it exists already")
-    state, family, num_heads, pre_logits, grid, notes = read_weights(source)
+    weights = read_weights(source)
+    state, pre_logits = weights.state, weights.pre_logits
     if options.no_head:
         state = {name: array for name, array in state.items() if name not in HEAD}
     elif pre_logits:
@@ -48,14 +49,14 @@ def main(options: Options) -> None:
         raise InputError(f"{source} must have no layer between encoder and head; it has {layer}: use --no-head")
     shape = sizes(state)
     dim = shape["dim"]
-    heads = _num_heads(options, num_heads, dim)
+    heads = _num_heads(options, weights.num_heads, dim)
     flax = FAMILIES[options.family].flax  # it has an axis of heads
     assumed = None if heads or not flax else heads_of_width(dim)
     if flax and not (heads or assumed):
         raise InputError(f"--num-heads must be given: {source} does not store it, no preset has width {dim}")
-    write_weights(target, state, options.family, heads or assumed, grid)
-    print(f"{source}: {family}, " + ", ".join(f"{name} {value}" for name, value in shape.items() if value))
-    for note in (*notes, *(f"left out: {name}" for name in pre_logits)):
+    write_weights(target, state, options.family, heads or assumed, weights.grid)
+    print(f"{source}: {weights.family}, " + ", ".join(f"{name} {value}" for name, value in shape.items() if value))
+    for note in (*weights.notes, *(f"left out: {name}" for name in pre_logits)):
         print(note)
     print(f"{target}: {options.family}" + (f", num_heads {heads or assumed}" if flax else ""))
     if assumed:

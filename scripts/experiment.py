@@ -6,7 +6,6 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,6 +34,7 @@ from scripts.system.command_line import flag_values
 from scripts.system.devices import choose_device, keep_freed_memory, memory_suffices, unused_gpu
 from scripts.system.errors import InputError
 from scripts.system.files import read_torch
+from scripts.system.folders import timed
 from scripts.system.machine import Machine, this_machine
 from scripts.system.processes import Processes
 from scripts.system.terminal import say, warn
@@ -142,10 +142,7 @@ def begun(
     """
     record = plan.record() | subject.settings
     if not options.resume:
-        origin = {"processes": processes.count, "data": dataset.description, "notice": dataset.notice}
-        folder.json("environment.json", environment(machine.device) | origin | {"left_out": dataset.left_out})
-        config = {"asked": flag_values(options), "resolved": record, "working_directory": str(Path.cwd())}
-        folder.json("config.json", config)  # last: now it can resume
+        write_config(folder, options, record, dataset, machine, processes)
     refuse_unshared(folder, processes)
     checkpoint = folder.last_checkpoint()
     refuse_version(folder.path, checkpoint)
@@ -154,12 +151,32 @@ def begun(
         slow = "which this machine has no instructions for, far more slowly than it began"
         warn(f"WARNING: {folder.path} goes on in {plan.precision}, {slow}")
     if checkpoint is None:
-        counts = f"{dataset.description}: {plan.train_images} training images, {plan.test_images} test images"
-        folder.rewind(0, [])
-        folder.announce(dataset.notice)
-        left_out = [f"left out: {dataset.left_out}"] if dataset.left_out else []
-        folder.log("\n".join([counts, *left_out, *unused_gpu(options.device, machine.device), *subject.remarks]))
+        begin_log(folder, plan, dataset, [*unused_gpu(options.device, machine.device), *subject.remarks])
     return checkpoint
+
+
+def write_config(
+    folder: RunFolder,
+    options: RunOptions,
+    record: dict[str, Any],
+    dataset: Dataset,
+    machine: Machine,
+    processes: Processes,
+) -> None:
+    """Write environment.json and config.json, with which a run can be resumed."""
+    origin = {"processes": processes.count, "data": dataset.description, "notice": dataset.notice}
+    folder.json("environment.json", environment(machine.device) | origin | {"left_out": dataset.left_out})
+    config = {"asked": flag_values(options), "resolved": record, "working_directory": str(Path.cwd())}
+    folder.json("config.json", config)  # last: now it can resume
+
+
+def begin_log(folder: RunFolder, plan: Plan, dataset: Dataset, remarks: Sequence[str]) -> None:
+    """Begin the log with the data; there is none of an earlier try."""
+    counts = f"{dataset.description}: {plan.train_images} training images, {plan.test_images} test images"
+    folder.rewind(0, [])
+    folder.announce(dataset.notice)
+    left_out = [f"left out: {dataset.left_out}"] if dataset.left_out else []
+    folder.log("\n".join([counts, *left_out, *remarks]))
 
 
 def tested(
@@ -187,7 +204,7 @@ def findings(subject: Subject, plan: Plan, test: Split, dataset: Dataset, shown:
     chosen = evenly_spaced(len(test)).to(test.images.device)
     posed, upright = (resized(split.images[chosen], plan.image_size) for split in (test, dataset.test))
     found = classification_findings(test.images, shown.logits, shown.labels, dataset.classes)
-    return found | subject.findings(posed, upright, shown)
+    return found | subject.findings(posed, upright, shown.labels[chosen], shown)
 
 
 def load_best(network: torch.nn.Module, folder: Path, rows: Sequence[dict[str, float]]) -> None:
@@ -334,9 +351,8 @@ def open_folder(options: RunOptions, dataset: str, processes: Processes) -> RunF
     if options.resume:
         folder = RunFolder.reopen(Path(options.resume), patience(processes))
     else:
-        now = datetime.now().strftime("%Y%m%d-%H%M%S")
-        new = Path("runs") / f"{dataset.replace(':', '-')}-{options.recipe}-seed{options.seed}-{now}"
-        folder = RunFolder.create(Path(options.out) if options.out else new, patience(processes))
+        new = Path(options.out) if options.out else timed(dataset, options.recipe, f"seed{options.seed}")
+        folder = RunFolder.create(new, patience(processes))
     folder.events = Events(folder.path) if options.tensorboard else None
     processes.broadcast(str(folder.path))
     return folder

@@ -36,7 +36,7 @@ def main(options: Options) -> None:
     from scripts.exporting.programs import FORMATS, compared, exported
     from scripts.subjects.trained import read_trained
     from scripts.system.errors import InputError
-    from scripts.system.files import write_whole
+    from scripts.system.files import write_bytes
     from scripts.system.terminal import say
 
     kind = FORMATS[options.format]
@@ -50,7 +50,7 @@ def main(options: Options) -> None:
     classifier, about = Classifier(trained.network, trained.normalise).eval(), metadata(trained)
     content = kind.write(exported(classifier, trained.size), about)
     lines = [*compared(kind.open(content), classifier, trained.size, kind.runner)]
-    write_whole(target, lambda file: file.write(content))
+    write_bytes(target, content)
     say("\n".join([
         f"{target}: {trained.facts['checkpoint']} after epoch {trained.facts['epoch']}, {len(content) / 1e6:.1f} MB",
         f"{about['input']} -> logits of {len(trained.classes)} classes",

@@ -9,7 +9,6 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 
 from scripts.data.datasets import Dataset, Split
@@ -18,9 +17,8 @@ from scripts.run.folder import ReadOnlyFolder
 from scripts.subjects.subject import Subject
 from scripts.system.devices import memory_suffices, unused_gpu
 from scripts.system.errors import InputError
-from scripts.system.files import write_whole
-from scripts.system.folders import make_folder
-from scripts.system.machine import this_machine
+from scripts.system.files import write_bytes, write_whole
+from scripts.system.folders import make_folder, timed
 from scripts.system.processes import Processes
 from scripts.system.terminal import say
 from scripts.training.plan import Plan
@@ -45,10 +43,7 @@ def find_lr(
 ) -> None:
     """Make the range test, write ``find_lr.png`` and ``find_lr.csv``, and print the suggestion."""
     device = train.labels.device
-    compiled = this_machine(device).compiled(options.compile, plan.compiled, STEPS)
-    now = datetime.now().strftime("%Y%m%d-%H%M%S")
-    name = f"{dataset.name.replace(':', '-')}-{options.recipe}-find-lr-seed{options.seed}-{now}"
-    folder = Path(options.out) if options.out else Path("runs") / name
+    folder = Path(options.out) if options.out else timed(dataset.name, options.recipe, f"find-lr-seed{options.seed}")
     if processes.first:
         low, high = (f"{plan.lr * factor:.3g}" for factor in (LOWEST, HIGHEST))
         say("\n".join([
@@ -59,7 +54,7 @@ def find_lr(
             f"Range test: up to {STEPS} steps with learning rates from {low} to {high}",
         ]))  # fmt: skip
     trainer = Trainer(
-        plan=dataclasses.replace(plan, compiled=compiled),
+        plan=dataclasses.replace(plan, compiled=options.compile == "yes"),  # it does not pay in so few steps
         model=subject.network,
         objective=subject.objective,
         optimizers=subject.optimizers,
@@ -122,6 +117,6 @@ def write(folder: Path, found: RangeTest, title: str) -> None:
 
     rows = zip(found.rates, found.losses, found.smoothed, strict=True)
     lines = ["lr,loss,smoothed_loss", *(",".join(f"{value:.6g}" for value in row) for row in rows)]
-    write_whole(folder / "find_lr.csv", lambda file: file.write(("\n".join(lines) + "\n").encode()))
+    write_bytes(folder / "find_lr.csv", ("\n".join(lines) + "\n").encode())
     curve = (found.rates, found.losses, found.smoothed)
     write_whole(folder / "find_lr.png", lambda file: range_curve(*curve, found.suggestion, title, file))

@@ -1,20 +1,21 @@
-"""Find out when a spatial transformer helps: train every arm in several poses, with several seeds.
+"""Find out by experiment when a spatial transformer helps, or what each part of a recipe is worth.
 
     make study                                  # hours; finished runs are kept, an interrupted one is resumed
+    make study OF=compact SEEDS=1               # what each part of recipe "compact" is worth
     python -m scripts.study --epochs 1 --limit-train 1000 --limit-test 500 --out runs/trial
 
-The comparison comes first, with all seeds, then the ablations. A tenth of the training images chooses the best epoch;
-the test images are used once, after the last one. It may be started several times, with OMP_NUM_THREADS=1 once for
-every core: each process trains what no other one has in hand.
+A tenth of the training images chooses the best epoch; the test images are used once, after the last one. It may be
+started several times, with OMP_NUM_THREADS=1 once for every core: each process trains what no other one has in hand.
 """
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from scripts.recipes.options import AUTO
-from scripts.recipes.study import ARMS, RUNS, ArmOptions, Options
+from scripts.recipes.options import AUTO, RunOptions
+from scripts.recipes.study import STUDIES, Options
 from scripts.system.command_line import parse, run
 from scripts.system.errors import InputError
 from scripts.system.folders import make_folder
@@ -26,29 +27,33 @@ def main(options: Options) -> None:
     """Train what is not trained yet, and print a line for each run and a table of all."""
     # imported here: these load torch, and flags are read before that
     from scripts.data.datasets import CLUTTERED, load
-    from scripts.experiment import train
-    from scripts.pages.study import finished, read_summary, study_table
-    from scripts.subjects.stn import subject
+    from scripts.experiment import Build, train
+    from scripts.pages.study import TABLES, finished, read_summary
+    from scripts.subjects import stn, vit
 
     if options.data.partition(":")[0] == CLUTTERED:
         raise InputError(f"--data ({options.data}) must be whole images, which the study poses; these are scenes")
-    make_folder(Path(options.out), f"--out ({options.out})")
-    if done := finished(Path(options.out), options.seeds):
+    study = STUDIES[options.of]
+    subjects: dict[str, Build[Any]] = {"transformer": stn.subject, "compact": vit.subject}
+    out = Path(options.out or f"runs/study-{options.of}")
+    make_folder(out, f"--out ({out})")
+    if done := finished(options.of, out, options.seeds):
         before, now = done[0].runs[0]["dataset"], load(options.data).name
         if now != before:  # auto may find other data than when the study began
-            wanted = f"must be {before}, as in the finished runs in {options.out}"
+            wanted = f"must be {before}, as in the finished runs in {out}"
             raise InputError(f"--data ({options.data}) {wanted}; it is {now}")
-    for arm, pose in RUNS:
+    for arm, pose in study.runs:
         for seed in range(1, options.seeds + 1):
-            folder = Path(options.out) / f"{arm}-{pose}-seed{seed}"
+            folder = out / f"{arm}-{pose}-seed{seed}"
             with claimed(folder) as mine:
                 if not mine:
                     say(f"{folder.name}: another process is at it")
                     continue
-                train(arm_options(options, arm, pose, seed, folder), ARMS, subject)
-                tested = read_summary(folder / "summary.json")["test_accuracy_in_poses"]
+                train(arm_options(options, arm, pose, seed, folder), study.arms, subjects[options.of])
+                summary = read_summary(options.of, folder / "summary.json")
+                tested = summary.get("test_accuracy_in_poses", {pose: summary["best_test_accuracy"]})
                 say(f"{folder.name}: {', '.join(f'{name} {accuracy:.2f} %' for name, accuracy in tested.items())}")
-    say(study_table(Path(options.out), options.seeds))
+    say(TABLES[options.of](out, options.seeds))
 
 
 @contextmanager
@@ -66,10 +71,10 @@ def claimed(folder: Path) -> Iterator[bool]:
         os.close(handle)
 
 
-def arm_options(options: Options, arm: str, pose: str, seed: int, folder: Path) -> ArmOptions:
+def arm_options(options: Options, arm: str, pose: str, seed: int, folder: Path) -> RunOptions:
     """The flags of one run, which goes on if it was interrupted."""
     changes = {"pose": pose} | ({} if options.epochs is None else {"epochs": options.epochs})
-    return ArmOptions(
+    return STUDIES[options.of].options(
         recipe=arm,
         data=options.data,
         changes=changes,

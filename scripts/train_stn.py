@@ -1,4 +1,4 @@
-"""Train a spatial transformer network: images -> transformer -> CNN -> ten classes.
+"""Train a spatial transformer network: images -> transformer -> CNN -> classes.
 
     make train-stn                                  # CIFAR-10, 50 epochs, recipe "small"
     python -m scripts.train_stn --recipe tutorial   # exactly the published run

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from scripts.system.errors import InputError, one_line
-from scripts.system.files import write_whole
+from scripts.system.files import write_bytes
 from scripts.system.machine import this_machine
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -66,4 +66,4 @@ def finish(content: Mapping[str, Any]) -> None:
 def write(path: Path | None, content: Mapping[str, Any]) -> None:
     """Write a result file; nothing if there is no path."""
     if path is not None:
-        write_whole(path, lambda file: file.write((json.dumps(content, indent=1) + "\n").encode()))
+        write_bytes(path, (json.dumps(content, indent=1) + "\n").encode())

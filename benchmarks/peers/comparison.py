@@ -17,7 +17,7 @@ from benchmarks.peers.contenders import Contender, Group, Mode, Variant, all_mod
 from benchmarks.peers.table import cells_of, draw, markdown
 from benchmarks.peers.tasks import KIT, Task, tasks
 from scripts.system.errors import InputError
-from scripts.system.files import write_whole
+from scripts.system.files import write_bytes
 from scripts.system.machine import Machine, this_machine
 
 KINDS = ("inference", "training")
@@ -133,6 +133,6 @@ def main(options: PeerOptions) -> None:
     page = markdown(content)
     print(page)
     if out is not None and content["cells"]:
-        write_whole(out.with_suffix(".md"), lambda file: file.write(page.encode()))
+        write_bytes(out.with_suffix(".md"), page.encode())
         draw(content, out.with_suffix(".png"))
     finish(content)

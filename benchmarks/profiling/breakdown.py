@@ -32,7 +32,7 @@ from scripts.models.vit import PRESETS, VisionTransformer
 from scripts.pages.markdown import table
 from scripts.system.devices import clock
 from scripts.system.errors import InputError
-from scripts.system.files import write_whole
+from scripts.system.files import write_bytes
 from scripts.system.machine import this_machine
 from scripts.training.compiled import for_inference
 
@@ -160,5 +160,5 @@ def main(options: BreakdownOptions) -> None:
     text = markdown(content)
     print(text)
     if out is not None:
-        write_whole(out.with_suffix(".md"), lambda file: file.write(text.encode()))
+        write_bytes(out.with_suffix(".md"), text.encode())
     finish(content)

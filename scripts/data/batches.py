@@ -77,7 +77,7 @@ def training_batches(
         if mix != UNMIXED:  # each image needs the next one, the last one the first
             start, stop, _ = part.indices(len(chosen))
             chosen, part = torch.cat([chosen, chosen[:1]]), slice(start, stop + 1)
-        augmented = augment(split.images[chosen], generator, part)
+        augmented = augment(split.images[chosen[part]], len(chosen), generator, part)
         images, drawn = poses(augmented, len(chosen), generator, part)
         if split.boxes is not None:  # nothing else poses them: see ``planned``
             drawn = of_boxes(split.boxes[chosen[part], 0], *split.images.shape[-2:])

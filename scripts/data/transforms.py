@@ -78,76 +78,78 @@ class Augment:
     colour: float = 0.0
     cutout: int = 0
 
-    def __call__(self, images: Tensor, generator: torch.Generator, share: slice = ALL) -> Tensor:
-        """Return that share of the images, augmented; the generator is on the CPU.
+    def __call__(self, images: Tensor, count: int, generator: torch.Generator, share: slice = ALL) -> Tensor:
+        """Return the images augmented.
 
-        Numbers are drawn for all images, so that they do not depend on the share.
+        Args:
+            images: uint8 (B, 3, H, W): this process's share of a batch.
+            count: Images in the whole batch; numbers are drawn for all, so that they do not depend on the share.
+            generator: On the CPU.
+            share: The part of the batch that the images are.
         """
         import torch
 
         from scripts.data.distortions import cut_out, recoloured, stretched
         from scripts.data.resampling import resampled
 
-        count, _, height, width = images.shape
-        draws, images = self.draws(count, height, width, generator)[share], images[share]
-        if draws.shape[1] == 0:
+        height, width = images.shape[-2:]
+        drawn = self.draws(count, height, width, generator)
+        if not drawn:
             return images
-        draws = sent(draws, images.device)
+        widths = [numbers.shape[1] for numbers in drawn.values()]
+        together = sent(torch.cat([*drawn.values()], 1)[share], images.device)  # each copy to a GPU takes time
+        drawn = dict(zip(drawn, together.split(widths, 1), strict=True))
         if self.mirror or self.shift:
             rows, columns = (torch.arange(side, device=images.device).unsqueeze(0) for side in (height, width))
-            coins, draws = (draws[:, :1].bool(), draws[:, 1:]) if self.mirror else (None, draws)
             if self.shift:
-                (down, right), draws = draws[:, :2].long().split(1, 1), draws[:, 2:]
+                down, right = drawn["shift"].long().split(1, 1)
                 rows, columns = _reflect(rows + down, height), _reflect(columns + right, width)
-            if coins is not None:
-                columns = torch.where(coins, width - 1 - columns, columns)
+            if self.mirror:
+                columns = torch.where(drawn["mirror"].bool(), width - 1 - columns, columns)
             images = picked(images, rows, columns)
         if self.crop is not None:
-            boxes, draws = draws[:, :4], draws[:, 4:]
-            images = resampled(images, boxes, (height, width) if self.size is None else (self.size, self.size))
+            images = resampled(images, drawn["crop"], (height, width) if self.size is None else (self.size, self.size))
         if self.geometry or self.colour:
             pixels = images.float()
             if self.geometry:
-                maps, draws = draws[:, :4], draws[:, 4:]
-                pixels = stretched(pixels, maps)
+                pixels = stretched(pixels, drawn["geometry"])
             if self.colour:
-                factors, draws = draws[:, :3], draws[:, 3:]
-                pixels = recoloured(pixels, factors)
+                pixels = recoloured(pixels, drawn["colour"])
             images = pixels.round().clamp(0, 255).to(torch.uint8, memory_format=torch.channels_last)
         if self.cutout:
-            images = cut_out(images, draws, self.cutout)
+            images = cut_out(images, drawn["cutout"], self.cutout)
         return images
 
     def in_place(self) -> Augment:
         """Return the same without what moves pixels: objects stay where they are known to be."""
         return replace(self, mirror=False, shift=0, crop=None, size=None, geometry=0.0)
 
-    def draws(self, count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
-        """Draw a row of numbers for every image, in one tensor, which needs only one copy to the device.
+    def draws(self, count: int, height: int, width: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Draw numbers for every image, a row each, by the name of what they change.
 
-        The columns: whether it is mirrored; pixels down and to the right; top, left, height and width of its box; the
-        four entries of the change of its linear map; factors of brightness, contrast and saturation; the centre of the
-        square to cut out as shares of height and width.
+        ``mirror``: 1 where it is mirrored. ``shift``: pixels down and to the right. ``crop``: top, left, height and
+        width of its box. ``geometry``: the four entries of the change of its linear map. ``colour``: factors of
+        brightness, contrast and saturation. ``cutout``: the centre of the square as shares of height and width.
         """
         import torch
 
         def spread(columns: int, largest: float) -> Tensor:
             return largest * (2 * torch.rand(count, columns, generator=generator) - 1)
 
-        drawn = [torch.empty(count, 0, dtype=torch.long)]  # floating-point columns make all of them so
+        drawn = {}
         if self.mirror:
-            drawn.append((torch.rand(count, 1, generator=generator) < 0.5).long())
+            drawn["mirror"] = (torch.rand(count, 1, generator=generator) < 0.5).long()
         if self.shift:
-            drawn.append(torch.randint(-self.shift, self.shift + 1, (2, count), generator=generator).T)
+            drawn["shift"] = torch.randint(-self.shift, self.shift + 1, (2, count), generator=generator).T
         if self.crop is not None:
-            drawn.append(random_boxes(count, height, width, self.crop, generator))
+            drawn["crop"] = random_boxes(count, height, width, self.crop, generator)
         if self.geometry:
-            drawn.append(spread(4, self.geometry))
+            drawn["geometry"] = spread(4, self.geometry)
         if self.colour:
-            drawn.append(1 + spread(3, self.colour))
+            drawn["colour"] = 1 + spread(3, self.colour)
         if self.cutout:
-            drawn.append(torch.rand(count, 2, generator=generator))
-        return torch.cat(drawn, 1)
+            drawn["cutout"] = torch.rand(count, 2, generator=generator)
+        return drawn
 
 
 def random_boxes(count: int, height: int, width: int, least: float, generator: torch.Generator) -> Tensor:

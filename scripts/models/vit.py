@@ -26,7 +26,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "lite": {"image_size": 32, "patch_size": 4, "dim": 256, "depth": 7, "num_heads": 4, "mlp_dim": 512},
     "compact": {
-        "image_size": 32, "patch_size": 4, "stem": (64, 128), "dim": 192, "depth": 6, "num_heads": 3, "mlp_dim": 384,
+        "image_size": 32, "patch_size": 8, "stem": (64, 256, 256), "dim": 256, "depth": 4, "num_heads": 4,
+        "mlp_dim": 512,
     },
 }  # fmt: skip
 PRESETS["r50-b16"] = PRESETS["b16"] | {"resnet": (3, 4, 9)}  # the paper's R50+ViT-B/16
@@ -46,7 +47,7 @@ def few_patches_warning(patches: int, size: Sequence[int]) -> str:
         return ""
     return (
         f"an image of {size[0]}x{size[1]} pixels is only {patches} patches, too few for attention to work with; "
-        "recipe compact, with patches of 4 pixels, learns far more from images as small as these"
+        "recipe compact, with convolutions in front of its patches, learns far more from images as small as these"
     )
 
 

@@ -18,9 +18,8 @@ import os
 import re
 import time
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from scripts.system.command_line import option, parse, run
 from scripts.system.terminal import say
@@ -52,20 +51,16 @@ def main(options: Options) -> None:
     Raises:
         CellExecutionError: If a cell fails; the old notebook stays.
     """
-    from scripts.system.files import write_whole  # loads torch, and flags are read before that
+    from scripts.system.files import write_bytes  # loads torch, and flags are read before that
 
     for name in [options.only] if options.only else NAMES:
         start = time.monotonic()
         target = path_of(name)
         content = executed(cells(name, address())).encode()
-        write_whole(target, partial(_write, content))
+        write_bytes(target, content)
         say(f"{target}: {target.stat().st_size / 1e3:.0f} kB, {time.monotonic() - start:.0f} s")
     if not address():
         say("without a badge: pyproject.toml names no address on GitHub; scripts/notebooks/make.py says how")
-
-
-def _write(content: bytes, file: IO[bytes]) -> None:
-    file.write(content)
 
 
 def path_of(name: str) -> Path:

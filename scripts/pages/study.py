@@ -1,20 +1,22 @@
-"""The results of the study: a table, and a picture of every run."""
+"""The results of the studies: tables, and a picture of every run."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
 from scripts.pages.markdown import table
-from scripts.recipes.study import COMPARED, RUNS
+from scripts.recipes.stn_arms import COMPARED
+from scripts.recipes.study import STUDIES
+from scripts.run.folder import read_metrics
 from scripts.system.errors import InputError
 from scripts.system.files import read_json
 
-RESULTS = Path(__file__).parents[1] / "results" / "study"
+RESULTS = Path(__file__).parents[1] / "results"
 TITLES = {"c8": "turned by multiples of 45°", "none": "upright", "rts": "turned, scaled and shifted"}
-IN_EVERY_SUMMARY = ("dataset", "epochs", "parameters")
+IN_EVERY_SUMMARY = ("dataset", "epochs", "parameters", "best_test_accuracy")
 COLUMNS = (
     "trained on", "arm", "seeds", "tested on the same", "tested on upright images", "parameters",
     "spread of theta in pixels", "correlation of pose and theta",
@@ -22,10 +24,11 @@ COLUMNS = (
 
 
 class Arm(NamedTuple):
-    """The finished runs of an arm in one pose, by their summaries."""
+    """The finished runs of an arm in one pose: their folders, and their summaries."""
 
     name: str
     pose: str
+    folders: Sequence[Path]
     runs: Sequence[dict[str, Any]]
 
     def accuracies(self, tested: str) -> list[float]:
@@ -33,31 +36,34 @@ class Arm(NamedTuple):
         return [run["test_accuracy_in_poses"][tested] for run in self.runs]
 
 
-def read_summary(path: Path) -> dict[str, Any]:
-    """Read the summary of a run of the study.
+def read_summary(of: str, path: Path) -> dict[str, Any]:
+    """Read the summary of a run of that study.
 
     Raises:
         InputError: If it is damaged, or of another kind of run.
     """
     summary = read_json(path)
-    tested = summary.get("test_accuracy_in_poses")
-    if not isinstance(tested, dict) or not tested.keys() >= TITLES.keys() or not summary.keys() >= {*IN_EVERY_SUMMARY}:
-        raise InputError(f"{path} must be the summary of a run of the study, with accuracies in every pose")
+    poses = TITLES if of == "transformer" else ()
+    tested = summary.get("test_accuracy_in_poses", {})
+    if not summary.keys() >= {*IN_EVERY_SUMMARY} or not isinstance(tested, dict) or not tested.keys() >= {*poses}:
+        more = ", with accuracies in every pose" if poses else ""
+        raise InputError(f"{path} must be the summary of a run of the study{more}")
     return summary
 
 
-def finished(folder: Path, seeds: int | None = None) -> list[Arm]:
-    """Read the finished runs in a folder of the study, in the order of the arms: of all seeds, or the first ones.
+def finished(of: str, folder: Path, seeds: int | None = None) -> list[Arm]:
+    """Read the finished runs in a folder of that study, in the order of the arms: of all seeds, or the first ones.
 
     Raises:
         InputError: If a summary is damaged, or runs are of other data or length.
     """
     arms = []
-    for name, pose in RUNS:
+    for name, pose in STUDIES[of].runs:
         wanted = range(1, seeds + 1) if seeds else ("*",)
         paths = [path for seed in wanted for path in sorted(folder.glob(f"{name}-{pose}-seed{seed}/summary.json"))]
         if paths:
-            arms.append(Arm(name, pose, [read_summary(path) for path in paths]))
+            folders = [path.parent for path in paths]
+            arms.append(Arm(name, pose, folders, [read_summary(of, path) for path in paths]))
     for name in ("dataset", "epochs"):
         found = list(dict.fromkeys(run[name] for arm in arms for run in arm.runs))
         if len(found) > 1:
@@ -73,9 +79,9 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
 
 
 def study_table(folder: Path, seeds: int | None = None) -> str:
-    """Return the results of ``finished`` in Markdown, with a row for each arm in each pose."""
+    """Return the results of study ``transformer`` in Markdown, with a row for each arm in each pose."""
     rows = []
-    for arm in finished(folder, seeds):
+    for arm in finished("transformer", folder, seeds):
         theta = ([run[key] for run in arm.runs if key in run] for key in ("theta_spread", "pose_correlation"))
         tested = (f"{spread(arm.accuracies(pose))} %" for pose in (arm.pose, "none"))
         parameters = f"{arm.runs[0]['parameters']:,}"
@@ -83,9 +89,23 @@ def study_table(folder: Path, seeds: int | None = None) -> str:
     return table(COLUMNS, rows)
 
 
+def ablation_table(folder: Path, seeds: int | None = None) -> str:
+    """Return the results of study ``compact`` in Markdown, with a row for each arm; the first one is the recipe."""
+    rows = []
+    for arm in finished("compact", folder, seeds):
+        validated = [max(row["validation_accuracy"] for row in read_metrics(run)) for run in arm.folders]
+        accuracies = [validated, [run["best_test_accuracy"] for run in arm.runs]]
+        cells = (f"{spread(values)} %" for values in accuracies)
+        rows.append([f"`{arm.name}`", str(len(arm.runs)), *cells, f"{arm.runs[0]['parameters']:,}"])
+    return table(["arm", "seeds", "validation accuracy", "test accuracy", "parameters"], rows)
+
+
+TABLES: dict[str, Callable[[Path, int | None], str]] = {"transformer": study_table, "compact": ablation_table}
+
+
 def comparison(folder: Path) -> str:
     """Return in Markdown how many points arms are above the plain network, on images posed as in training."""
-    found = {(arm.name, arm.pose): statistics.mean(arm.accuracies(arm.pose)) for arm in finished(folder)}
+    found = {(arm.name, arm.pose): statistics.mean(arm.accuracies(arm.pose)) for arm in finished("transformer", folder)}
     arms = [arm for arm in COMPARED if arm != "plain"]
     rows = []
     for pose, title in TITLES.items():
@@ -98,7 +118,7 @@ def comparison(folder: Path) -> str:
 
 def study_picture(folder: Path) -> Figure:
     """Draw the test accuracy of every run, on images in the poses that it was trained on."""
-    arms = finished(folder)
+    arms = finished("transformer", folder)
     if not arms:
         raise InputError(f"{folder} must hold finished runs of the study")
     poses = [pose for pose in TITLES if any(arm.pose == pose for arm in arms)]
@@ -119,4 +139,4 @@ def study_picture(folder: Path) -> Figure:
     return figure
 
 
-PICTURES = {"study": lambda: study_picture(RESULTS)}
+PICTURES = {"study": lambda: study_picture(RESULTS / "study-transformer")}

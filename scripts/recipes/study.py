@@ -1,77 +1,48 @@
-"""The arms of the study: when does a spatial transformer help, and what makes it help?
+"""The studies: the arms of each, in which poses they are trained, and the flags of ``make study``."""
 
-All train the same way. The transformers stand in front of the same classifier; the plain network has no transformer
-and is as much wider as makes it equal in parameters and in multiply-adds.
-"""
-
-import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
+from scripts.recipes import stn_arms, vit_arms
 from scripts.recipes.options import RunOptions
-from scripts.recipes.stn import UPRIGHT
 from scripts.system.command_line import option, path, whole
 from scripts.training.plan import Recipe
 
-PLAIN = dataclasses.replace(UPRIGHT, epochs=8, lr=0.08, network={"stem": 8, "widths": (26, 44, 68)})
+
+class Study(NamedTuple):
+    """What is compared.
+
+    Args:
+        arms: Recipes by name.
+        runs: Arm and pose of every run, in the order in which they are trained and listed.
+        options: The flags of a run.
+    """
+
+    arms: Mapping[str, Recipe]
+    runs: Sequence[tuple[str, str]]
+    options: type[RunOptions]
 
 
-def _behind(predicts: str, **options: Any) -> Recipe:
-    """A recipe for the classifier behind a transformer."""
-    network = {"stem": 8, "widths": (21, 38, 58), "localization": (6, (12, 22, 36)), "predicts": predicts}
-    return dataclasses.replace(PLAIN, network=network | options)
-
-
-def _angle(predicts: str = "angle", **options: Any) -> Recipe:
-    """The kit's best, changed: it is told the angle, and a skip connection leads around the transformer."""
-    return _behind(predicts, **{"skip": True} | options)
-
-
-def _slow(recipe: Recipe) -> Recipe:
-    return dataclasses.replace(recipe, localization_lr=0.1)
-
-
-ARMS = {
-    "plain": PLAIN,
-    "affine": _behind("affine"),
-    "affine-slow": _slow(_behind("affine")),
-    "similarity": _behind("similarity"),
-    "similarity-slow": _slow(_behind("similarity")),
-    "similarity-prior": _behind("similarity", prior=1.0),
-    "angle": _angle(),
-    "angle-regressed": _angle(predicts="pose"),
-    "angle-no-skip": _angle(skip=False),
-    "angle-slow": _slow(_angle()),
-    "angle-two-steps": _angle(steps=2),
-    "angle-shared": _angle(shared=True),
-    "angle-zeros": _angle(padding_mode="zeros"),
-    "angle-mean": _angle(padding_mode="mean"),
-    "angle-four-samples": _angle(samples=2),
+STUDIES = {
+    "transformer": Study(stn_arms.ARMS, stn_arms.RUNS, stn_arms.ArmOptions),
+    "compact": Study(vit_arms.ARMS, vit_arms.RUNS, vit_arms.ArmOptions),
 }
-COMPARED = ("plain", "angle", "affine", "similarity")
-# what is trained in which poses: the comparison in all of them, the ablations where turns are largest
-RUNS = [
-    *((arm, pose) for pose in ("c8", "none", "rts") for arm in COMPARED),
-    *((arm, "c8") for arm in ARMS if arm not in COMPARED),
-    ("similarity-prior", "none"),
-    ("angle-four-samples", "rts"),
-]
-
-
-@dataclass(frozen=True)
-class ArmOptions(RunOptions):
-    """Train one arm of the study."""
-
-    recipe: str = option("plain", "which arm", choices=tuple(ARMS))
-    no_transformer = False
 
 
 @dataclass(frozen=True)
 class Options:
-    """Run the study: train every arm in its poses, with several seeds, and print what was reached."""
+    """Run a study: train every arm with several seeds, and print what was reached."""
 
+    of: str = option(
+        "transformer", "what is studied: when a spatial transformer helps, or what parts of recipe compact are worth",
+        choices=tuple(STUDIES),
+    )  # fmt: skip
     data: str = option("auto", "as in train_stn", type=path)
-    out: str = option("runs/study", "folder of the runs; finished ones stay, an unfinished one is resumed", type=path)
+    out: str | None = option(
+        None, "folder of the runs, by default runs/study-<of>; finished ones stay, an unfinished one is resumed",
+        type=path,
+    )  # fmt: skip
     seeds: int = option(3, "runs of every arm", type=whole(1))
     epochs: int | None = option(None, "passes over the training images instead of 8, for a trial", type=whole(1))
     limit_train: int | None = option(None, "use at most this many training images", type=whole(1))

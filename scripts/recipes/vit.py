@@ -3,7 +3,6 @@
 import dataclasses
 from dataclasses import dataclass
 
-from scripts.data.mixing import Mix
 from scripts.data.transforms import Augment, Normalise
 from scripts.recipes.options import RunOptions
 from scripts.system.command_line import option, path
@@ -41,13 +40,11 @@ S14 = Recipe(  # DINOv2's small network, with 25 patches in training and 36 afte
 )
 RECIPES = {
     "compact": Recipe(
-        network={"preset": "compact", "patch_dropout": 0.5},
-        whole_images=0.2,
-        lr=0.006,
+        network={"preset": "compact"},
+        lr=0.02,
         batch_size=250,
-        epochs=50,
-        augment=Augment(mirror=True, shift=4, geometry=0.15, colour=0.3, cutout=8),
-        mix=Mix(mixup=0.25, cutmix=0.25),
+        epochs=40,
+        augment=Augment(mirror=True, shift=4, cutout=12),
         schedule=Schedule("linear", warm_up=0.1),
         label_smoothing=0.1,
         averaged=0.995,

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import torch
 from einops import rearrange
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox, TransformedBbox
 from torch import Tensor
 
-from scripts.run.theta import GREATEST_SCALE, LEAST_SCALE, sampled_corners
+from scripts.run.theta import GREATEST_SCALE, LEAST_SCALE, sampled_pixels
 
 Rows = Sequence[dict[str, float]]
 File = Path | IO[bytes]
@@ -181,9 +180,9 @@ def _confused_pairs(counts: Tensor, classes: Sequence[str], file: File) -> None:
     figure.savefig(file)
 
 
-def misclassified(found: dict[str, Any], file: File, columns: int = 10) -> None:
+def misclassified(found: dict[str, Any], file: File) -> None:
     """Draw misclassified images, each with truth, prediction and confidence."""
-    images = found["wrong_images"]
+    images, columns = found["wrong_images"], 10
     rows = max(1, -(-len(images) // columns))
     grid = list(sheet(rows, columns, side=1.15, title=0.4).flat)
     labels, predictions = found["wrong_labels"].tolist(), found["wrong_predictions"].tolist()
@@ -195,9 +194,10 @@ def misclassified(found: dict[str, Any], file: File, columns: int = 10) -> None:
     grid[0].figure.savefig(file)
 
 
-def transformer(found: dict[str, Any], file: File, columns: int = 8) -> None:
+def transformer(found: dict[str, Any], file: File) -> None:
     """Draw inputs with the outline of the sampled area, and below each the output that the classifier sees."""
     inputs, outputs, theta = found["transformer_inputs"], found["transformer_outputs"], found["theta"]
+    columns = 8
     rows = -(-len(inputs) // columns)
     grid = sheet(2 * rows, columns, side=1.4)
     height, width = inputs.shape[-2:]
@@ -212,9 +212,7 @@ def transformer(found: dict[str, Any], file: File, columns: int = 8) -> None:
     grid[0, 0].figure.savefig(file)
 
 
-def annotated(
-    images: Tensor, boxes: Tensor, titles: Sequence[str], corners: Tensor | None, file: File, columns: int = 10
-) -> None:
+def annotated(images: Tensor, boxes: Tensor, titles: Sequence[str], corners: Tensor | None, file: File) -> None:
     """Draw images with the box of their object in green, those of distractors dotted, and a sampled area in red.
 
     Args:
@@ -223,8 +221,8 @@ def annotated(
         titles: One for every image.
         corners: (N, 4, 2) of the sampled areas in pixels, x before y.
         file: The new file.
-        columns: Images in a row.
     """
+    columns = 10
     grid = list(sheet(-(-len(images) // columns), min(columns, len(images)), side=1.6, title=0.22).flat)
     for number, (axes, image, title) in enumerate(zip(grid, images, titles, strict=False)):
         show(axes, image)
@@ -240,8 +238,8 @@ def annotated(
 
 
 def outlines(theta: Tensor, height: int, width: int) -> np.ndarray:
-    """The corners of the sampled area in pixels; -0.5 is the outer edge of pixel 0."""
-    corners: np.ndarray = ((sampled_corners(theta) + 1) / 2 * torch.tensor([width, height]) - 0.5).numpy()
+    """The corners of the sampled area as places in a picture, where -0.5 is the outer edge of pixel 0."""
+    corners: np.ndarray = (sampled_pixels(theta, height, width) - 0.5).numpy()
     return corners
 
 

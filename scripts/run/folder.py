@@ -17,7 +17,7 @@ import torch
 
 from scripts.run.tensorboard import Events
 from scripts.system.errors import InputError
-from scripts.system.files import is_part, read_json, read_torch, write_whole
+from scripts.system.files import is_part, read_json, read_torch, write_bytes, write_whole
 from scripts.system.folders import make_folder
 from scripts.system.locks import IN_USE, lock_within
 from scripts.system.terminal import say, warn
@@ -149,14 +149,14 @@ class RunFolder:
         names = list(rows[0])
         lines = [names, *([format(row[name], ".6g") for name in names] for row in rows)]
         text = "".join(",".join(line) + "\n" for line in lines)
-        write_whole(self.path / "metrics.csv", lambda file: file.write(text.encode()))
+        write_bytes(self.path / "metrics.csv", text.encode())
         if self.events is not None:
             self.events.rows(rows)
 
     def json(self, name: str, content: dict[str, Any]) -> None:
         """Write one JSON file."""
         text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-        write_whole(self.path / name, lambda file: file.write(text.encode()))
+        write_bytes(self.path / name, text.encode())
 
     def checkpoint(self, name: str, state: dict[str, Any]) -> None:
         """Write tensors and plain values, readable with ``torch.load(..., weights_only=True)``."""

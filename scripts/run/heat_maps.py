@@ -48,9 +48,9 @@ def grad_cam(found: dict[str, Any], file: File) -> None:
             column[2].imshow(heated(found["cam_seen"][i], found["cam_seen_maps"][i]))
             (outline,) = outlines(found["cam_theta"][i : i + 1], *images.shape[-2:])
             column[0].add_patch(Polygon(outline, fill=False, edgecolor=FRAME_COLOUR, linewidth=1.5))
-        truth, prediction = (short(classes[int(found[name][i])], 15) for name in ("cam_labels", "cam_predictions"))
-        wrong = "" if truth == prediction else f"\n\N{RIGHTWARDS ARROW} {prediction}"
-        column[0].set_title(truth + wrong, fontsize=10, linespacing=1.1, parse_math=False)
+        truth, prediction = (int(found[name][i]) for name in ("cam_labels", "cam_predictions"))
+        wrong = "" if truth == prediction else f"\n\N{RIGHTWARDS ARROW} {short(classes[prediction], 15)}"
+        column[0].set_title(short(classes[truth], 15) + wrong, fontsize=10, linespacing=1.1, parse_math=False)
     grid[0, 0].figure.savefig(file)
 
 

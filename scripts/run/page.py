@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import jinja2
 
@@ -16,7 +16,7 @@ from scripts.run import figures, heat_maps
 from scripts.run.folder import read_metrics
 from scripts.run.theta import LEAST_SPREAD, collapse_warning, idle_warning
 from scripts.system.errors import InputError
-from scripts.system.files import read_json, read_torch, write_whole
+from scripts.system.files import read_json, read_torch, write_bytes
 
 NEEDED = ("config.json", "environment.json", "summary.json", "metrics.csv", "train.log", "findings.pt")
 LAST_EPOCHS = 10
@@ -41,10 +41,6 @@ class ReportFigure:
     def png(self) -> str:
         """The content as base64, for the page."""
         return base64.b64encode(self.content).decode()
-
-    def write(self, file: IO[bytes]) -> None:
-        """Write the PNG."""
-        file.write(self.content)
 
 
 def write_report(folder: Path) -> Path:
@@ -76,8 +72,8 @@ def write_report(folder: Path) -> Path:
         why = f"its files cannot be drawn ({type(error).__name__}: {error})"
         raise InputError(f"run folder ({folder}) must hold a finished run; {why}") from error
     for figure in drawn:
-        write_whole(folder / f"{figure.name}.png", figure.write)
-    write_whole(folder / "report.html", lambda file: file.write(text.encode()))
+        write_bytes(folder / f"{figure.name}.png", figure.content)
+    write_bytes(folder / "report.html", text.encode())
     return folder / "report.html"
 
 

@@ -129,3 +129,8 @@ def sampled_corners(theta: Tensor) -> Tensor:
     """Map the corners of the output into the input, clockwise from top left: (B, 2, 3) -> (B, 4, 2) in [-1, 1]."""
     corners = theta.new_tensor([[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1]])
     return torch.einsum("bij,kj->bki", theta, corners)
+
+
+def sampled_pixels(theta: Tensor, height: int, width: int) -> Tensor:
+    """Map the corners of the output into the input, as ``sampled_corners``, in pixels from its left and upper edge."""
+    return (sampled_corners(theta) + 1) / 2 * theta.new_tensor([width, height])

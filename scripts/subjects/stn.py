@@ -14,16 +14,15 @@ from scripts.models.localizations import PoseClassification, PoseRegression
 from scripts.models.stn import STNClassifier
 from scripts.models.upright import UprightCNN
 from scripts.recipes.stn import Options
-from scripts.recipes.study import ArmOptions
+from scripts.recipes.stn_arms import ArmOptions
 from scripts.run.findings import evenly_spaced, grad_cam_findings
 from scripts.run.grad_cam import carried_back, places
 from scripts.run.theta import circular_correlation, theta_angles, theta_remark, theta_statistics
 from scripts.subjects.subject import Subject
 from scripts.system.errors import InputError
-from scripts.system.machine import this_machine
 from scripts.training.evaluation import Evaluation
-from scripts.training.optimizers import Muon
-from scripts.training.plan import Plan
+from scripts.training.optimizers import Muon, muon_type
+from scripts.training.plan import Plan, Recipe
 from scripts.training.step import Objective
 from scripts.training.untraced import SGD, AdamW
 
@@ -49,12 +48,13 @@ def groups(network: Network, parameters: Iterable[Tensor], lr: float, share: flo
     return [{"params": parts[0], "lr": lr}, {"params": parts[1], "lr": lr * share}]
 
 
-def sgd(network: Network, lr: float, localization_lr: float = 1.0) -> list[torch.optim.Optimizer]:
+def sgd(network: Network, plan: Recipe) -> list[torch.optim.Optimizer]:
     """SGD with momentum 0.9."""
-    return [SGD(groups(network, network.parameters(), lr, localization_lr), lr=lr, momentum=0.9, fused=True)]
+    learned = groups(network, network.parameters(), plan.lr, plan.localization_lr)
+    return [SGD(learned, lr=plan.lr, momentum=0.9, fused=True)]
 
 
-def muon(network: Network, lr: float, localization_lr: float = 1.0) -> list[torch.optim.Optimizer]:
+def muon(network: Network, plan: Recipe) -> list[torch.optim.Optimizer]:
     """Muon for hidden layers; AdamW at 1/5 of its rate for the rest, at 1/50 for the localization of the tutorial."""
     if isinstance(network, UprightCNN):
         hidden: list[Tensor] = [
@@ -66,10 +66,11 @@ def muon(network: Network, lr: float, localization_lr: float = 1.0) -> list[torc
         slow = [] if network.transformer is None else list(network.transformer.parameters())
     elsewhere = {id(parameter) for parameter in [*hidden, *slow]}
     rest = [parameter for parameter in network.parameters() if id(parameter) not in elsewhere]
-    others = groups(network, rest, lr / 5, localization_lr) + groups(network, slow, lr / 50, localization_lr)
+    lr, share = plan.lr, plan.localization_lr
+    others = groups(network, rest, lr / 5, share) + groups(network, slow, lr / 50, share)
     adamw = AdamW([group for group in others if group["params"]], weight_decay=0.01, fused=True)
-    dtype = this_machine(hidden[0].device).dtype
-    return [Muon(groups(network, hidden, lr, localization_lr), lr=lr, weight_decay=0.01, dtype=dtype), adamw]
+    dtype = muon_type(plan.precision)
+    return [Muon(groups(network, hidden, lr, share), lr=lr, weight_decay=0.01, dtype=dtype), adamw]
 
 
 OPTIMIZERS = {"sgd": sgd, "muon": muon}  # by their names in recipes
@@ -99,8 +100,7 @@ def subject(options: Options | ArmOptions, plan: Plan, device: torch.device) -> 
         columns = statistics(theta)
         return columns, theta_remark(columns, height, width, allowed)
 
-    def findings(images: Tensor, upright: Tensor, result: Evaluation) -> dict[str, Any]:
-        labels = result.labels[evenly_spaced(len(result.labels)).to(images.device)]
+    def findings(images: Tensor, upright: Tensor, labels: Tensor, result: Evaluation) -> dict[str, Any]:
         chosen = evenly_spaced(len(images), CAM_SHOWN).to(images.device)
         found = classifier_findings(network, images[chosen], labels[chosen], plan.normalise)
         if result.extra is None:
@@ -119,7 +119,7 @@ def subject(options: Options | ArmOptions, plan: Plan, device: torch.device) -> 
 
     return Subject(
         network=network,
-        optimizers=OPTIMIZERS[plan.optimizer](network, plan.lr, plan.localization_lr),
+        optimizers=OPTIMIZERS[plan.optimizer](network, plan),
         objective=objective(network, plan),
         predict=(lambda images: network(images, return_theta=True)[:2]) if transform else None,
         describe=describe if transform else None,

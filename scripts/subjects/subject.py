@@ -26,9 +26,9 @@ class Subject:
         describe: As in ``Trainer``.
         before_epoch: As in ``Trainer``.
         tested_in: Poses by name in which summary.json has the test accuracy too, of the checkpoint in the figures.
-        findings: From the uint8 test images that ``evenly_spaced`` chooses, resized, the same images before they were
-            posed, and the evaluation of the test set to what the report shows of the network; what is named ``numbers``
-            goes to summary.json too.
+        findings: From some uint8 test images, resized, the same images before they were posed, their labels, and the
+            evaluation of the whole test set to what the report shows of the network; what is named ``numbers`` goes to
+            summary.json too.
     """
 
     network: nn.Module
@@ -40,4 +40,4 @@ class Subject:
     describe: Callable[[Tensor], tuple[dict[str, float], str]] | None = None
     before_epoch: Callable[[float], None] | None = None
     tested_in: Sequence[str] = ()
-    findings: Callable[[Tensor, Tensor, Evaluation], dict[str, Any]]
+    findings: Callable[[Tensor, Tensor, Tensor, Evaluation], dict[str, Any]]

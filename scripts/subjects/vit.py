@@ -15,10 +15,9 @@ from scripts.run.findings import evenly_spaced, grad_cam_findings
 from scripts.run.folder import checkpoints
 from scripts.subjects.subject import Subject
 from scripts.system.errors import InputError
-from scripts.system.machine import this_machine
 from scripts.training.evaluation import Evaluation
-from scripts.training.optimizers import Muon
-from scripts.training.plan import Plan
+from scripts.training.optimizers import Muon, muon_type
+from scripts.training.plan import Plan, Recipe
 from scripts.training.untraced import SGD, AdamW
 from scripts.weights.pretrained import load_weights
 
@@ -27,17 +26,17 @@ LAYER_DECAY = 0.7
 FEW_HEADS = 8  # with more, the picture of all layers and heads has room for one image only
 
 
-def sgd(network: VisionTransformer, lr: float) -> list[torch.optim.Optimizer]:
+def sgd(network: VisionTransformer, plan: Recipe) -> list[torch.optim.Optimizer]:
     """SGD with momentum 0.9 and no weight decay."""
-    return [SGD(network.parameters(), lr=lr, momentum=0.9, fused=True)]
+    return [SGD(network.parameters(), lr=plan.lr, momentum=0.9, fused=True)]
 
 
-def adamw(network: VisionTransformer, lr: float) -> list[torch.optim.Optimizer]:
+def adamw(network: VisionTransformer, plan: Recipe) -> list[torch.optim.Optimizer]:
     """AdamW with weight decay for the weights of layers."""
-    return [AdamW(_decayed(list(network.parameters())), lr=lr, fused=True)]
+    return [AdamW(_decayed(list(network.parameters())), lr=plan.lr, fused=True)]
 
 
-def layered_adamw(network: VisionTransformer, lr: float) -> list[torch.optim.Optimizer]:
+def layered_adamw(network: VisionTransformer, plan: Recipe) -> list[torch.optim.Optimizer]:
     """AdamW with weight decay for the weights of layers; each layer learns at 0.7 of the rate of the one behind it."""
     parts = (network.resnet, network.stem, network.embeddings)
     front = [parameter for part in parts if part is not None for parameter in part.parameters()]
@@ -45,14 +44,14 @@ def layered_adamw(network: VisionTransformer, lr: float) -> list[torch.optim.Opt
     known = {id(parameter) for layer in layers for parameter in layer}
     layers.append([parameter for parameter in network.parameters() if id(parameter) not in known])  # behind the blocks
     groups = [
-        group | {"lr": lr * LAYER_DECAY**depth}
+        group | {"lr": plan.lr * LAYER_DECAY**depth}
         for depth, layer in enumerate(reversed(layers))
         for group in _decayed(layer)
     ]
-    return [AdamW(groups, lr=lr, fused=True)]
+    return [AdamW(groups, lr=plan.lr, fused=True)]
 
 
-def muon(network: VisionTransformer, lr: float) -> list[torch.optim.Optimizer]:
+def muon(network: VisionTransformer, plan: Recipe) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the encoder and the convolutions in front, AdamW at 1/6 of its rate for the rest."""
     matrices = [parameter for parameter in network.encoder.parameters() if parameter.ndim == 2]
     if network.stem is not None:
@@ -60,8 +59,8 @@ def muon(network: VisionTransformer, lr: float) -> list[torch.optim.Optimizer]:
     chosen = {id(matrix) for matrix in matrices}
     rest = [parameter for parameter in network.parameters() if id(parameter) not in chosen]
     return [
-        Muon(matrices, lr=lr, weight_decay=0.01, dtype=this_machine(matrices[0].device).dtype),
-        AdamW(_decayed(rest), lr=lr / 6, fused=True),
+        Muon(matrices, lr=plan.lr, weight_decay=0.01, dtype=muon_type(plan.precision)),
+        AdamW(_decayed(rest), lr=plan.lr / 6, fused=True),
     ]
 
 
@@ -103,15 +102,16 @@ def subject(options: Options, plan: Plan, device: torch.device) -> Subject:
     if warning := few_patches_warning(grid[0] * grid[1], size):
         remarks.append(f"WARNING: {warning}")
 
-    def findings(images: Tensor, _: Tensor, result: Evaluation) -> dict[str, Any]:
+    def findings(images: Tensor, _: Tensor, labels: Tensor, __: Evaluation) -> dict[str, Any]:
         chosen = evenly_spaced(len(images), SHOWN).to(images.device)
-        labels = result.labels[evenly_spaced(len(result.labels)).to(images.device)][chosen]
-        spoken = token_findings(network, images[chosen], labels, plan.normalise, grid)
-        return spoken | attention_findings(network, images[chosen], plan.normalise, grid)
+        found = token_findings(network, images[chosen], labels[chosen], plan.normalise, grid)
+        if network.pool is None:  # else nothing is read from the class token
+            found |= attention_findings(network, images[chosen], plan.normalise, grid)
+        return found
 
     return Subject(
         network=network,
-        optimizers=OPTIMIZERS[plan.optimizer](network, plan.lr),
+        optimizers=OPTIMIZERS[plan.optimizer](network, plan),
         settings={"network": {**preset, **plan.network}, "patches": grid[0] * grid[1]},
         remarks=remarks,
         before_epoch=before_epoch,
@@ -143,7 +143,7 @@ def token_findings(
 ) -> dict[str, Any]:
     """Return images, and where the tokens that enter the last block speak for the class.
 
-    Behind the last block only the class token is read, so that patches speak for no class there.
+    Behind the last block a head that reads the class token reads it alone, so that patches speak for no class there.
     """
     blocks = network.encoder.blocks
     layer = blocks[-2] if len(blocks) > 1 else network.embeddings

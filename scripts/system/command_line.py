@@ -153,7 +153,8 @@ def _add_flag(parser: argparse.ArgumentParser, field: "dataclasses.Field[Any]", 
 def flag_values(options: Any) -> dict[str, Any]:
     """Return the values of all flags; of those that override the recipe, only the ones given."""
     values = dataclasses.asdict(options)
-    return values | values.pop("changes", {})
+    changes = values.pop("changes", {})
+    return values | changes
 
 
 def as_flags(values: Mapping[str, object]) -> list[str]:

@@ -22,10 +22,10 @@ class Stopped(Exception):  # noqa: N818  # not an error
 
     Args:
         by: The signal's number.
-        where: How far the run got.
+        message: How far the run got.
         folder: The run folder, from which it can be resumed; empty if it cannot.
     """
 
-    def __init__(self, by: int, where: str, folder: str = "") -> None:
-        super().__init__(where)
-        self.by, self.where, self.folder = by, where, folder
+    def __init__(self, by: int, message: str, folder: str = "") -> None:
+        super().__init__(message)
+        self.by, self.folder = by, folder

@@ -46,6 +46,11 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             temporary.unlink()
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file as ``write_whole`` does."""
+    write_whole(path, lambda file: file.write(content))
+
+
 def is_part(name: str) -> bool:
     """Whether a file of this name is what ``write_whole`` leaves half-written if the process is killed."""
     return PART.fullmatch(name) is not None

@@ -1,8 +1,14 @@
-"""Create the folders that flags name."""
+"""Create the folders that flags name, and name those that they do not."""
 
+from datetime import datetime
 from pathlib import Path
 
 from scripts.system.errors import InputError
+
+
+def timed(dataset: str, *parts: str) -> Path:
+    """Return the default folder of what is made now, named after data, other parts and time."""
+    return Path("runs", "-".join([dataset.replace(":", "-"), *parts, f"{datetime.now():%Y%m%d-%H%M%S}"]))
 
 
 def make_folder(folder: Path, flag: str) -> None:

@@ -47,6 +47,22 @@ def _factor(gram: Tensor) -> Tensor:
     return product
 
 
+def muon_type(precision: str) -> torch.dtype:
+    """The type in which Muon computes in a run of that precision, on every machine: bfloat16, or float32."""
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def wide(weight: Tensor) -> Tensor:
+    """A weight as a matrix (n, m), n <= m: its first dimension by all others, or transposed."""
+    matrix = weight.flatten(1)
+    return matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix
+
+
+def shaped(matrix: Tensor, weight: Tensor) -> Tensor:
+    """Undo ``wide`` for a matrix that belongs to that weight."""
+    return (matrix.mT if weight.shape[0] > weight[0].numel() else matrix).reshape(weight.shape)
+
+
 class Muon(Untraced):
     """Muon for matrices, and for convolution kernels as matrices (out channels, everything else).
 
@@ -81,20 +97,16 @@ class Muon(Untraced):
                 self.state[weight]["momentum"] = torch.zeros_like(weight)
         momenta = [self.state[weight]["momentum"] for weight in weights]
         torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
-        directions = [*torch._foreach_lerp(gradients, momenta, MOMENTUM)]  # Nesterov momentum
-
-        # matrices of one shape are orthogonalised as one batch; tall ones are transposed
-        tall = [weight.shape[0] > weight[0].numel() for weight in weights]
-        stacks = defaultdict(list)
-        for place, direction in enumerate(directions):
-            matrix = direction.flatten(1)
-            directions[place] = matrix.mT if tall[place] else matrix
-            stacks[directions[place].shape].append(place)
-        for places in stacks.values():
-            together = torch.stack([directions[place] for place in places]).to(self.dtype)
+        updates = [*torch._foreach_lerp(gradients, momenta, MOMENTUM)]  # Nesterov momentum
+        matrices = [wide(update) for update in updates]
+        by_shape = defaultdict(list)
+        for place, matrix in enumerate(matrices):
+            by_shape[matrix.shape].append(place)
+        for places in by_shape.values():  # matrices of one shape are orthogonalised as one batch
+            together = torch.stack([matrices[place] for place in places]).to(self.dtype)
             for place, matrix in zip(places, orthogonalised(together).to(weights[places[0]].dtype), strict=True):
-                directions[place] = (matrix.mT if tall[place] else matrix).reshape(weights[place].shape)
+                updates[place] = shaped(matrix, weights[place])
         steps = [-lr * max(1.0, weight.shape[0] / weight[0].numel()) ** 0.5 for weight in weights]
-        torch._foreach_mul_(directions, steps)
+        torch._foreach_mul_(updates, steps)
         torch._foreach_mul_(weights, 1 - lr * weight_decay)
-        torch._foreach_add_(weights, directions)
+        torch._foreach_add_(weights, updates)

@@ -97,7 +97,6 @@ def range_test(trainer: Trainer) -> RangeTest:
     trainer.model.train()
     rates: list[float] = []
     losses: list[float] = []
-    smooth: list[float] = []
     skipped, quiet = 0, None if trainer.processes.first else True
     with deferred() as asked, tqdm(total=STEPS, leave=False, disable=quiet, unit="batch") as bar:
         for count, batch in batches(trainer, state):
@@ -113,23 +112,17 @@ def range_test(trainer: Trainer) -> RangeTest:
                 continue
             rates.append(rate)
             losses.append(outcome.loss / count)
-            smooth = smoothed(losses, smooth)
             bar.update()
-            if len(rates) == STEPS or _diverged(smooth):
+            if _diverged(smoothed(losses)):
+                return RangeTest(rates, losses, rates[-1])
+            if len(rates) == STEPS:
                 break
-    return RangeTest(rates, losses, rates[-1] if _diverged(smooth) else None)
+    return RangeTest(rates, losses, None)
 
 
-def smoothed(losses: Sequence[float], before: Sequence[float] = ()) -> list[float]:
-    """For each step the median of the losses around it.
-
-    Args:
-        losses: Of all steps.
-        before: The answer when the last loss was not yet there: only the last medians change.
-    """
-    places = range(max(0, len(before) - NEIGHBOURS), len(losses))
-    around = (losses[max(0, i - NEIGHBOURS) : i + NEIGHBOURS + 1] for i in places)
-    return [*before[: places.start], *map(median, around)]
+def smoothed(losses: Sequence[float]) -> list[float]:
+    """For each step the median of the losses around it."""
+    return [median(losses[max(0, i - NEIGHBOURS) : i + NEIGHBOURS + 1]) for i in range(len(losses))]
 
 
 def _diverged(smooth: Sequence[float]) -> bool:

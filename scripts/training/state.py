@@ -1,28 +1,19 @@
 """The state of a run that changes from step to step, as checkpoints save and restore it."""
 
+import copy
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from scripts.training.plan import Plan
 from scripts.training.random_states import random_states, restore_random_states
-
-
-def moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
-    """An exponential moving average of weights that forgets its first steps sooner than its decay alone would."""
-
-    def average(averaged: Any, current: Any, count: Any) -> None:
-        steps = int(count)  # it is on the CPU
-        get_ema_multi_avg_fn(min(decay, (1 + steps) / (10 + steps)))(averaged, current, count)
-
-    return average
 
 
 @dataclass
@@ -84,9 +75,25 @@ class State:
         self.scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "float16")
         self.generator = torch.Generator().manual_seed(plan.seed)  # for the order of the images and their augmentation
         self.progress = Progress()
-        self.average: AveragedModel | None = None
-        if plan.averaged:  # running statistics are averaged like weights
-            self.average = AveragedModel(model, multi_avg_fn=moving_average(plan.averaged), use_buffers=True)
+        self.decay, self.averaged_steps = plan.averaged, 0
+        self.average = copy.deepcopy(model) if self.decay else None
+
+    def update_average(self) -> None:
+        """Count weights and running statistics in, if the plan wants an average.
+
+        The first steps are forgotten sooner than the decay alone would. torch's ``AveragedModel`` does the same, and
+        waits for a GPU in every step.
+        """
+        if self.average is None:
+            return
+        done = self.averaged_steps
+        kept = min(self.decay, (1 + done) / (10 + done)) if done else 0.0
+        averaged, current = (
+            [value.detach() for value in (*each.parameters(), *each.buffers()) if value.is_floating_point()]
+            for each in (self.average, self.model)
+        )
+        get_ema_multi_avg_fn(kept)(averaged, current, done)
+        self.averaged_steps += 1
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -95,7 +102,7 @@ class State:
             yield
             return
         trained = {name: value.clone() for name, value in self.model.state_dict().items()}
-        self.model.load_state_dict(self.average.module.state_dict())
+        self.model.load_state_dict(self.average.state_dict())
         try:
             yield
         finally:
@@ -105,9 +112,9 @@ class State:
         """Return the state as tensors and plain values; ``model`` is what is evaluated."""
         averaged = {}
         if self.average is not None:
-            averaged = {"trained": self.model.state_dict(), "averaged_steps": self.average.n_averaged}
+            averaged = {"trained": self.model.state_dict(), "averaged_steps": self.averaged_steps}
         return {
-            "model": (self.model if self.average is None else self.average.module).state_dict(),
+            "model": (self.model if self.average is None else self.average).state_dict(),
             **averaged,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
@@ -126,8 +133,8 @@ class State:
         try:
             self.model.load_state_dict(saved["model"] if self.average is None else saved["trained"])
             if self.average is not None:
-                self.average.module.load_state_dict(saved["model"])
-                self.average.n_averaged.copy_(saved["averaged_steps"])
+                self.average.load_state_dict(saved["model"])
+                self.averaged_steps = int(saved["averaged_steps"])
             for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
                 optimizer.load_state_dict(state)
             for scheduler, state in zip(self.schedulers, saved["schedulers"], strict=True):

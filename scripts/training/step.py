@@ -94,8 +94,7 @@ def train_step(
         for optimizer, scheduler in zip(state.optimizers, state.schedulers, strict=True):
             optimizer.step()
             scheduler.step()
-        if state.average is not None:
-            state.average.update_parameters(state.model)
+        state.update_average()
     else:
         broken = _broken(state, loss_sum / count)
         for buffer, before in zip(state.model.buffers(), statistics, strict=True):

@@ -106,7 +106,7 @@ class Trainer:
                 if self.processes.any(bool(asked)) and len(state.progress.rows) < self.plan.epochs:
                     self._stop(state, asked)
         if state.average is not None:
-            self.model.load_state_dict(state.average.module.state_dict())
+            self.model.load_state_dict(state.average.state_dict())
         return state.progress.rows
 
     def begin(self) -> State:
@@ -139,12 +139,17 @@ class Trainer:
         plan, progress, epoch = self.plan, state.progress, len(state.progress.rows) + 1
         if self.before_epoch is not None:
             self.before_epoch((epoch - 1) / plan.epochs)
+        generator = state.generator
         if progress.step == 0:
             progress.lr = self.optimizers[0].param_groups[0]["lr"]
-            progress.shuffle = state.generator.get_state()
+            progress.shuffle = generator.get_state()
             self.folder.log(f"Epoch {epoch}/{plan.epochs}, learning rate {progress.lr:.6g}")
+        else:  # the order was drawn before the steps that are done
+            assert progress.shuffle is not None
+            generator = torch.Generator()
+            generator.set_state(progress.shuffle)
         steps = min(plan.steps_an_epoch, plan.steps - (epoch - 1) * plan.steps_an_epoch)
-        order = self._order(state)[progress.step : steps]
+        order = shuffled(self.train, plan.batch_size, generator)[progress.step : steps]
         batches = self.batches(order, state)
         started = clock(self.device) - progress.seconds
         saved, name = time.monotonic(), f"{epoch}/{plan.epochs}"
@@ -152,7 +157,7 @@ class Trainer:
         with tqdm(batches, name, steps, initial=progress.step, leave=False, disable=quiet, unit="batch") as bar:
             for chosen, batch in zip(order, bar, strict=True):
                 stop = self._step(state, batch, len(chosen), asked)
-                if not bar.disable and bar.n % 10 == 0:
+                if not bar.disable and progress.step % 10 == 0:
                     loss, accuracy = progress.means
                     bar.set_postfix_str(f"loss {loss:.4f}, accuracy {accuracy:.2f}%")
                 due = self.processes.first and time.monotonic() - saved > 60 * self.save_minutes
@@ -194,16 +199,6 @@ class Trainer:
         if progress.skipped >= MOST_SKIPPED:
             raise Diverged(self._advised(f"{progress.skipped} steps in a row were skipped, up to {where}"))
         return outcome.stop
-
-    def _order(self, state: State) -> tuple[Tensor, ...]:
-        """Return all batches of the current epoch as indices, also if some are done."""
-        assert state.progress.shuffle is not None
-        generator = torch.Generator()
-        generator.set_state(state.progress.shuffle)
-        order = shuffled(self.train, self.plan.batch_size, generator)
-        if state.progress.step == 0:
-            state.generator.set_state(generator.get_state())
-        return order
 
     @cached_property
     def network(self) -> nn.Module:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from scripts.system.errors import InputError
-from scripts.system.files import read_torch, refuse_bomb, write_whole
+from scripts.system.files import read_torch, refuse_bomb, write_bytes, write_whole
 from scripts.weights.search import OPTIMIZER
 
 SUFFIXES = (".npz", ".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")  # .tar is that of .pth.tar
@@ -102,7 +102,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Tensor], **facts: object) -> N
         # transformers refuses files without this format
         metadata = {"format": "pt"} | {name: str(value) for name, value in facts.items()}
         metadata[CHECKSUM] = _checksum(own, metadata)
-        write_whole(path, lambda file: file.write(safetensors.torch.save(own, metadata=metadata)))
+        write_bytes(path, safetensors.torch.save(own, metadata=metadata))
     else:
         write_whole(path, lambda file: torch.save(own, file))
 

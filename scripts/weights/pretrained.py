@@ -89,7 +89,7 @@ def write_weights(
     Number of heads and grid of patches go to files that have a place for them.
 
     Raises:
-        InputError: If the family has LayerScale, or no names for a part of the network.
+        InputError: If the family has LayerScale, no names for a part of the network, or heads whose number is missing.
     """
     if family != "kit" and (own := kit.options_of(state)):
         parts = " and ".join(f"{name} {value}" for name, value in own.items())
@@ -99,6 +99,8 @@ def write_weights(
             f"family ({family}) must be another one to write: it has LayerScale, which reading folds into the layers "
             "before it, and which cannot be recovered from them"
         )
+    if FAMILIES[family].flax and not num_heads:
+        raise InputError(f"num_heads ({num_heads}) must be given for family {family}, which has an axis of heads")
     facts: dict[str, Any] = {"num_heads": num_heads} if num_heads else {}
     if grid:
         height, width = (side * sizes(state)["patch_size"] for side in grid)
@@ -115,13 +117,14 @@ def load_weights(model: VisionTransformer, path: Path) -> list[str]:
     Raises:
         InputError: If the file cannot be read or belongs to another network.
     """
-    state, family, num_heads, pre_logits, grid, remarks = read_weights(path)
+    weights = read_weights(path)
+    state, num_heads, pre_logits = dict(weights.state), weights.num_heads, weights.pre_logits
     own, heads = model.state_dict(), next(part.num_heads for part in model.modules() if isinstance(part, Attention))
     theirs, ours = sizes(state) | {"num_heads": num_heads or heads}, sizes(own) | {"num_heads": heads}
     if other := [name for name in theirs if theirs[name] != ours[name]]:
         found, wanted = (", ".join(f"{name} {values[name]}" for name in other) for values in (theirs, ours))
         raise InputError(f"{path} must hold the weights of the model ({wanted}); it has {found}")
-    notes = [f"{path}: {family} weights, {len(state)} arrays", *remarks]
+    notes = [f"{path}: {weights.family} weights, {len(state)} arrays", *weights.notes]
     if not num_heads:
         notes.append(f"{path}: num_heads {heads} of the model is assumed: the file does not tell")
     classes, held = own["head.bias"].numel(), state["head.bias"].numel() if "head.bias" in state else 0
@@ -132,7 +135,7 @@ def load_weights(model: VisionTransformer, path: Path) -> list[str]:
         without = f"; dropped {', '.join(pre_logits)}" if pre_logits else ""
         notes.append(f"{path}: the head is zero: {why}{without}")
         state |= {name: torch.zeros_like(own[name]) for name in HEAD}
-    old, new = grid or _grid(state[POSITIONS], family, model, path), model.embeddings.grid
+    old, new = weights.grid or _grid(state[POSITIONS], weights.family, model, path), model.embeddings.grid
     if old != new:
         how = model.embeddings.interpolation
         notes.append(f"{path}: positions resampled from {old[0]}x{old[1]} to {new[0]}x{new[1]} patches, {how}")

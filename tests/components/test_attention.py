@@ -627,9 +627,16 @@ def test_what_this_cpu_is_fast_at_decides_nothing_on_another_device(dtype, monke
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_a_compiled_graph_of_any_length_keeps_to_the_choice(dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("components.attention.cpu_instructions", lambda: LAPTOP if dtype == torch.float32 else NEW)
+    used: list[bool] = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[Tensor]) -> Callable[..., object]:
+        fused = any(node.target is nn.functional.scaled_dot_product_attention for node in graph.graph.nodes)
+        return lambda *given: used.append(fused) or graph(*given)
+
     torch._dynamo.reset()
     attention = build(0, 6, 2).to(dtype)
-    compiled = torch.compile(attention, backend="eager", fullgraph=True, dynamic=True)
+    compiled = torch.compile(attention, backend=backend, fullgraph=True, dynamic=True)
     for n in (5, 7, 16, 17, 2048, 2049):
         x = random_tokens(n, 1, n, 6, dtype=dtype)
         torch.testing.assert_close(compiled(x), attention(x))
+        assert used[-1] == (n > longest_plain(dtype, LAPTOP if dtype == torch.float32 else NEW))

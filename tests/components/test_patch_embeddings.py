@@ -276,6 +276,7 @@ def test_changes_to_the_projection_take_effect(way: str | None) -> None:
     {"kernel_size": 6, "stride": 4, "padding": 1},
     {"kernel_size": 4, "stride": 4, "padding": 2},
     {"kernel_size": 4, "stride": 2},
+    {"kernel_size": 4, "stride": 4, "groups": 3},
     {"kernel_size": (8, 2), "stride": 4},
     {"kernel_size": (2, 8), "stride": 4, "padding": (0, 2)},
 ], ids=str)  # fmt: skip

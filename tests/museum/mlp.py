@@ -4,8 +4,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from components import MLP
-from tests.components import test_lifetime as lifetime
 from tests.components import test_mlp as laws
+from tests.components.every import test_lifetime as lifetime
 from tests.contract import test_contract as contract
 from tests.museum.exhibits import exhibit
 

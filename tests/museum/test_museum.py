@@ -4,7 +4,6 @@ import functools
 import inspect
 import sys
 from dataclasses import replace
-from importlib import import_module
 
 import hypothesis
 import pytest
@@ -13,10 +12,10 @@ import components
 from tests.contract import test_contract as contract
 from tests.contract.cases import CASES
 from tests.contract.items import snake_case
-from tests.museum.exhibits import EXHIBITS, Exhibit
+from tests.museum import table
+from tests.museum.exhibits import Exhibit
+from tests.museum.rooms import EXHIBITS, ROOMS
 
-ROOMS = {name: import_module(f"tests.museum.{snake_case(name)}") for name in components.__all__}
-import_module("tests.museum.transforms")
 HUNG = {f"{one.room}: {one.mistake.__name__} - {one.rejected_by}": one for one in EXHIBITS}
 LAWS = {f"{one.room}: {one.rejected_by}": one for one in EXHIBITS}
 
@@ -49,6 +48,16 @@ def test_an_exhibit_that_changes_nothing_is_not_rejected(exhibit: Exhibit, monke
     right = exhibit.right
     same = functools.wraps(right)(lambda *args, **options: right(*args, **options))
     check(replace(exhibit, mistake=same), monkeypatch)
+
+
+def test_the_page_has_every_exhibit_with_the_issues_where_people_met_it() -> None:
+    page = table.README.read_text("utf-8")
+    assert table.with_table(page) == page, "run `make contract`"
+    softmax = next(one for one in EXHIBITS if "labmlai" in inspect.getsource(one.mistake))
+    assert table.sentence(softmax) == "Softmax over the queries."
+    assert table.issues(softmax)[1] == (
+        "[nerminnuraydogan/vision-transformer#1](https://github.com/nerminnuraydogan/vision-transformer/issues/1)"
+    )
 
 
 @pytest.mark.parametrize("component", [name for name, room in ROOMS.items() if hasattr(room, "without_mistake")])

@@ -162,6 +162,19 @@ def test_images_of_a_run_with_few_have_the_numbers_of_all(drawn: Path, root: Pat
         assert file.read_bytes() == (drawn / "images" / file.name).read_bytes()
 
 
+def test_a_run_of_other_classes_is_refused(root: Path, scenes: Dataset) -> None:
+    """Data ``auto`` may be others by now."""
+    other = root / "other"
+    shutil.copytree(root / "run", other)
+    config = json.loads((other / "config.json").read_text())
+    config["asked"]["data"] = "cluttered:digits"
+    (other / "config.json").write_text(json.dumps(config))
+    wanted = r"^--run \(other\) must be of cluttered:digits, which its data are now; its classes differ$"
+    with pytest.raises(InputError, match=wanted):
+        annotated("--run", "other", "--out", root / "drawn-other")
+    assert not (root / "drawn-other").exists()
+
+
 def test_the_overlap_is_that_of_the_sampled_area_and_the_box(drawn: Path, scenes: Dataset) -> None:
     with (drawn / "overlap.csv").open(newline="") as file:
         rows = [*csv.DictReader(file)]

@@ -22,7 +22,7 @@ from components.spatial_transformer import PADDING_MODES
 from scripts.data.datasets import load
 from scripts.data.poses import POSES, posed_split
 from scripts.experiment import train
-from scripts.recipes.study import ARMS, ArmOptions
+from scripts.recipes.stn_arms import ARMS, ArmOptions
 from scripts.run import figures, heat_maps, page
 from scripts.run.findings import classification_findings, evenly_spaced
 from scripts.run.page import write_report
@@ -403,6 +403,16 @@ def test_grad_cam_is_drawn_below_each_image_with_truth_and_prediction(behind: bo
     if behind:
         assert np.ptp(shown[2][1], axis=-1).argmax() == 5 * 12 + 3
         np.testing.assert_allclose(shown[2][0], 59 / 255)
+
+
+def test_a_class_taken_for_one_whose_name_is_cut_to_the_same_is_drawn_as_wrong() -> None:
+    found = {
+        "cam_images": torch.zeros(2, 3, 8, 8, dtype=torch.uint8), "cam_maps": torch.zeros(2, 8, 8),
+        "cam_labels": torch.tensor([0, 1]), "cam_predictions": torch.tensor([1, 1]),
+        "classes": ["dataset-cat-photos", "dataset-dog-photos"],
+    }  # fmt: skip
+    first, second, *_ = drawn_by(heat_maps.grad_cam, found).axes
+    assert ("→" in first.get_title(), "→" in second.get_title()) == (True, False)
 
 
 def test_findings_of_an_earlier_version_are_drawn_without_the_figures_that_it_lacks(

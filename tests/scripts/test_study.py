@@ -1,4 +1,4 @@
-"""The study: every arm is trained once, an interrupted one goes on, and its arms are as equal as they claim."""
+"""The studies: every arm is trained once, an interrupted one goes on, and arms are as equal as they claim."""
 
 import json
 import re
@@ -12,9 +12,15 @@ import torch
 from scripts import study
 from scripts.data.poses import POSES
 from scripts.models.upright import UprightCNN
-from scripts.recipes.study import ARMS, RUNS, Options
+from scripts.models.vit import PRESETS
+from scripts.recipes import vit_arms
+from scripts.recipes.stn_arms import ARMS, RUNS
+from scripts.recipes.study import STUDIES, Options
+from scripts.recipes.vit import RECIPES
 from scripts.system.errors import InputError, Stopped
+from scripts.training.plan import Recipe
 from scripts.training.trainer import Trainer
+from tests.support.networks import TINY_PRESETS
 from tests.support.runs import at_step, terminated
 
 
@@ -28,6 +34,12 @@ def cost(network: dict) -> tuple[int, int]:
     return sum(weight.numel() for weight in model.parameters()), sum(total)
 
 
+def differences(recipe: Recipe, base: Recipe) -> set[str]:
+    """The settings in which a recipe differs from another."""
+    changed = {key for key in recipe.network if base.network.get(key) != recipe.network[key]}
+    return changed | {key for key, value in vars(recipe).items() if key != "network" and value != vars(base)[key]}
+
+
 def test_the_plain_network_costs_what_the_transformer_costs() -> None:
     (parameters, operations), plain = cost(ARMS["angle"].network), cost(ARMS["plain"].network)
     assert plain[0] == pytest.approx(parameters, rel=0.005)
@@ -36,18 +48,32 @@ def test_the_plain_network_costs_what_the_transformer_costs() -> None:
 
 def test_an_ablation_differs_from_the_arm_that_it_belongs_to_in_one_setting() -> None:
     for name, recipe in ARMS.items():
-        base = ARMS[name.partition("-")[0]]
-        changed = {key for key in recipe.network if base.network.get(key) != recipe.network[key]}
-        changed |= {key for key, value in vars(recipe).items() if key != "network" and value != vars(base)[key]}
-        assert len(changed) == ("-" in name), name
+        assert len(differences(recipe, ARMS[name.partition("-")[0]])) == ("-" in name), name
     assert {arm for arm, _ in RUNS} == ARMS.keys()
     assert {pose for _, pose in RUNS} == POSES.keys()
     assert len(set(RUNS)) == len(RUNS)
 
 
+def test_an_arm_of_compact_is_the_recipe_with_one_change_and_fewer_epochs() -> None:
+    recipe = vit_arms.COMPACT
+    assert differences(recipe, RECIPES["compact"]) == {"epochs"}
+    assert recipe.epochs < RECIPES["compact"].epochs
+    assert next(iter(vit_arms.ARMS.values())) == recipe
+    belongs = {"optimizer": {"lr"}, "patch_dropout": {"whole_images"}}  # what such a change needs
+    seen = set()
+    for name, arm in list(vit_arms.ARMS.items())[1:]:
+        changed = differences(arm, recipe)
+        main = changed - set().union(*(belongs.get(each, set()) for each in changed))
+        assert len(main) == 1, name
+        seen |= main
+    assert seen == {"stem", "optimizer", "averaged", "label_smoothing", "augment", "mix", "patch_dropout", "pool"}
+    assert [arm for arm, _ in vit_arms.RUNS] == [*vit_arms.ARMS]
+
+
 @pytest.fixture
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study, "RUNS", [("plain", "none"), ("angle", "rts")])
+    short = STUDIES["transformer"]._replace(runs=[("plain", "none"), ("angle", "rts")])
+    monkeypatch.setitem(STUDIES, "transformer", short)
     monkeypatch.setattr("scripts.run.page.write_report", lambda folder: folder / "report.html")
 
 
@@ -73,6 +99,22 @@ def test_a_study_that_is_interrupted_goes_on_and_trains_nothing_twice(
         accuracies = summary["test_accuracy_in_poses"]
         assert accuracies[config["resolved"]["pose"]] == pytest.approx(summary["best_test_accuracy"], abs=0.01)
         assert f"{name}: none {accuracies['none']:.2f} %, c8 {accuracies['c8']:.2f} %" in said
+
+
+def test_the_study_of_compact_trains_vision_transformers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    short = STUDIES["compact"]._replace(runs=[("no-convolutions", "none"), ("sequence-pooling", "none")])
+    monkeypatch.setitem(STUDIES, "compact", short)
+    monkeypatch.setattr("scripts.run.page.write_report", lambda folder: folder / "report.html")
+    monkeypatch.setitem(PRESETS, "compact", TINY_PRESETS["compact"])
+    study.main(Options(of="compact", data="digits", seeds=1, epochs=1, limit_train=40, limit_test=20))
+    said = capsys.readouterr().out
+    for arm in ("no-convolutions", "sequence-pooling"):
+        summary = json.loads((tmp_path / "runs" / "study-compact" / f"{arm}-none-seed1" / "summary.json").read_text())
+        assert f"{arm}-none-seed1: none {summary['best_test_accuracy']:.2f} %" in said
+        assert f"| `{arm}` | 1 |" in said
 
 
 @pytest.mark.usefixtures("_short")

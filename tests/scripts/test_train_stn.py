@@ -18,7 +18,6 @@ from scripts.data.datasets import Split, load
 from scripts.data.poses import POSES, posed_split
 from scripts.data.transforms import Augment, Normalise
 from scripts.models.stn import STNClassifier
-from scripts.run import folder as run_folder
 from scripts.run import page
 from scripts.run.findings import evenly_spaced
 from scripts.run.folder import RunFolder, read_metrics
@@ -26,7 +25,6 @@ from scripts.run.page import NEEDED as NEEDED_BY_THE_REPORT
 from scripts.system import command_line
 from scripts.system.command_line import flag_values, parse
 from scripts.system.errors import InputError, Stopped
-from scripts.system.files import write_whole
 from scripts.system.machine import Machine, this_machine
 from scripts.train_stn import RECIPES, Options, main
 from scripts.training.plan import Recipe
@@ -469,14 +467,15 @@ def test_a_run_that_dies_after_its_last_epoch_resumes_and_writes_all_files(
     name: str, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The summary marks the run as finished, so everything that the report needs must exist by then."""
+    rename = Path.replace
 
-    def dying(path: Path, write: object) -> None:
-        if path.name == name:
+    def dying(part: Path, target: Path) -> Path:
+        if target.name == name:
             raise KeyboardInterrupt
-        write_whole(path, write)
+        return rename(part, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_folder, "write_whole", dying)
+        patch.setattr(Path, "replace", dying)
         with pytest.raises(KeyboardInterrupt):
             main(options(data=str(tree), epochs=1, out="run"))
     main(parse(Options, "train_stn", ["--resume", "run"]))

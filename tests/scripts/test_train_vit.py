@@ -142,8 +142,8 @@ def test_every_recipe_trains_on_scenes_whose_sides_its_patches_divide(recipe: st
     pretrained(tmp_path / "start.npz", 21, "s14" if recipe.startswith("s14") else "b16")
     given = {"recipe": recipe, "weights": "start.npz" if RECIPES[recipe].pretrained else None}
     run = partial(main, options(data="cluttered:photos", steps=1, batch_size=2, limit_test=2, out="run", **given))
-    if recipe == "b16":
-        with pytest.raises(InputError, match="must hold images whose sides are multiples of 16 pixels"):
+    if side := {"b16": 16, "compact": 8}.get(recipe):
+        with pytest.raises(InputError, match=f"must hold images whose sides are multiples of {side} pixels"):
             run()
     else:
         run()
@@ -197,7 +197,7 @@ def test_a_checkpoint_serves_as_pretrained_weights_with_its_head(recipe: str, tr
 def test_fine_tuning_is_exactly_the_published_recipe() -> None:
     recipe, short = RECIPES["b16-finetune"], RECIPES["b16-finetune-500"]
     network = VisionTransformer.from_preset(device="meta", **recipe.network)
-    (optimizer,) = OPTIMIZERS[recipe.optimizer](network, recipe.lr)
+    (optimizer,) = OPTIMIZERS[recipe.optimizer](network, recipe)
     (group,) = optimizer.param_groups
     assert (type(optimizer).__name__, group["lr"], group["momentum"], group["weight_decay"]) == ("SGD", 0.03, 0.9, 0)
     assert not group["nesterov"]
@@ -272,7 +272,7 @@ def test_recipes_train_with_at_most_2_2_pflop(name: str) -> None:
 def test_layers_learn_the_more_slowly_the_farther_they_are_from_the_head(preset: str, options: dict[str, str]) -> None:
     """As in timm, whose first layer is everything in front of the blocks, and whose last one all behind them."""
     network = VisionTransformer.from_preset(preset, device="meta", **options)
-    (optimizer,) = OPTIMIZERS["layered-adamw"](network, 2.0)
+    (optimizer,) = OPTIMIZERS["layered-adamw"](network, replace(RECIPES["lite"], lr=2.0))
     rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
     depth = len(network.encoder.blocks)
     for name, parameter in network.named_parameters():
@@ -285,7 +285,8 @@ def test_layers_learn_the_more_slowly_the_farther_they_are_from_the_head(preset:
 def test_every_parameter_has_one_optimizer_and_vectors_do_not_decay() -> None:
     network = VisionTransformer.from_preset("lite", device="meta")
     for recipe in RECIPES.values():
-        groups = [group for optimizer in OPTIMIZERS[recipe.optimizer](network, 1.0) for group in optimizer.param_groups]
+        optimizers = OPTIMIZERS[recipe.optimizer](network, recipe)
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         given = [id(parameter) for group in groups for parameter in group["params"]]
         assert sorted(given) == sorted(id(parameter) for parameter in network.parameters())
         decayed = {id(parameter) for group in groups if group["weight_decay"] for parameter in group["params"]}

@@ -78,6 +78,6 @@ TINY_LITE = {**TINY, "patch_size": 4, "dropout": 0.0}
 TINY_PRESETS = {  # in place of those that recipes name: 86 M parameters would take a minute
     "b16": TINY,
     "lite": TINY_LITE,
-    "compact": TINY_LITE | {"stem": (4, 6)},
+    "compact": TINY_LITE | {"patch_size": 8, "stem": (4, 6, 6)},
     "s14": TINY | {"patch_size": 14, "interpolation": "bicubic"},
 }

@@ -76,8 +76,13 @@ def test_a_component_has_the_flops_of_the_counter(name: str, drawn: list[int]) -
 
 
 @given(sizes, sizes, sizes, st.tuples(sizes, sizes))
-def test_warp(batch: int, side: int, channels: int, shape: tuple[int, int]) -> None:
-    """As products: theta times positions, and neighbours times weights; backward times a slope for x and one for y."""
+def test_the_flops_of_a_warp_are_those_of_products(
+    batch: int, side: int, channels: int, shape: tuple[int, int]
+) -> None:
+    """Theta times positions, and neighbours times weights; backward times a slope for x and one for y.
+
+    torch's counter does not count sampling itself.
+    """
     work, pixels = flops.warp(batch, side, channels, shape), batch * side**2
     theta = torch.empty(batch, *shape, device="meta", requires_grad=True)
     with FlopCounterMode(display=False) as forward:
@@ -99,7 +104,7 @@ def test_stn_classifier_has_the_flops_of_the_counter_and_those_of_the_warp(batch
 
 
 @pytest.mark.parametrize(("preset", "side"), [("b16", 32), ("b16", 224), ("lite", 32)])
-def test_vision_transformer(preset: str, side: int) -> None:
+def test_a_vision_transformer_has_the_flops_of_the_counter_when_it_computes_all_tokens(preset: str, side: int) -> None:
     module = VisionTransformer.from_preset(preset, image_size=side, device="meta")
     patch, dim, mlp_dim, depth = {"b16": (16, 768, 3072, 12), "lite": (4, 256, 512, 7)}[preset]
     work = flops.vision_transformer(2, side, patch=patch, dim=dim, mlp_dim=mlp_dim, depth=depth)

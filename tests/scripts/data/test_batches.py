@@ -108,7 +108,7 @@ def test_images_of_one_colour_are_normalised_to_finite_numbers() -> None:
 @given(seeds)
 def test_about_half_of_a_batch_is_mirrored_with_a_draw_for_each_image(seed: int) -> None:
     x = random_pixels(seed, 400, 6, 7)
-    mirrored = Augment(mirror=True)(x, generator(seed))
+    mirrored = Augment(mirror=True)(x, len(x), generator(seed))
     same = (mirrored == x).flatten(1).all(1)
     flipped = (mirrored == x.flip(-1)).flatten(1).all(1)
     assert (same ^ flipped).all()
@@ -119,7 +119,7 @@ def test_about_half_of_a_batch_is_mirrored_with_a_draw_for_each_image(seed: int)
 @given(seeds)
 def test_each_image_is_shifted_by_whole_pixels_and_reflected_at_its_border(shift: int, seed: int) -> None:
     x = random_pixels(seed, 60, 6, 7)
-    shifted = Augment(shift=shift)(x, generator(seed))
+    shifted = Augment(shift=shift)(x, len(x), generator(seed))
     padded = torch.nn.functional.pad(x.float(), (shift,) * 4, mode="reflect").byte()
     windows = {
         (down, right): padded[..., down : down + 6, right : right + 7]
@@ -157,7 +157,7 @@ def test_sizes_and_places_of_boxes_are_uniform() -> None:
 @given(seeds)
 def test_a_crop_is_a_box_of_the_image_stretched_to_the_size(seed: int) -> None:
     ramp = (torch.arange(0, 240, 6, dtype=torch.uint8).view(1, 40) + torch.zeros(3, 40, 1, dtype=torch.uint8))[None]
-    cropped = Augment(crop=0.1, size=64)(ramp.repeat(20, 1, 1, 1), generator(seed))
+    cropped = Augment(crop=0.1, size=64)(ramp.repeat(20, 1, 1, 1), 20, generator(seed))
     assert cropped.shape == (20, 3, 64, 64)
     assert cropped.dtype == torch.uint8
     boxes = random_boxes(20, 40, 40, 0.1, generator(seed))
@@ -165,8 +165,8 @@ def test_a_crop_is_a_box_of_the_image_stretched_to_the_size(seed: int) -> None:
         centres = (torch.arange(64) + 0.5) * columns / 64 - 0.5
         expected = 6 * (left + centres.clamp(0, columns - 1))
         assert (image.float() - expected).abs().max() <= 1.5
-    assert Augment(crop=0.1)(random_pixels(seed, 4, 8, 12), generator(seed)).shape == (4, 3, 8, 12)
-    nothing = Augment(crop=0.1, size=9)(ramp, generator(seed), slice(1, 1))
+    assert Augment(crop=0.1)(random_pixels(seed, 4, 8, 12), 4, generator(seed)).shape == (4, 3, 8, 12)
+    nothing = Augment(crop=0.1, size=9)(ramp[:0], 1, generator(seed), slice(1, 1))
     assert nothing.shape == (0, 3, 9, 9), "no share"
 
 
@@ -180,7 +180,7 @@ def test_resizing_interpolates_and_keeps_images_of_that_size() -> None:
 
 def test_without_augmentation_images_are_not_even_copied() -> None:
     x = random_pixels(0, 5, 6, 7)
-    same = Augment()(x, generator(0))
+    same = Augment()(x, len(x), generator(0))
     assert torch.equal(same, x)
     assert same.data_ptr() == x.data_ptr()
 
@@ -194,7 +194,7 @@ def test_images_are_posed_after_they_are_augmented(seed: int) -> None:
     for chosen, (x, labels, drawn) in zip(
         order, training_batches(split, order, lambda images: images, augment, draw, poses=poses), strict=True
     ):
-        augmented = augment(split.images[chosen], again)
+        augmented = augment(split.images[chosen], len(chosen), again)
         assert torch.equal(drawn, poses.draws(len(chosen), again))
         assert torch.equal(x, posed(augmented, drawn))
         assert torch.equal(labels, chosen)

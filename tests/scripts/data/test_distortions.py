@@ -74,7 +74,7 @@ def test_a_square_of_the_mean_colour_is_cut_out_around_its_centre(seed: int, sid
 @given(seeds)
 def test_every_image_of_a_batch_is_distorted_by_numbers_of_its_own(change: dict[str, float], seed: int) -> None:
     one = random_pixels(seed, 1, 12, 12)
-    distorted = Augment(**change)(one.expand(12, -1, -1, -1), generator(seed))
+    distorted = Augment(**change)(one.expand(12, -1, -1, -1), 12, generator(seed))
     assert distorted.dtype == torch.uint8
     assert len(distorted.flatten(1).unique(dim=0)) > 6, "some squares may lie at the same place"
 
@@ -82,11 +82,12 @@ def test_every_image_of_a_batch_is_distorted_by_numbers_of_its_own(change: dict[
 @given(seeds)
 def test_distortions_are_no_larger_than_they_say(seed: int) -> None:
     augment = Augment(mirror=True, shift=2, geometry=0.2, colour=0.3, cutout=4)
-    draws = augment.draws(500, 32, 32, generator(seed))
-    assert draws.shape == (500, 1 + 2 + 4 + 3 + 2)
-    maps, factors, places = draws[:, 3:7], draws[:, 7:10], draws[:, 10:]
-    for numbers, least, greatest in ((maps, -0.2, 0.2), (factors, 0.7, 1.3), (places, 0.0, 1.0)):
-        level = (numbers - least) / (greatest - least)
+    drawn = augment.draws(500, 32, 32, generator(seed))
+    assert {name: numbers.shape for name, numbers in drawn.items()} == {
+        "mirror": (500, 1), "shift": (500, 2), "geometry": (500, 4), "colour": (500, 3), "cutout": (500, 2)
+    }  # fmt: skip
+    for name, least, greatest in (("geometry", -0.2, 0.2), ("colour", 0.7, 1.3), ("cutout", 0.0, 1.0)):
+        level = (drawn[name] - least) / (greatest - least)
         assert level.min() >= -1e-6
         assert level.max() <= 1 + 1e-6
         assert (level.mean(0) - 0.5).abs().max() < 0.1
@@ -96,7 +97,8 @@ def test_distortions_are_no_larger_than_they_say(seed: int) -> None:
 def test_a_share_of_a_batch_is_distorted_as_in_the_whole_batch(count: int, processes: int) -> None:
     augment = Augment(mirror=True, shift=1, crop=0.5, geometry=0.2, colour=0.3, cutout=3)
     x, size = random_pixels(count, count, 8, 8), -(-count // processes)
-    whole = augment(x, generator(1))
-    parts = [augment(x, generator(1), slice(size * rank, size * (rank + 1))) for rank in range(processes)]
+    whole = augment(x, count, generator(1))
+    shares = [slice(size * rank, size * (rank + 1)) for rank in range(processes)]
+    parts = [augment(x[share], count, generator(1), share) for share in shares]
     # products of other batch sizes may round a level the other way
     assert (torch.cat(parts).float() - whole.float()).abs().max() <= 1

@@ -1,18 +1,18 @@
-"""The page of the study: every finished run counts, with its arm, its pose and its seed."""
+"""The pages of the studies: every finished run counts, with its arm, its pose and its seed."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from scripts.pages.study import comparison, finished, study_picture, study_table
-from scripts.recipes.study import RUNS
+from scripts.pages.study import ablation_table, comparison, finished, study_picture, study_table
+from scripts.recipes.study import STUDIES
 from scripts.system.errors import InputError
 
 
 def write(folder: Path, name: str, **summary: object) -> None:
     (folder / name).mkdir(parents=True)
-    common = {"dataset": "digits", "epochs": 8, "parameters": 1234}
+    common = {"dataset": "digits", "epochs": 8, "parameters": 1234, "best_test_accuracy": 50.0}
     (folder / name / "summary.json").write_text(json.dumps(common | summary))
 
 
@@ -71,7 +71,18 @@ def test_the_picture_shows_every_run_beside_its_arm(tmp_path: Path) -> None:
     assert shown == [[40.0], [61.0, 62.0, 63.0], [70.0]]
 
 
-def test_a_name_belongs_to_one_arm_in_one_pose(tmp_path: Path) -> None:
-    for name, pose in RUNS:
+def test_the_ablations_have_the_best_validation_accuracy_and_the_test_accuracy_of_that_epoch(tmp_path: Path) -> None:
+    for seed, validated in ((1, (70.0, 80.0, 79.0)), (2, (81.0, 82.0, 82.0))):
+        write(tmp_path, f"compact-none-seed{seed}", best_test_accuracy=77.0 + seed)
+        rows = "".join(f"{epoch},{accuracy}\n" for epoch, accuracy in enumerate(validated, start=1))
+        (tmp_path / f"compact-none-seed{seed}" / "metrics.csv").write_text(f"epoch,validation_accuracy\n{rows}")
+    _, _, row = ablation_table(tmp_path).splitlines()
+    assert row == "| `compact` | 2 | 81.00 ± 1.41 % | 78.50 ± 0.71 % | 1,234 |"
+
+
+@pytest.mark.parametrize("of", [*STUDIES])
+def test_a_name_belongs_to_one_arm_in_one_pose(tmp_path: Path, of: str) -> None:
+    runs = STUDIES[of].runs
+    for name, pose in runs:
         write(tmp_path, f"{name}-{pose}-seed1", **accuracies())
-    assert [(arm.name, arm.pose, len(arm.runs)) for arm in finished(tmp_path)] == [(*run, 1) for run in RUNS]
+    assert [(arm.name, arm.pose, len(arm.runs)) for arm in finished(of, tmp_path)] == [(*run, 1) for run in runs]

@@ -61,7 +61,7 @@ def build(options: RunOptions, plan: Plan, device: torch.device) -> Subject:
     """A network with dropout, whose optimizer has moments."""
     network = nn.Sequential(nn.Flatten(), nn.Linear(48, 5), nn.Dropout(0.3), nn.ReLU(), nn.Linear(5, 2))
     optimizers = [torch.optim.AdamW(network.parameters(), lr=plan.lr)]
-    return Subject(network=network, optimizers=optimizers, findings=lambda posed, upright, shown: {})
+    return Subject(network=network, optimizers=optimizers, findings=lambda *given: {})
 
 
 def train(given: Sequence[str]) -> None:

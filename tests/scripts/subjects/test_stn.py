@@ -14,7 +14,7 @@ from components.transforms import Similarity
 from scripts.data.poses import POSES, posed
 from scripts.data.transforms import Normalise
 from scripts.models.upright import UprightCNN
-from scripts.recipes.study import ARMS, ArmOptions
+from scripts.recipes.stn_arms import ARMS, ArmOptions
 from scripts.run.findings import evenly_spaced
 from scripts.run.grad_cam import carried_back, grad_cam, over_image, places
 from scripts.run.theta import collapse_warning, theta_angles, theta_statistics
@@ -22,6 +22,7 @@ from scripts.subjects.stn import CAM_SHOWN, classifier_findings, classifier_laye
 from scripts.subjects.subject import Subject
 from scripts.train_stn import RECIPES, Options
 from scripts.training.evaluation import Evaluation
+from scripts.training.optimizers import Muon
 from tests.support.runs import PLAN
 from tests.support.strategies import generator, random_pixels
 
@@ -168,7 +169,7 @@ def found(made: Subject, pose: str, theta: Tensor) -> dict[str, Any]:
     """Findings of a network that predicts these thetas of the test images, and the identity of all others."""
     shown = torch.arange(0, COUNT, 5)
     images = posed(TEST, POSES[pose].fixed(COUNT))
-    return made.findings(images[shown], TEST[shown], Evaluation(torch.zeros(COUNT, 2), LABELS, theta))
+    return made.findings(images[shown], TEST[shown], LABELS[shown], Evaluation(torch.zeros(COUNT, 2), LABELS, theta))
 
 
 def turned(angles: Tensor) -> Tensor:
@@ -210,7 +211,7 @@ def test_upright_images_have_no_angles_put_in() -> None:
 
 def test_without_a_transformer_only_the_classifier_has_findings() -> None:
     made = built("c8", no_transformer=True)
-    findings = made.findings(TEST[:8], TEST[:8], Evaluation(torch.zeros(COUNT, 2), LABELS, None))
+    findings = made.findings(TEST[:8], TEST[:8], LABELS[:8], Evaluation(torch.zeros(COUNT, 2), LABELS, None))
     assert findings.keys() == {"cam_images", "cam_labels", "cam_predictions", "cam_maps"}
 
 
@@ -276,7 +277,7 @@ def test_grad_cam_shows_a_few_test_images_with_their_labels() -> None:
     test = evenly_spaced(COUNT)
     labels = torch.arange(COUNT) % 10
     theta = turned(torch.zeros(COUNT))
-    findings = made.findings(TEST[test], TEST[test], Evaluation(torch.zeros(COUNT, 2), labels, theta))
+    findings = made.findings(TEST[test], TEST[test], labels[test], Evaluation(torch.zeros(COUNT, 2), labels, theta))
     shown = test[evenly_spaced(len(test), CAM_SHOWN)]
     assert torch.equal(findings["cam_images"], TEST[shown])
     assert torch.equal(findings["cam_labels"], labels[shown])
@@ -303,3 +304,12 @@ def test_who_undoes_the_poses_of_a_run_has_not_collapsed(name: str, size: tuple[
     assert collapse_warning(columns, allowed) == ""
     away = undone + torch.tensor([[0, 0, 4.0], [0, 0, 0]])
     assert collapse_warning(theta_statistics(away, height, width), allowed), "a shift by twice the width"
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_muon_computes_in_the_type_of_the_plan_on_every_machine(precision: str) -> None:
+    """Else processes on two kinds of CPU would drift apart, and a run that goes on elsewhere would be another."""
+    plan = replace(PLAN, precision=precision, image_size=(32, 32), network=RECIPES["small"].network, optimizer="muon")
+    first, _ = subject(Options(), plan, torch.device("cpu")).optimizers
+    assert isinstance(first, Muon)
+    assert first.dtype == (torch.bfloat16 if precision == "bfloat16" else torch.float32)

@@ -14,6 +14,7 @@ from scripts.run.grad_cam import grad_cam
 from scripts.subjects.vit import SHOWN, attention_findings, subject, token_findings
 from scripts.train_vit import RECIPES, Options
 from scripts.training.evaluation import Evaluation
+from scripts.training.optimizers import Muon
 from tests.support.networks import TINY_LITE, network
 from tests.support.runs import PLAN
 from tests.support.strategies import random_pixels
@@ -79,10 +80,31 @@ def test_findings_are_of_a_few_test_images_with_their_labels(monkeypatch: pytest
     count = 60
     images, labels = random_pixels(1, count, 16, 24), torch.arange(count)
     test = evenly_spaced(count)
-    found = made.findings(images[test], images[test], Evaluation(torch.zeros(count, 100), labels, None))
+    found = made.findings(images[test], images[test], labels[test], Evaluation(torch.zeros(count, 100), labels, None))
     shown = evenly_spaced(len(test), SHOWN)
     assert torch.equal(found["cam_labels"], labels[test][shown])
     for name in ("cam_images", "attention_images"):
         assert torch.equal(found[name], images[test][shown])
     assert found["attention_rollout"].shape == (SHOWN, 4, 6)
     assert found["cam_maps"].shape == (SHOWN, 16, 24)
+
+
+def test_a_network_that_pools_its_patches_shows_no_attention_of_a_class_token() -> None:
+    """Nothing is read from that token."""
+    network = {"preset": "lite", "depth": 2, "pool": "sequence"}
+    plan = replace(PLAN, image_size=(16, 16), network=network, optimizer="muon", classes=("cat", "dog"))
+    made = subject(Options(), plan, torch.device("cpu"))
+    images, labels = random_pixels(1, 4, 16, 16), torch.tensor([0, 1, 0, 1])
+    found = made.findings(images, images, labels, Evaluation(torch.zeros(4, 2), labels, None))
+    assert found.keys() == {"cam_images", "cam_labels", "cam_predictions", "cam_maps"}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_muon_computes_in_the_type_of_the_plan_on_every_machine(precision: str) -> None:
+    """Else processes on two kinds of CPU would drift apart, and a run that goes on elsewhere would be another."""
+    plan = replace(
+        PLAN, precision=precision, image_size=(32, 32), network={"preset": "lite", "depth": 1}, optimizer="muon"
+    )
+    first, _ = subject(Options(), plan, torch.device("cpu")).optimizers
+    assert isinstance(first, Muon)
+    assert first.dtype == (torch.bfloat16 if precision == "bfloat16" else torch.float32)

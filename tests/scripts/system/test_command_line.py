@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from scripts.recipes import stn, study, vit
+from scripts.recipes import stn, stn_arms, study, vit, vit_arms
 from scripts.system.command_line import as_flags, flag_values, parse
 
-KINDS = [stn.Options, vit.Options, study.ArmOptions, study.Options]
+KINDS = [stn.Options, vit.Options, stn_arms.ArmOptions, vit_arms.ArmOptions, study.Options]
 
 
 def least(field: "dataclasses.Field[Any]") -> list[Any]:

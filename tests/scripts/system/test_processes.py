@@ -85,7 +85,7 @@ def stopped(made: Trainer, step: int, here: bool = True) -> str:
     terminate = at_step(step, lambda: signal.raise_signal(signal.SIGTERM) if here else None)
     with terminate, pytest.raises(Stopped) as caught:
         made.fit()
-    return caught.value.where
+    return str(caught.value)
 
 
 def seen_images(made: Trainer) -> dict[str, list[float]]:
@@ -328,11 +328,12 @@ def test_a_share_of_a_batch_is_augmented_as_in_the_whole_batch(count: int, proce
     images = random_pixels(count, count, 6, 7)
     augment = Augment(mirror=True, shift=2, crop=0.5 if crop else None)
     whole, after = generator(1), generator(1)
-    expected = augment(images, whole)
+    expected = augment(images, count, whole)
     parts = []
     for rank in range(processes):
         after = generator(1)
-        parts.append(augment(images, after, Processes(processes, rank).share(count)))
+        share = Processes(processes, rank).share(count)
+        parts.append(augment(images[share], count, after, share))
         assert torch.equal(after.get_state(), whole.get_state()), "the next batch has the same draws"
     assert torch.equal(torch.cat(parts), expected)
 

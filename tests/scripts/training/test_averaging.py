@@ -1,14 +1,14 @@
 """Averaged weights are what is evaluated and saved; training goes on with its own."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 
-from scripts.training.state import moving_average
-from tests.support.runs import at_step, run, trainer
+from scripts.training.state import State
+from tests.support.runs import PLAN, at_step, run, trainer
 
 pytestmark = pytest.mark.numerics
 
@@ -55,15 +55,14 @@ def test_what_is_evaluated_and_saved_is_the_moving_average_of_all_steps(tmp_path
 @pytest.mark.parametrize(("steps", "most"), [(20, 1e-3), (100, 1e-6), (10_000, 1e-12)])
 def test_little_of_the_first_step_is_left_in_a_run_of_any_length(steps: int, most: float) -> None:
     """With its decay alone an average of 100 steps would have 61 % of it, and be no better than chance."""
-    model = nn.Linear(1, 1)
-    averaged = AveragedModel(model, multi_avg_fn=moving_average(0.995))
+    state = State(nn.Linear(1, 1), [], replace(PLAN, averaged=0.995), torch.device("cpu"))
     with torch.no_grad():
-        model.weight.fill_(1.0)
-        averaged.update_parameters(model)
-        model.weight.zero_()
+        state.model.weight.fill_(1.0)
+        state.update_average()
+        state.model.weight.zero_()
         for _ in range(steps - 1):
-            averaged.update_parameters(model)
-    assert 0 <= averaged.module.weight.item() < most
+            state.update_average()
+    assert 0 <= state.average.weight.item() < most
 
 
 def test_training_is_that_of_a_run_without_average(tmp_path: Path) -> None:

@@ -439,19 +439,20 @@ def test_the_waits_of_an_evaluation_do_not_depend_on_the_number_of_images(tta: s
 
 
 @pretends_cuda
-@pytest.mark.parametrize(("name", "copies"), [("tutorial", 1), ("tuned", 2), ("lite", 2)])
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")  # by the copy that is averaged
+@pytest.mark.parametrize(("name", "copies"), [("tutorial", 1), ("tuned", 2), ("lite", 2), ("compact", 2)])
 def test_a_step_waits_for_a_gpu_once(name: str, copies: int, tmp_path: Path) -> None:
     """For loss, hits and gradient norm together; the draws of the augmentation are copied to it."""
     recipe = {**train_stn.RECIPES, **train_vit.RECIPES}[name]
     with fake_cuda.gpu() as traffic:
         with torch.device("cuda:0"):
-            model = STNClassifier() if name in train_stn.RECIPES else VisionTransformer.from_preset("lite", depth=2)
+            model = STNClassifier() if name in train_stn.RECIPES else VisionTransformer.from_preset(name, depth=2)
             images, labels = torch.zeros(40, 3, 32, 32, dtype=torch.uint8), torch.zeros(40, dtype=torch.long)
         subject = subject_stn if name in train_stn.RECIPES else subject_vit
-        optimizers = subject.OPTIMIZERS[recipe.optimizer](model, recipe.lr)
+        optimizers = subject.OPTIMIZERS[recipe.optimizer](model, recipe)
         run = trainer(tmp_path / "run", model=model, optimizers=optimizers,
                       augment=recipe.augment, train=Split(images, labels), steps=100, clip=1.0,
-                      image_size=(32, 32))  # fmt: skip
+                      averaged=recipe.averaged, image_size=(32, 32))  # fmt: skip
         state = run.begin()
         for _ in range(2):  # the first epoch also copies constants
             before = traffic.waits, traffic.copies

@@ -91,6 +91,14 @@ def test_thirds_of_a_fused_array_are_written_without_the_rest(tmp_path: Path, su
     assert sizes[1] == pytest.approx(sizes[0], rel=0.02)
 
 
+@pytest.mark.parametrize("family", [name for name in WRITTEN if FAMILIES[name].flax])
+def test_a_family_with_an_axis_of_heads_needs_their_number(tmp_path: Path, family: str) -> None:
+    wanted = rf"^num_heads \(None\) must be given for family {family}, which has an axis of heads$"
+    with pytest.raises(InputError, match=wanted):
+        write_weights(tmp_path / "new.npz", network().state_dict(), family, None)
+    assert not any(tmp_path.iterdir())
+
+
 @every_family
 def test_a_network_comes_back_as_the_same_function(tmp_path: Path, family: str) -> None:
     model, x = network(), random_images(0, 2, 3, 32, 32, dtype=torch.float32)
