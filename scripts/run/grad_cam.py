@@ -75,7 +75,7 @@ def as_map(features: Tensor, grid: tuple[int, int] | None) -> Tensor:
     return rearrange(features[:, 1:], "b (h w) d -> b d h w", h=grid[0])
 
 
-def places(layers: Sequence[nn.Conv2d | nn.MaxPool2d]) -> tuple[float, float]:
+def centres_of_cells(layers: Sequence[nn.Conv2d | nn.MaxPool2d]) -> tuple[float, float]:
     """Return where the cells of a feature map lie along either side of the image, in pixels.
 
     A cell lies in the middle of the pixels that it can see. Layers without padding see less of the border, so that a
@@ -103,8 +103,8 @@ def over_image(maps: Tensor, size: tuple[int, int], first: float, step: float) -
     Args:
         maps: Whose cells lie at the pixels ``first``, ``first + step`` and so on, along either side.
         size: Height and width of the image.
-        first: As ``places`` returns it.
-        step: As ``places`` returns it.
+        first: As ``centres_of_cells`` returns it.
+        step: As ``centres_of_cells`` returns it.
     """
     down, right = (
         _between((torch.arange(pixels, device=maps.device, dtype=maps.dtype) - first) / step, cells)

@@ -16,7 +16,7 @@ from scripts.models.upright import UprightCNN
 from scripts.recipes.stn import Options
 from scripts.recipes.stn_arms import ArmOptions
 from scripts.run.findings import evenly_spaced, grad_cam_findings
-from scripts.run.grad_cam import carried_back, places
+from scripts.run.grad_cam import carried_back, centres_of_cells
 from scripts.run.theta import circular_correlation, theta_angles, theta_remark, theta_statistics
 from scripts.subjects.subject import Subject
 from scripts.system.errors import InputError
@@ -210,7 +210,7 @@ def classifier_findings(network: Network, images: Tensor, labels: Tensor, normal
     size = (images.shape[-2], images.shape[-1])
     shown = shown_size(network, size)
     layer, before = classifier_layer(network, min(shown))
-    first, step = places(before)
+    first, step = centres_of_cells(before)
     found = grad_cam_findings(network, layer, images, normalise(images), labels, first=first, step=step, size=shown)
     if network.transformer is not None:
         seen = warped(network, images, normalise)

@@ -10,7 +10,7 @@ from components import PatchEmbeddings
 from components.transforms import Affine, affine_grid, centres
 from scripts.models.upright import UprightCNN
 from scripts.models.vit import VisionTransformer
-from scripts.run.grad_cam import carried_back, grad_cam, over_image, places
+from scripts.run.grad_cam import carried_back, centres_of_cells, grad_cam, over_image
 from tests.support.strategies import batch_sizes, generator, grid_sides, random_images, random_theta, seeds
 
 pytestmark = pytest.mark.numerics
@@ -137,7 +137,7 @@ def test_a_cell_lies_in_the_middle_of_the_pixels_that_it_sees(sizes: list[tuple[
     pixels = torch.eye(side, dtype=torch.float64).view(side, 1, 1, side).expand(-1, -1, 60, -1)
     with torch.no_grad():
         seen = nn.Sequential(*layers)(pixels)[:, 0]  # (pixels, h, w)
-    first, step = places(layers)
+    first, step = centres_of_cells(layers)
     cell = seen.shape[2] // 2  # far from the border
     found = seen[:, seen.shape[1] // 2, cell].nonzero().squeeze(1)
     assert (found.min() + found.max()).item() / 2 == first + step * cell

@@ -16,7 +16,7 @@ from scripts.data.transforms import Normalise
 from scripts.models.upright import UprightCNN
 from scripts.recipes.stn_arms import ARMS, ArmOptions
 from scripts.run.findings import evenly_spaced
-from scripts.run.grad_cam import carried_back, grad_cam, over_image, places
+from scripts.run.grad_cam import carried_back, centres_of_cells, grad_cam, over_image
 from scripts.run.theta import collapse_warning, theta_angles, theta_statistics
 from scripts.subjects.stn import CAM_SHOWN, classifier_findings, classifier_layer, subject, unavoidable
 from scripts.subjects.subject import Subject
@@ -247,7 +247,7 @@ def test_grad_cam_is_of_what_the_classifier_sees_carried_back_to_the_image(
     layer, before = classifier_layer(network, 32)
     maps = grad_cam(network, layer, inputs)
     assert min(maps.shape[1:]) >= 5
-    over = over_image(maps, (32, 32) if recipe == "zoom" else (32, 40), *places(before))
+    over = over_image(maps, (32, 32) if recipe == "zoom" else (32, 40), *centres_of_cells(before))
     assert over.any()
     if network.transformer is None:
         torch.testing.assert_close(found["cam_maps"], over)
