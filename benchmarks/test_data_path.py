@@ -53,7 +53,7 @@ def test_reading_an_image_tree(benchmark: BenchmarkFixture, tmp_path: Path, read
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name not in TWINS])
 def test_augmenting_and_feeding(benchmark: BenchmarkFixture, device: torch.device, name: str) -> None:
-    """The batches of a recipe, and a step of its network with AdamW, which is the quickest; in turn in every round.
+    """The batches of a recipe, and a step of its network, with AdamW for all; in turn in every round.
 
     On a CPU two images stand for a batch of large ones.
     """

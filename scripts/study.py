@@ -32,7 +32,7 @@ def main(options: Options) -> None:
     from scripts.subjects import stn, vit
 
     if options.data.partition(":")[0] == CLUTTERED:
-        raise InputError(f"--data ({options.data}) must be whole images, which the study poses; these are scenes")
+        raise InputError(f"--data ({options.data}) must be whole images; these are scenes")
     study = STUDIES[options.of]
     subjects: dict[str, Build[Any]] = {"transformer": stn.subject, "compact": vit.subject}
     out = Path(options.out or f"runs/study-{options.of}")

@@ -14,9 +14,7 @@ from scripts.pages.trees import tree
 from tests.support.sources import ROOT, modules
 
 MADE = re.compile(r"\.venv.*|\.pytest_cache|mutants|runs|data")  # folders that commands make
-PAGES = sorted(
-    path for path in ROOT.glob("**/*.md") if not any(MADE.fullmatch(part) for part in path.relative_to(ROOT).parts[:1])
-)
+PAGES = sorted(path for path in ROOT.glob("**/*.md") if not MADE.fullmatch(path.relative_to(ROOT).parts[0]))
 BEGIN = "<!-- a, made by `make tables` -->"
 
 

@@ -11,8 +11,7 @@ from typing import Any
 
 from scripts.pages.markdown import rewritten, table
 from scripts.pages.recipes import RECIPES, recipe_table
-from scripts.pages.study import RESULTS as STUDIED
-from scripts.pages.study import ablation_table, comparison, study_table
+from scripts.pages.study import RESULTS, ablation_table, comparison, study_table
 from scripts.pages.trees import tree
 from scripts.run.folder import read_metrics
 from scripts.system.command_line import run
@@ -20,7 +19,6 @@ from scripts.system.errors import InputError
 from scripts.system.files import read_json
 
 ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "scripts" / "results"
 LISTED = ("scripts", "benchmarks", "tests")  # folders whose README lists its files
 
 
@@ -193,7 +191,7 @@ def pages() -> dict[Path, str]:
         page = ROOT / floor / "README.md"
         found[page] = rewritten(page.read_text("utf-8"), "the files", tree(ROOT / floor))
     study = ROOT / "scripts" / "STUDY.md"
-    transformer, compact = STUDIED / "study-transformer", STUDIED / "study-compact"
+    transformer, compact = RESULTS / "study-transformer", RESULTS / "study-compact"
     text = rewritten(study.read_text("utf-8"), "comparison with the plain network", comparison(transformer))
     found[study] = rewritten(text, "results of the study", study_table(transformer))
     page = ROOT / "scripts" / "README.md"

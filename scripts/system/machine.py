@@ -1,6 +1,6 @@
 """The machine that a run computes on, and every decision that depends on it.
 
-Decisions are methods of a description, which tests can make up; only here torch is asked for the hardware.
+Decisions are methods of a description, which tests can make up.
 """
 
 import importlib.util

@@ -79,7 +79,7 @@ class State:
         self.average = copy.deepcopy(model) if self.decay else None
 
     def update_average(self) -> None:
-        """Count weights and running statistics in, if the plan wants an average.
+        """Count weights and running statistics in, if the plan wants an average; counters are as in training.
 
         The first steps are forgotten sooner than the decay alone would. torch's ``AveragedModel`` does the same, and
         waits for a GPU in every step.
@@ -93,6 +93,9 @@ class State:
             for each in (self.average, self.model)
         )
         get_ema_multi_avg_fn(kept)(averaged, current, done)
+        for counter, now in zip(self.average.buffers(), self.model.buffers(), strict=True):
+            if not counter.is_floating_point():
+                counter.copy_(now)
         self.averaged_steps += 1
 
     @contextmanager

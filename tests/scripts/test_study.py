@@ -166,7 +166,7 @@ def test_a_study_goes_on_with_its_own_data_alone(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize("data", ["cluttered", "cluttered:photos"])
 def test_scenes_are_refused_before_anything_is_written(tmp_path: Path, data: str) -> None:
-    wanted = rf"^--data \({data}\) must be whole images, which the study poses; these are scenes$"
+    wanted = rf"^--data \({data}\) must be whole images; these are scenes$"
     with pytest.raises(InputError, match=wanted):
         study.main(Options(data=data, out=str(tmp_path / "study")))
     assert not (tmp_path / "study").exists()
