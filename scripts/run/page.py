@@ -101,7 +101,7 @@ def _numbers(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("training accuracy, last epoch", "every step was skipped" if trained is None else f"{trained:.2f} %"),
         ("epochs", str(summary["epochs"])),
         ("parameters", f"{summary['parameters']:,}"),
-        ("seconds", f"{summary['seconds']:.0f}"),
+        ("seconds", f"{summary['seconds']:,.0f}"),
         ("images a second in training", f"{summary['images_per_second']:,.0f}"),
         ("peak memory in MiB", f"{peak:,}" if peak else "not measured"),
         *((words, f"{summary[name]:.2f}") for name, words in theta.items() if name in summary),

@@ -209,6 +209,16 @@ def test_the_page_says_which_views_the_accuracy_is_an_average_over(finished: Pat
         assert re.findall("<b>(.*)</b>test-time augmentation", text) == shown
 
 
+@pytest.mark.usefixtures("_undrawn")
+def test_large_numbers_are_in_groups_of_three_digits(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    path = tmp_path / "run" / "summary.json"
+    large = {"parameters": 21538954, "seconds": 13809.2, "images_per_second": 20892, "peak_memory_mib": 1856}
+    path.write_text(json.dumps(json.loads(path.read_text()) | large))
+    shown = re.findall("<b>(.*)</b>", write_report(tmp_path / "run").read_text("utf-8"))
+    assert {"21,538,954", "13,809", "20,892", "1,856"} <= {*shown}
+
+
 @pytest.mark.parametrize(
     ("given", "more"),
     [
