@@ -13,6 +13,7 @@ True means *attend*, as in ``F.scaled_dot_product_attention``; in ``nn.Multihead
 Weights start as in the original Flax code: q, k, v and proj are each a Xavier uniform square matrix, biases are zero.
 """
 
+import math
 import operator
 from collections.abc import Set
 from contextlib import suppress
@@ -127,6 +128,9 @@ def longest_plain_here(dtype: torch.dtype) -> int:
     return longest_plain(dtype, cpu_instructions())
 
 
+# where all scores of a row are NaN, torch's kernel (2.14) gives zero if the keys do not fill a vector of the CPU
+FILLS_A_VECTOR = 16
+
 # torch.compiler.assume_constant_result, without the import of the compiler, which takes as long as that of torch
 longest_plain_here._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
@@ -139,7 +143,14 @@ def cpu_instructions() -> frozenset[str]:
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool, dropout: float, return_weights: bool
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    is_causal: bool,
+    dropout: float,
+    return_weights: bool,
+    across: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Means of the values, (B, heads, N, d), and the weights where they are asked for."""
     bias = rows = weights = None
@@ -151,7 +162,8 @@ def attend(
         rows, k, v = open_causal(q, k, v)
     # a graph that is exported runs anywhere, with any number of tokens
     on_cpu = q.device.type == "cpu" and not torch.compiler.is_exporting()
-    if return_weights or (on_cpu and k.shape[2] <= longest_plain_here(q.dtype)):
+    few = across and k.shape[2] < FILLS_A_VECTOR  # in self-attention the values are NaN too, and show it
+    if return_weights or (on_cpu and (few or k.shape[2] <= longest_plain_here(q.dtype))):
         weights = torch.softmax(scores(q, k, triangle(q, k) if is_causal else bias), -1)
         x = F.dropout(weights, dropout) @ v  # (B, heads, N, d)
     else:
@@ -166,8 +178,9 @@ def scores(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
     q = q * q.shape[-1] ** -0.5  # q @ k.mT * scale is fused by torch.compile
     if bias is None:
         return q @ k.mT
-    if bias.shape[2] > 1:
-        return q @ k.mT + bias
+    if bias.shape[2] != 1 or q.shape[2] == 1:
+        # filled too: the score of a hidden key may overflow, and inf + -inf is NaN
+        return (q @ k.mT).masked_fill(bias == -torch.inf, 0) + bias
     # one bias for all rows is one more product: nothing of the size of the scores is made for it; zero times -inf is
     # NaN in second and forward derivatives, and what is lowest but for that must still be less hidden
     lowest = torch.finfo(bias.dtype).min
@@ -225,12 +238,14 @@ class Attention(nn.Module):
     Shape:
         - Input: (B, N, dim), and the context (B, M, dim): x itself if there is none. ``mask``: (B, num_heads, N, M) or
           1 in any place; row i says what token i attends to: True = attend, or numbers that are added to the scores,
-          where -inf hides. ``real[:, None, None, :]`` hides padding if ``real`` (B, M) is True for what exists; such a
-          mask is not written out for heads and rows. With ``is_causal=True`` token i attends to tokens 0 to i alone, of
-          those that the mask leaves.
-        - Output: (B, N, dim). Whatever a hidden token holds, NaN included, has no influence on the row, a token that is
-          not finite makes every row NaN that attends to it, and its own, and any other row that attends to nothing is
-          zero before ``proj``. Gradients of the weights do not exist beside such a token: pad with numbers to train.
+          where -inf hides, and those below half of the lowest of their type may count as equal.
+          ``real[:, None, None, :]`` hides padding if ``real`` (B, M) is True for what exists; such a mask is not
+          written out for heads and rows. With ``is_causal=True`` token i attends to tokens 0 to i alone, of those that
+          the mask leaves.
+        - Output: (B, N, dim). Whatever a hidden token holds, NaN included, has no influence on the row (but where its
+          score overflows in the fused kernel, which adds -inf to it), a token that is not finite makes every row NaN
+          that attends to it, and its own, and any other row that attends to nothing is zero before ``proj``. Gradients
+          of the weights do not exist beside a token that is not finite: pad with numbers to train.
         - With ``return_weights=True`` also the weights (B, num_heads, N, M) before dropout: a row sums to one, or to
           zero if it attends to nothing. The output is then computed from them without the fused kernel: equal up to
           rounding (and the draw of ``attn_dropout``), with a gradient for the weights and with second derivatives.
@@ -273,9 +288,10 @@ class Attention(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw new weights; biases return to zero."""
-        # each third on its own: as one matrix q, k and v would be smaller by the square root of two
-        for weight in (*self.qkv.weight.detach().chunk(3), self.proj.weight):
-            nn.init.xavier_uniform_(weight)
+        # each third as a matrix of its own: as one, q, k and v would be smaller by the square root of two
+        bound = math.sqrt(3 / self.dim)  # drawn as a whole, for parts of a sharded weight are copies
+        nn.init.uniform_(self.qkv.weight, -bound, bound)
+        nn.init.xavier_uniform_(self.proj.weight)
         for bias in (self.qkv.bias, self.proj.bias):
             if bias is not None:
                 nn.init.zeros_(bias)
@@ -324,7 +340,7 @@ class Attention(nn.Module):
         q, k, v = self._project(x, context)
         attn_dropout = self.attn_dropout if self.training else 0.0  # the fused kernel does not ask
         # (B, heads, N, d), (B, heads, N, M)
-        x, weights = attend(q, k, v, mask, is_causal, attn_dropout, return_weights)
+        x, weights = attend(q, k, v, mask, is_causal, attn_dropout, return_weights, context is not None)
         x = self.dropout(self.proj(rearrange(x, "b heads n d -> b n (heads d)")))
         return joined(x, weights)
 

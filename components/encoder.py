@@ -35,7 +35,7 @@ def check_tokens(x: Tensor, mask: Tensor | None, first: int | None, dim: int) ->
         raise ValueError(f"Encoder: first ({first}) must be at least 1 and at most N ({count})")
     if mask is not None and not isinstance(mask, Tensor):
         raise TypeError(f"Encoder: mask ({mask!r}) must be a tensor")
-    if mask is not None and (mask.ndim != 4 or mask.shape[2] not in (1, count)):
+    if mask is not None and (mask.ndim != 4 or any(size not in (1, count) for size in mask.shape[2:])):
         full = f"(B, num_heads, {count}, {count})"
         raise ValueError(f"Encoder: mask {tuple(mask.shape)} must be {full} or 1 in any place")
 

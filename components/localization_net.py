@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-IDENTITY_AFFINE = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 POOLED = 4  # what 32 pixels leave after both convolutions and poolings
 SMALLEST = 18  # the side that leaves one cell there
 
@@ -89,9 +88,10 @@ class LocalizationNet(nn.Module):
         for layer in (self.conv1, self.conv2, self.fc1):
             layer.reset_parameters()
         nn.init.zeros_(self.fc2.weight)
-        identity = IDENTITY_AFFINE if self.num_params == 6 else (0.0,) * self.num_params
-        with torch.no_grad():
-            self.fc2.bias.copy_(torch.tensor(identity))
+        nn.init.zeros_(self.fc2.bias)
+        if self.num_params == 6:
+            with torch.no_grad():  # made from the bias, which may be sharded, and on any device
+                self.fc2.bias.copy_(torch.ones_like(self.fc2.bias).cumsum(0) % 4 == 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return one parameter vector an image: (B, C, H, W) -> (B, P)."""
@@ -100,7 +100,8 @@ class LocalizationNet(nn.Module):
         x = F.relu(F.max_pool2d(self.conv2(x), 2), inplace=True)  # (B, 10, ((H - 6) // 2 - 4) // 2, ...)
         x = average_to(x, POOLED).flatten(1)  # (B, 160)
         with without_autocast(x):
-            theta: Tensor = self.fc2(F.relu(self.fc1(x.to(next(self.parameters()).dtype))))  # (B, P)
+            exact = getattr(self.fc1.weight, "dtype", x.dtype)  # quantisation puts a method there
+            theta: Tensor = self.fc2(F.relu(self.fc1(x.to(exact))))  # (B, P)
         return theta
 
     def extra_repr(self) -> str:

@@ -70,7 +70,7 @@ def resize_pos_embed(
     exact = torch.promote_types(pos_embed.dtype, torch.float32)  # antialiasing knows no half precision
     cells = rearrange(pos_embed[:, prefix:].to(exact), "b (h w) d -> b d h w", h=old[0])
     # with antialiasing torch repeats the first cell of an upright column of numbers (2.14); lying down it does not
-    column = isinstance(new[1], int) and new[1] == 1  # a symbol of an exported graph stands for more than one
+    column = not isinstance(new[1], torch.SymInt) and new[1] == 1  # in an exported graph a symbol is more than one
     size, cells = (new[::-1], cells.mT) if column else (new, cells)
     cells = F.interpolate(cells, size=size, **INTERPOLATIONS[interpolation]).to(pos_embed.dtype)
     cells = cells.mT if column else cells

@@ -65,6 +65,10 @@ def warp(
     samples: int,
 ) -> Tensor:
     """Sample each image where its theta says: (B, C, H, W) -> (B, C, h, w) in the type of the input."""
+    check_images(x)
+    if theta.shape != (shape := (x.shape[0], *transform.theta_shape)):
+        name = type(transform).__name__
+        raise ValueError(f"SpatialTransformer: theta {tuple(theta.shape)} of {name} must be {shape}")
     exact = torch.promote_types(torch.promote_types(x.dtype, theta.dtype), torch.float32)
     theta = theta.to(exact)
     height, width = output_size or x.shape[2:]
@@ -189,9 +193,10 @@ class SpatialTransformer(nn.Module):
         """Return theta of parameters (B, P) for images (B, C, H, W)."""
         return theta_of(self.transform, params, x, self.align_corners)
 
-    def warp(self, x: Tensor, theta: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+    def warp(self, x: Tensor, theta: Tensor, output_size: int | Sequence[int] | None = None) -> Tensor:
         """Warp images (B, C, H, W) with a theta, without the localization: (B, C, h, w), by default as the output."""
         size = self.output_size if output_size is None else output_size
+        size = (size, size) if isinstance(size, int) else size
         return warp(x, theta, self.transform, size, self.padding_mode, self.align_corners, self.samples)
 
     def extra_repr(self) -> str:

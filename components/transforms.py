@@ -94,6 +94,7 @@ class Transform(ABC):
     Attributes:
         num_params: P.
         identity: The parameters of the identity.
+        theta_shape: The shape of the theta of one image.
     """
 
     @property
@@ -105,6 +106,11 @@ class Transform(ABC):
     @abstractmethod
     def identity(self) -> tuple[float, ...]:
         """The parameters of the identity."""
+
+    @property
+    @abstractmethod
+    def theta_shape(self) -> tuple[int, int]:
+        """The shape of the theta of one image."""
 
     @abstractmethod
     def theta(self, params: Tensor, aspect: float) -> Tensor:
@@ -125,6 +131,8 @@ class Transform(ABC):
 @dataclass(frozen=True)
 class MatrixTransform(Transform):
     """Transforms whose theta is a matrix (B, 2, 3)."""
+
+    theta_shape = (2, 3)
 
     def grid(self, theta: Tensor, height: int, width: int, *, align_corners: bool = False, samples: int = 1) -> Tensor:
         """Multiply every output point (x, y, 1) by theta."""
@@ -242,6 +250,7 @@ class Projective(Transform):
     """
 
     identity = (0.0,) * 8
+    theta_shape = (3, 3)
 
     def theta(self, params: Tensor, aspect: float) -> Tensor:
         """Return the homography, whose last number is one."""
@@ -294,6 +303,11 @@ class ThinPlateSpline(Transform):
     def identity(self) -> tuple[float, ...]:
         """Offsets of zero."""
         return (0.0,) * (2 * self.points**2)
+
+    @property
+    def theta_shape(self) -> tuple[int, int]:
+        """A point (x, y) for each control point."""
+        return (self.points**2, 2)
 
     def theta(self, params: Tensor, aspect: float) -> Tensor:
         """Return the places of the control points."""

@@ -299,6 +299,26 @@ def test_nan_shows_in_every_token_that_attends_to_it(return_weights: bool, seed:
 
 
 @either_path
+@pytest.mark.parametrize("value", (math.nan, math.inf))
+@pytest.mark.parametrize("dtype", (torch.float64, torch.float32, torch.bfloat16))
+@pytest.mark.parametrize("keys", (1, 4, 15, 16))
+def test_a_query_that_is_not_finite_shows_in_its_row_alone(keys: int, dtype, value: float, return_weights: bool):
+    """Where the context has fewer keys than a vector has places, the kernel of torch (2.14) gives zero instead."""
+    attention, x = build(0, 6, 2).to(dtype), random_tokens(0, 1, 3, 6, dtype=dtype)
+    x[:, 1] = value
+    broken = output(attention, x, None, return_weights, random_tokens(1, 1, keys, 6, dtype=dtype)).isnan()
+    assert broken.all(-1).tolist() == broken.any(-1).tolist() == [[False, True, False]]
+
+
+@pytest.mark.parametrize("return_weights", (False, True))
+def test_no_query_at_all_gives_no_row(return_weights: bool) -> None:
+    attention, x, context = build(0, 6, 2), random_tokens(0, 2, 0, 6), random_tokens(1, 2, 3, 6)
+    for mask in (None, torch.ones(2, 1, 0, 3, dtype=torch.bool), torch.ones(2, 1, 1, 3, dtype=torch.bool)):
+        assert output(attention, x, mask, return_weights, context).shape == (2, 0, 6)
+    assert attention(x, is_causal=True).shape == (2, 0, 6)
+
+
+@either_path
 @given(seeds)
 def test_a_hidden_token_gets_no_gradient(return_weights: bool, seed: int) -> None:
     attention, x = build(seed, 6, 2), random_tokens(seed, 2, 4, 6).requires_grad_()
@@ -605,10 +625,10 @@ def test_the_plain_path_is_as_accurate_as_the_fused_kernel(dtype, plain: bool, t
 def test_the_kernel_is_chosen_by_the_number_of_keys_not_of_queries(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fused kernel is removed, so choosing it is an error."""
     monkeypatch.delattr(nn.functional, "scaled_dot_product_attention")
-    attention, x = build(0, 6, 2), random_tokens(0, 2, 5, 6)
-    monkeypatch.setattr("components.attention.longest_plain_here", lambda dtype: 5)
+    attention, x = build(0, 6, 2), random_tokens(0, 2, 20, 6)
+    monkeypatch.setattr("components.attention.longest_plain_here", lambda dtype: 20)
     attention(x[:, :1], x)
-    monkeypatch.setattr("components.attention.longest_plain_here", lambda dtype: 4)
+    monkeypatch.setattr("components.attention.longest_plain_here", lambda dtype: 19)
     with pytest.raises(AttributeError, match="scaled_dot_product_attention"):
         attention(x[:, :1], x)
 

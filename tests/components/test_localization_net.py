@@ -44,6 +44,13 @@ def test_theta_depends_on_every_image_size_once_the_head_is_random(seed: int, h:
     assert not torch.equal(first, second)
 
 
+def test_the_device_that_is_named_counts_more_than_the_one_around_it() -> None:
+    with torch.device("meta"):
+        net = LocalizationNet(device="cpu")
+        net.reset_parameters()
+    assert net.fc2.bias.tolist() == [1, 0, 0, 0, 1, 0]
+
+
 def test_at_the_start_only_the_head_gets_a_gradient() -> None:
     net = LocalizationNet()
     net(random_images(0, 4, 3, 32, 32, dtype=torch.float32)).square().sum().backward()

@@ -183,6 +183,25 @@ def test_a_token_whose_keys_or_values_overflow_has_no_influence_on_rows_before_i
     assert out[:, 3].isnan().all()
 
 
+@pytest.mark.parametrize("kind", ("causal", "causal and one query", "boolean", "added"))
+def test_a_hidden_token_whose_score_overflows_has_no_influence_on_the_weights(kind: str) -> None:
+    """Its score is inf, and inf + -inf is NaN; half precision is soon there."""
+    attention = Attention(2, 1, qkv_bias=False, dtype=torch.float16)
+    with torch.no_grad():
+        attention.qkv.weight.copy_(torch.eye(2).repeat(3, 1))  # queries, keys and values are the tokens
+    x = torch.tensor([[[3.0, 3], [1, 2], [2e4, 2e4]]], dtype=torch.float16)
+    if kind == "causal and one query":
+        given: dict[str, object] = {"x": x[:, :1], "context": x, "is_causal": True}
+    elif kind == "causal":
+        given = {"x": x, "is_causal": True}
+    else:
+        mask = torch.ones(1, 1, 3, 3, dtype=torch.bool).tril()
+        given = {"x": x, "mask": mask if kind == "boolean" else torch.zeros(mask.shape).masked_fill(~mask, -math.inf)}
+    _, weights = attention(**given, return_weights=True)
+    assert weights[0, 0, 0].tolist() == [1, 0, 0]
+    assert weights[0, 0, :2].isfinite().all(), "the last token sees itself"
+
+
 @either_path
 def test_nan_shows_in_every_row_of_a_sample_whose_mask_of_keys_lets_it_through(return_weights: bool) -> None:
     attention, x = build(0, 6, 2), random_tokens(0, 3, 4, 6)

@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -142,6 +143,12 @@ def test_the_same_grid_changes_nothing(interpolation: str, seed: int, grid: tupl
     assert resize_pos_embed(pos_embed, grid, grid, interpolation=interpolation) is pos_embed
 
 
+def test_sizes_may_be_numbers_of_numpy() -> None:
+    pos_embed = torch.randn(1, 1 + 12, 1)
+    found = resize_pos_embed(pos_embed, (4, 3), (np.int64(6), np.int64(1)))
+    assert torch.equal(found, resize_pos_embed(pos_embed, (4, 3), (6, 1)))
+
+
 def test_a_grid_of_the_same_length_is_another_grid() -> None:
     """Comparing lengths is not enough: timm does, and returns the positions of 8x2 unchanged for 4x4."""
     pos_embed = random_images(0, 1, 17, 3)
@@ -277,6 +284,7 @@ def test_changes_to_the_projection_take_effect(way: str | None) -> None:
     {"kernel_size": 4, "stride": 4, "padding": 2},
     {"kernel_size": 4, "stride": 2},
     {"kernel_size": 4, "stride": 4, "groups": 3},
+    {"kernel_size": 4, "stride": 4, "dilation": 2},
     {"kernel_size": (8, 2), "stride": 4},
     {"kernel_size": (2, 8), "stride": 4, "padding": (0, 2)},
 ], ids=str)  # fmt: skip

@@ -220,6 +220,14 @@ def test_more_samples_keep_a_checkerboard_from_aliasing() -> None:
     assert warp(board, half, samples=6)[inside].sub(0.5).abs().max() < 0.1
 
 
+def test_without_the_localization_it_warps_to_any_size() -> None:
+    theta, x = random_theta(0, 2), random_images(0, 2, 1, 5, 7)
+    transformer = SpatialTransformer(Returns(theta), output_size=4)
+    assert torch.equal(transformer.warp(x, theta), transformer(x))
+    assert torch.equal(transformer.warp(x, theta, 3), transformer.warp(x, theta, (3, 3)))
+    assert transformer.warp(x, theta, x.shape[2:]).shape == x.shape
+
+
 @given(seeds, batch_sizes, st.booleans())
 def test_theta_is_returned_on_request_from_either_shape(seed: int, batch: int, flat: bool) -> None:
     theta = random_theta(seed, batch)

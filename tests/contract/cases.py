@@ -221,6 +221,15 @@ SPATIAL_TRANSFORMER = Case(
                       (3, 8, 8), (2, 3, 0, 8), (2, 0, 8, 8)),
         Refusal("SpatialTransformer: input (torch.uint8) must be floating point",
                 lambda: spatial_transformer()(torch.zeros(2, 3, 8, 8, dtype=torch.uint8)), TypeError),
+        Refusal("SpatialTransformer: input (torch.uint8) must be floating point",
+                lambda: spatial_transformer().warp(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(2, 2, 3)),
+                TypeError),
+        *(Refusal(f"SpatialTransformer: theta {shape} of {type(transform).__name__} must be {wanted}",
+                  partial(SpatialTransformer(nn.Identity(), transform=transform).warp, torch.zeros(2, 3, 8, 8),
+                          torch.zeros(shape)))
+          for transform, shape, wanted in ((Affine(), (2, 6), (2, 2, 3)), (Rotation(), (1, 2, 3), (2, 2, 3)),
+                                           (Projective(), (2, 2, 3), (2, 3, 3)),
+                                           (ThinPlateSpline(3), (2, 16, 2), (2, 9, 2)))),
         *(Refusal(f"SpatialTransformer: parameters {shape} of Affine must be (2, 6) or (2, 2, 3)",
                   partial(SpatialTransformer(Returns(torch.zeros(shape))), torch.zeros(2, 3, 8, 8)))
           for shape in ((2, 4), (1, 6))),
@@ -409,7 +418,7 @@ CASES = (
             *(Refusal(f"Encoder: mask ({mask!r}) must be a tensor",
                       lambda mask=mask: encoder()(torch.zeros(2, 3, 4), mask=mask), TypeError)
               for mask in ([[True]], 3)),
-            *wrong_shapes(encoder, "mask", "(B, num_heads, 3, 3) or 1 in any place", (3, 3), (2, 2, 2, 3),
+            *wrong_shapes(encoder, "mask", "(B, num_heads, 3, 3) or 1 in any place", (3, 3), (2, 2, 2, 3), (2, 2, 3, 2),
                           x=torch.zeros(2, 3, 4), first=1),
         ),
     ),

@@ -1,1 +1,1 @@
-"""Laws that hold for all components together: kernels, lifetime, streams."""
+"""Laws that hold for all components together: kernels, lifetime, streams, wrappers."""
