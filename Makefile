@@ -35,9 +35,15 @@ test: $(READY)  ## run the test suite (two to five minutes on two cores)
 AVX2 = ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
 NONE = ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2
 
-test-elsewhere: $(READY)  ## run the suite as other CPUs would, and build kernels for two GPUs; ARGS="-m numerics" for less
+test-elsewhere: test-avx2 test-no-vectors test-kernels  ## run the suite as other CPUs would, and build kernels for two GPUs; ARGS="-m numerics" for less
+
+test-avx2: $(READY)
 	env $(AVX2) $(SUITE) --ignore $(KERNELS) $(ARGS)
+
+test-no-vectors: $(READY)
 	env $(NONE) $(BIN)/python -m pytest -q -rs --threads 2 --ignore $(KERNELS) $(ARGS)
+
+test-kernels: $(READY)
 	$(BIN)/python -m pytest -q -rs $(KERNELS)
 
 test-thorough: $(READY)  ## run the properties alone, with 1,000 examples each (under twenty minutes on two cores)
@@ -159,6 +165,6 @@ clean:  ## remove the virtual environment and caches; data/ and runs/ stay
 	rm -rf $(VENV) .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage build mutants *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup test test-elsewhere test-thorough test-random test-oldest test-gpu gpu-check torture torture-elastic mutants coverage lint \
+.PHONY: help setup test test-elsewhere test-avx2 test-no-vectors test-kernels test-thorough test-random test-oldest test-gpu gpu-check torture torture-elastic mutants coverage lint \
 	typecheck format bench bench-smoke bench-peers bench-scaling bench-breakdown bench-compare train-stn train-vit export real-weights annotate study \
 	contract foreign tables pictures notebooks clean
