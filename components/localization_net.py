@@ -100,13 +100,18 @@ class LocalizationNet(nn.Module):
         x = F.relu(F.max_pool2d(self.conv2(x), 2), inplace=True)  # (B, 10, ((H - 6) // 2 - 4) // 2, ...)
         x = average_to(x, POOLED).flatten(1)  # (B, 160)
         with without_autocast(x):
-            exact = getattr(self.fc1.weight, "dtype", x.dtype)  # quantisation puts a method there
-            theta: Tensor = self.fc2(F.relu(self.fc1(x.to(exact))))  # (B, P)
+            theta: Tensor = self.fc2(F.relu(self.fc1(x.to(type_of(self.fc1, x)))))  # (B, P)
         return theta
 
     def extra_repr(self) -> str:
         """Show the two sizes in ``print(module)``."""
         return f"in_channels={self.in_channels}, num_params={self.num_params}"
+
+
+def type_of(layer: nn.Module, x: Tensor) -> torch.dtype:
+    """The type of a layer's parameters, which are no such ones in a replica of DataParallel; that of x without any."""
+    weight = next(layer.parameters(), getattr(layer, "weight", None))
+    return weight.dtype if isinstance(weight, Tensor) and weight.is_floating_point() else x.dtype
 
 
 def average_to(x: Tensor, side: int) -> Tensor:

@@ -64,10 +64,12 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
         refuse_without_tensorboard()
     keep_freed_memory()
     device = choose_device(run.device, processes)
+    fits = f"--data ({run.data}) must fit into memory, or --limit-train and --limit-test be lower"
     with processes.connected(device), ExitStack() as held:
-        with processes.first_alone():  # it downloads and decodes; the others find the files
-            dataset = load(run.data)
-        dataset = dataset.limited(run.limit_train, run.limit_test).to(device)
+        with memory_suffices(fits):
+            with processes.first_alone():  # it downloads and decodes; the others find the files
+                dataset = load(run.data)
+            dataset = dataset.limited(run.limit_train, run.limit_test).to(device)
         images, held_out = dataset.train.divided(run.validation) if run.validation else (dataset.train, dataset.test)
         machine = this_machine(device)
         recipe = recipes[run.recipe]
@@ -80,7 +82,9 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
         folder = open_folder(run, dataset.name, processes)
         held.callback(folder.release)
         checkpoint = begun(folder, run, plan, subject, dataset, machine, processes)
-        test = posed_split(dataset.test, plan.poses)
+        with memory_suffices(fits):
+            test = posed_split(dataset.test, plan.poses)
+            held_out = posed_split(held_out, plan.poses) if run.validation else test
         trainer = Trainer(
             plan=plan,
             model=subject.network,
@@ -90,14 +94,14 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
             before_epoch=subject.before_epoch,
             optimizers=subject.optimizers,
             train=images,
-            held_out=posed_split(held_out, plan.poses) if run.validation else test,
+            held_out=held_out,
             held_out_name="validation" if run.validation else "test",
             save_minutes=run.save_minutes,
             processes=processes,
             folder=folder,
             about=plan.record() | subject.settings,
         )
-        with processes.first_reports(), memory_suffices(plan.at_once):
+        with processes.first_reports(), memory_suffices(f"--at-once ({plan.at_once}) must be lower"):
             rows = trainer.fit(checkpoint)
         shown, numbers = tested(trainer, rows, test, dataset, subject)
         with processes.first_alone():  # the others wait for the report: if the first dies here, one of them writes it

@@ -51,8 +51,11 @@ def main(options: Options) -> None:
     content = kind.write(exported(classifier, trained.size), about)
     lines = [*compared(kind.open(content), classifier, trained.size, kind.runner)]
     write_bytes(target, content)
+    done = f"epoch {trained.facts['epoch']}"
+    if step := trained.facts["step"]:
+        done += f" and {step} steps of the next"
     say("\n".join([
-        f"{target}: {trained.facts['checkpoint']} after epoch {trained.facts['epoch']}, {len(content) / 1e6:.1f} MB",
+        f"{target}: {trained.facts['checkpoint']} after {done}, {len(content) / 1e6:.1f} MB",
         f"{about['input']} -> logits of {len(trained.classes)} classes",
         *lines,
     ]))  # fmt: skip

@@ -63,14 +63,15 @@ def find_lr(
         processes=processes,
         folder=ReadOnlyFolder(folder),
     )
-    with processes.first_reports(), written_to(folder, processes), memory_suffices(plan.at_once):
+    fewer = f"--at-once ({plan.at_once}) must be lower"
+    with processes.first_reports(), written_to(folder, processes), memory_suffices(fewer):
         found = range_test(trainer)
     if processes.first:
         say(verdict(found))
         write(folder, found, f"Range test of recipe {plan.recipe} on {dataset.name}, seed {plan.seed}")
         say(f"Plot: {folder / 'find_lr.png'}")
         say(json.dumps({
-            "dataset": dataset.name, "recipe": plan.recipe, "seed": plan.seed, "recipe_lr": plan.lr,
+            "dataset": dataset.name, "recipe": plan.recipe, "seed": plan.seed, "lr": plan.lr,
             "suggested_lr": rounded(found.suggestion), "diverged_at": rounded(found.diverged_at),
             "steps": len(found.rates), "plot": str(folder / "find_lr.png"), "table": str(folder / "find_lr.csv"),
         }))  # fmt: skip

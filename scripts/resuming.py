@@ -53,7 +53,7 @@ def original_options(options: AnyOptions, folder: Path) -> AnyOptions:
     Raises:
         InputError: If the folder holds no run of this script, or flags were given beside --resume.
     """
-    if options != type(options)(resume=options.resume):
+    if options != type(options)(resume=options.resume) or not options.given <= {"resume"}:
         raise InputError(f"--resume ({folder}) takes no other flag; a run resumes with its own flags")
     if not (folder / "config.json").is_file():
         raise InputError(f"--resume ({folder}) must be a run folder; it has no config.json")

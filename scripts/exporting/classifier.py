@@ -39,7 +39,7 @@ def metadata(trained: Trained) -> dict[str, str]:
     height, width = trained.size
     return {
         "classes": json.dumps(trained.classes),
-        "input": f"uint8 RGB images (B, 3, {height}, {width}), resized with antialiasing; the graph normalises",
+        "input": f"uint8 RGB images (B, 3, {height}, {width}), upright, resized with antialiasing; it normalises them",
         "output": "logits (B, classes), in the order of classes",
         "run": json.dumps(trained.facts),
     }

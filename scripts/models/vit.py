@@ -41,14 +41,13 @@ def heads_of_width(dim: int) -> int | None:
 FEWEST_PATCHES = 16  # with fewer, most of the structure lies within patches, where attention cannot see it
 
 
-def few_patches_warning(patches: int, size: Sequence[int]) -> str:
-    """Return a warning if there are too few patches, else an empty string."""
+def few_patches_warning(patches: int, size: Sequence[int], *, convolutions: bool = False) -> str:
+    """Return a warning if there are too few patches, else an empty string; without convolutions also what to do."""
     if patches >= FEWEST_PATCHES:
         return ""
-    return (
-        f"an image of {size[0]}x{size[1]} pixels is only {patches} patches, too few for attention to work with; "
-        "recipe compact, with convolutions in front of its patches, learns far more from images as small as these"
-    )
+    warning = f"an image of {size[0]}x{size[1]} pixels is only {patches} patches, too few for attention to work with"
+    better = "recipe compact, with convolutions in front of its patches, learns far more from images as small as these"
+    return warning if convolutions else f"{warning}; {better}"
 
 
 def on_map(name: str, pixels: SupportsIndex, stride: int) -> int:

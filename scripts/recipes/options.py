@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scripts.system.command_line import fraction, option, overrides, path, positive, whole
+from scripts.system.command_line import fraction, names_given, option, overrides, path, positive, whole
 from scripts.training.plan import Recipe
 
 AUTO = "auto"  # of --resume: go on with the run in --out, or start it there; else what suits data and machine
@@ -16,6 +16,7 @@ class RunOptions:
 
     Args:
         changes: Settings of the recipe that flags override, by name.
+        given: Names of the flags on the command line.
     """
 
     recipe: str = option("", "how to train")
@@ -51,3 +52,4 @@ class RunOptions:
     out: str | None = option(
         None, "run folder, new or empty (default: runs/<data>-<recipe>-seed<seed>-<time>)", type=path
     )
+    given: frozenset[str] = names_given()

@@ -11,7 +11,7 @@ import os
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
@@ -160,14 +160,7 @@ class RunFolder:
 
     def checkpoint(self, name: str, state: dict[str, Any]) -> None:
         """Write tensors and plain values, readable with ``torch.load(..., weights_only=True)``."""
-
-        def save(file: IO[bytes]) -> None:
-            try:
-                torch.save(state, file)
-            except RuntimeError as error:  # raised when torch closes its archive, it hides the first error
-                raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
-
-        write_whole(self.path / name, save)
+        write_whole(self.path / name, lambda file: torch.save(state, file))
 
     def keep(self, state: dict[str, Any]) -> None:
         """Write last.pt, keep the one before as previous.pt, and write the hashes of both to checkpoints.json.

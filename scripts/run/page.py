@@ -21,7 +21,7 @@ from scripts.system.files import read_json, read_torch, write_bytes
 NEEDED = ("config.json", "environment.json", "summary.json", "metrics.csv", "train.log", "findings.pt")
 LAST_EPOCHS = 10
 OUTSIDE = {  # by the padding mode of the transformer
-    "zeros": ", which is zero, the mean colour of the training images, outside the frame",
+    "zeros": ", which is zero, the mean of the normalisation, outside the frame",
     "border": ", which repeats the pixels at the border outside the frame",
     "reflection": ", which mirrors the image outside the frame",
     "mean": ", which has the mean colour of the image outside the frame",
@@ -84,7 +84,9 @@ def _notices(
     allowed = found.get("outside_allowed", 0.0)  # earlier versions did not say
     warnings = [collapse_warning(rows[-1], allowed)] if "theta_outside" in rows[-1] else []
     warnings += [idle_warning(rows[-1], *resolved["image_size"])] if "theta_spread" in rows[-1] else []
-    warnings += [few_patches_warning(resolved["patches"], resolved["image_size"])] if "patches" in resolved else []
+    if "patches" in resolved:
+        convolutions = bool(resolved["network"].get("stem"))
+        warnings.append(few_patches_warning(resolved["patches"], resolved["image_size"], convolutions=convolutions))
     notices = [("Notice", environment["notice"]), *(("Warning", warning) for warning in warnings)]
     return [{"word": word, "text": text} for word, text in notices if text]
 

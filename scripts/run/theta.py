@@ -78,15 +78,18 @@ def _directions(angles: Tensor) -> Tensor:
     return torch.polar(torch.ones_like(angles), angles)
 
 
-def collapse_warning(statistics: dict[str, float], allowed: float = 0.0) -> str:
+def collapse_warning(statistics: dict[str, float], allowed: float | None = 0.0) -> str:
     """Return a warning if the transformer shrinks, magnifies or loses the images, else an empty string.
 
     Args:
         statistics: Of theta.
-        allowed: Share of points outside the frame that undoing the poses of the images takes.
+        allowed: Share of points outside the frame that undoing the poses of the images takes; None where the
+            transformer is told which part of each image to show, of whatever size that is.
     """
     scale, outside = statistics["theta_scale_mean"], statistics["theta_outside"]
-    if LEAST_SCALE <= scale <= GREATEST_SCALE and outside <= allowed + GREATEST_SHARE_OUTSIDE:
+    if allowed is None and not math.isnan(scale):
+        return ""
+    if LEAST_SCALE <= scale <= GREATEST_SCALE and outside <= (allowed or 0) + GREATEST_SHARE_OUTSIDE:
         return ""
     if math.isnan(scale):
         shown = "images at places that are not finite"
@@ -113,7 +116,7 @@ def idle_warning(statistics: dict[str, float], height: int, width: int) -> str:
     )
 
 
-def theta_remark(statistics: dict[str, float], height: int, width: int, allowed: float = 0.0) -> str:
+def theta_remark(statistics: dict[str, float], height: int, width: int, allowed: float | None = 0.0) -> str:
     """Return the statistics of images of this size as one line for the log, with a further line for each warning."""
     parts = [
         f"{name.replace('_', ' ')} {statistics[f'theta_{name}_mean']:.3f} ± {statistics[f'theta_{name}_std']:.3f}{unit}"

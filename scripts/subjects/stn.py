@@ -32,7 +32,7 @@ CAM_SHOWN = 8  # images with a map of Grad-CAM
 LEAST_CELLS = 5  # a side of that map: the last stage has 3 for images of 32 pixels, too few to see anything
 Network = STNClassifier | UprightCNN
 NOTHING_TO_DO = (
-    "NOTICE: nothing poses these images, so the transformer is told that each is upright, and learns to change "
+    "NOTICE: this run poses no images, so the transformer is told that each is upright, and learns to change "
     "nothing; --pose rts or c8 gives it something to do"
 )
 
@@ -89,8 +89,11 @@ def subject(options: Options | ArmOptions, plan: Plan, device: torch.device) -> 
         raise InputError(f"--data ({options.data}) must hold {wanted}")
     network.to(device).to(memory_format=torch.channels_last)
     transform = network.transformer is not None
-    allowed = unavoidable(plan.poses, height, width) if transform else 0.0
-    upright = told_poses(network) and plan.poses == UPRIGHT and not plan.placed
+    told = told_poses(network)
+    # at the size of a whole scene, an object that is found is magnified
+    magnified = told and plan.placed and shown_size(network, plan.image_size) == plan.image_size
+    allowed = None if magnified else unavoidable(plan.poses, height, width)
+    upright = told and plan.poses == UPRIGHT and not plan.placed
 
     def statistics(theta: Tensor) -> dict[str, float]:
         # an upright image that is shown whole has a scale of 1, a crop of a scene that is not magnified too

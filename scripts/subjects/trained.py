@@ -62,7 +62,7 @@ def read_trained(folder: Path, checkpoint: str = "auto", flag: str = "RUN") -> T
             normalise=Normalise(**state["normalise"]),
             size=(state["image_size"][0], state["image_size"][1]),
             classes=tuple(state["classes"]),
-            facts={"checkpoint": path.name, **{name: state[name] for name in names}},
+            facts={"checkpoint": path.name, **{name: state[name] for name in names}, "step": state["progress"]["step"]},
         )
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise InputError(f"{path} must hold a network of this kit; it holds something else") from error

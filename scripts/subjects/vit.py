@@ -90,6 +90,9 @@ def subject(options: Options, plan: Plan, device: torch.device) -> Subject:
     network = VisionTransformer.from_preset(
         num_classes=len(plan.classes), image_size=size, device=device, **plan.network
     )
+    if network.stem is not None and size == (network.stem.stride,) * 2:  # one cell: batch norm cannot do with one image
+        wanted = f"images of more than {size[0]}x{size[1]} pixels for recipe {plan.recipe}"
+        raise InputError(f"--data ({options.data}) must hold {wanted}")
     remarks = []
     if options.weights and not (options.resume and checkpoints(Path(options.resume))):  # these have their own weights
         remarks = load_weights(network, Path(options.weights))
@@ -99,7 +102,7 @@ def subject(options: Options, plan: Plan, device: torch.device) -> Subject:
         network.patch_dropout = dropped if done < 1 - plan.whole_images else 0.0
 
     grid = (size[0] // side, size[1] // side)
-    if warning := few_patches_warning(grid[0] * grid[1], size):
+    if warning := few_patches_warning(grid[0] * grid[1], size, convolutions=network.stem is not None):
         remarks.append(f"WARNING: {warning}")
 
     def findings(images: Tensor, _: Tensor, labels: Tensor, __: Evaluation) -> dict[str, Any]:

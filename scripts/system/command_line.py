@@ -39,6 +39,11 @@ def overrides(recipe: type) -> Any:
     return dataclasses.field(default_factory=dict, metadata={"settings": settings})
 
 
+def names_given() -> Any:
+    """Declare a dataclass field for the names of the flags that were given, whatever their values."""
+    return dataclasses.field(default=frozenset(), compare=False, metadata={"names given": True})
+
+
 def argument(help: str) -> Any:
     """Declare a dataclass field that is a required positional argument, a file or a folder."""
     return dataclasses.field(metadata={"help": help})
@@ -121,30 +126,36 @@ def parse(options: type[Options], program: str, arguments: Sequence[str] | None 
             raise InputError(f"argument {text} must be one line without control characters")
     parser = _Parser(program, description=options.__doc__, allow_abbrev=False)
     settings: list[dataclasses.Field[Any]] = []
+    names = ""
     for field in dataclasses.fields(options):  # type: ignore[arg-type]
-        if field.default is field.default_factory is dataclasses.MISSING:
+        if "names given" in field.metadata:
+            names = field.name
+        elif field.default is field.default_factory is dataclasses.MISSING:
             parser.add_argument(field.name, metavar=field.name.upper(), help=field.metadata["help"], type=path)
         elif "settings" in field.metadata:
             settings = field.metadata["settings"]
             for each in settings:
-                _add_flag(parser, each, argparse.SUPPRESS, " (default: the recipe's)")
+                _add_flag(parser, each, " (default: the recipe's)")
         else:
-            _add_flag(parser, field, field.default, "" if field.default is None else f" (default: {field.default})")
+            _add_flag(parser, field, "" if field.default is None else f" (default: {field.default})")
     given = vars(parser.parse_args(arguments))
-    changed = {field.name: given.pop(field.name) for field in settings if field.name in given}
-    return options(**given, **({"changes": changed} if settings else {}))
+    more: dict[str, Any] = {names: frozenset(given)} if names else {}
+    if settings:
+        more["changes"] = {field.name: given.pop(field.name) for field in settings if field.name in given}
+    return options(**given, **more)
 
 
-def _add_flag(parser: argparse.ArgumentParser, field: "dataclasses.Field[Any]", default: Any, shown: str) -> None:
+def _add_flag(parser: argparse.ArgumentParser, field: "dataclasses.Field[Any]", shown: str) -> None:
+    """Add a flag that leaves its field alone where it is not given."""
     flag, meta = "--" + field.name.replace("_", "-"), field.metadata
     if meta["type"] is bool:
-        parser.add_argument(flag, action="store_true", help=meta["help"])
+        parser.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=meta["help"])
         return
     choices = meta["choices"]
     parser.add_argument(
         flag,
         type=one_of(choices) if choices else meta["type"],
-        default=default,
+        default=argparse.SUPPRESS,
         metavar="|".join(choices) or field.name.upper(),
         help=meta["help"] + shown,
     )
@@ -152,7 +163,8 @@ def _add_flag(parser: argparse.ArgumentParser, field: "dataclasses.Field[Any]", 
 
 def flag_values(options: Any) -> dict[str, Any]:
     """Return the values of all flags; of those that override the recipe, only the ones given."""
-    values = dataclasses.asdict(options)
+    hidden = {field.name for field in dataclasses.fields(options) if "names given" in field.metadata}
+    values = {name: value for name, value in dataclasses.asdict(options).items() if name not in hidden}
     changes = values.pop("changes", {})
     return values | changes
 

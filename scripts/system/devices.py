@@ -69,15 +69,15 @@ def refusal(device: torch.device) -> str:
 
 
 @contextmanager
-def memory_suffices(at_once: int) -> Iterator[None]:
-    """Turn torch's error where memory ends into an InputError that says what to change."""
+def memory_suffices(wanted: str) -> Iterator[None]:
+    """Turn torch's error where memory ends into an InputError that says what is wanted."""
     try:
         yield
     except RuntimeError as error:
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
         said = str(error).rpartition("Allocator: ")[2].partition(". ")[0]
-        raise InputError(f"--at-once ({at_once}) must be lower; {said}") from error
+        raise InputError(f"{wanted}; {said}") from error
 
 
 def unused_gpu(name: str, device: torch.device) -> list[str]:

@@ -39,8 +39,12 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
-        raise OSError(f"cannot write {path}: {error.strerror or error}") from error
+    except (OSError, RuntimeError) as error:
+        # torch hides the first error behind one of its own when it closes its archive
+        first = error.__context__ if isinstance(error, RuntimeError) else error
+        if not isinstance(first, OSError):
+            raise
+        raise OSError(f"cannot write {path}: {first.strerror or first}") from first
     finally:
         with suppress(OSError):
             temporary.unlink()

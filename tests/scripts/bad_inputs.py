@@ -116,6 +116,7 @@ FLAGS = [
     stn("--resume finished", "--resume (finished) must be an unfinished run; this one is finished: "
         "python -m scripts.report finished draws its report"),
     stn("--resume ended --epochs 5", "--resume (ended) takes no other flag; a run resumes with its own flags"),
+    stn("--resume ended --recipe small", "--resume (ended) takes no other flag; a run resumes with its own flags"),
     stn("--resume ended-vit", "--resume (ended-vit) must hold flags of this script in config.json; "
         "--recipe (compact) must be one of tutorial, tuned, small, strong, zoom"),
     vit("--resume ended", "--resume (ended) must hold flags of this script in config.json; "
@@ -235,6 +236,8 @@ IMAGES = [
     photos("--data (photos) must hold images of at least 17x17 pixels", "tiny", lambda: resize_all((16, 32))),
     vit("--recipe compact", "--data (photos) must hold images of more than 4 pixels a side for recipe compact, which "
         "shifts them by up to 4", "as large as their shift", lambda: resize_all((4, 8))),
+    vit("--recipe compact", "--data (photos) must hold images of more than 8x8 pixels for recipe compact",
+        "one cell behind the convolutions", lambda: resize_all((8, 8))),
     stn("--data photos --recipe tuned", "--data (photos) must hold images of at least 16x16 pixels", "small",
         lambda: resize_all((15, 32))),
     vit("--recipe b16", "--data (photos) must hold images whose sides are multiples of 16 pixels for recipe b16",

@@ -13,6 +13,7 @@ from scripts.weights.files import read_file, write_arrays
 from scripts.weights.names import FAMILIES
 from scripts.weights.pretrained import read_weights, write_weights
 from tests.support.networks import bits, every_family, network, with_pre_logits
+from tests.support.runs import full_disk
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +47,13 @@ def test_it_prints_what_was_read_and_written(capsys: pytest.CaptureFixture[str])
         "lite.npz: google, num_heads 4",
         "lite.pt: num_heads 4 of the preset of width 256 is assumed: the file does not tell",
     ]
+
+
+@pytest.mark.parametrize("name", ("vit.npz.pt", "other.npz", "vit.safetensors"))
+def test_a_full_disk_is_one_line_and_leaves_no_file(name: str) -> None:
+    with full_disk(1000), pytest.raises(OSError, match=rf"^cannot write {name}: File too large$"):
+        convert("vit.npz", name)
+    assert [path.name for path in Path.cwd().iterdir()] == ["vit.npz"]
 
 
 def test_the_default_family_is_the_kit() -> None:

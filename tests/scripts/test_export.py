@@ -89,6 +89,17 @@ def logits_of_the_run(trained: Trained, images: torch.Tensor) -> torch.Tensor:
         return trained.network(trained.normalise(resized(images, trained.size)))
 
 
+def test_a_run_that_was_stopped_within_an_epoch_is_named_as_it_is(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(runs["vit"], tmp_path / "run")
+    state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    state["progress"]["step"] = 3
+    torch.save(state, tmp_path / "run" / "last.pt")
+    main(Options(run=str(tmp_path / "run"), format="pt2"))
+    assert f": last.pt after epoch {state['epoch']} and 3 steps of the next, " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("kind", [pytest.param("onnx", marks=writes_onnx), "pt2"])
 @pytest.mark.parametrize("run", ["stn", "vit"])
 def test_a_program_computes_the_logits_of_its_run_for_any_batch(
@@ -117,7 +128,7 @@ def test_a_program_computes_the_logits_of_its_run_for_any_batch(
 def test_the_classifier_of_the_page_runs_where_there_is_no_torch(
     runs: dict[str, Path], written, tmp_path: Path
 ) -> None:
-    assert len(EXAMPLE.strip().splitlines()) <= 14
+    assert len(EXAMPLE.strip().splitlines()) <= 24
     shutil.copy(written("stn", "onnx")[0], tmp_path / "model.onnx")
     paths = sorted(runs["photos"].glob("test/*/*.png"))
     without_torch = "import sys; sys.modules['torch'] = None; exec(sys.stdin.read())"
@@ -159,7 +170,15 @@ def test_a_program_tells_its_classes_and_its_run(kind: str, runs: dict[str, Path
     assert json.loads(found["classes"]) == [*CLASSES]
     assert found["input"].startswith("uint8 RGB images (B, 3, 32, 32)")
     facts = json.loads(found["run"])
-    assert facts == {"checkpoint": "last.pt", "recipe": "small", "seed": 1, "epoch": 2, "pose": "c8", "tta": "none"}
+    assert facts == {
+        "checkpoint": "last.pt",
+        "recipe": "small",
+        "seed": 1,
+        "epoch": 2,
+        "pose": "c8",
+        "tta": "none",
+        "step": 0,
+    }
 
 
 def test_the_checkpoint_is_the_one_that_the_report_shows_unless_told(runs: dict[str, Path]) -> None:
@@ -300,7 +319,13 @@ def test_the_network_of_every_recipe_is_read_again(
     subject = build(options, plan, torch.device("cpu"))
     randomised(subject.network, 0)
     (tmp_path / "config.json").write_text(json.dumps({"asked": {}, "resolved": {}}))
-    state = {**plan.record(), **subject.settings, "epoch": 1, "model": subject.network.state_dict()}
+    state = {
+        **plan.record(),
+        **subject.settings,
+        "epoch": 1,
+        "model": subject.network.state_dict(),
+        "progress": {"step": 0},
+    }
     torch.save(state, tmp_path / "last.pt")
     trained = read_trained(tmp_path)
     x = plan.normalise(resized(split.images, plan.image_size))

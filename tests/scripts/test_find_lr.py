@@ -68,7 +68,7 @@ def test_every_recipe_leaves_a_plot_and_a_table_and_ends_with_json(
     printed = capsys.readouterr().out.splitlines()
     numbers = json.loads(printed[-1])
     lr = entry.RECIPES[recipe].lr
-    assert (numbers["recipe"], numbers["recipe_lr"], numbers["seed"]) == (recipe, lr, 1)
+    assert (numbers["recipe"], numbers["lr"], numbers["seed"]) == (recipe, lr, 1)
     assert (numbers["plot"], numbers["table"]) == ("found/find_lr.png", "found/find_lr.csv")
     with (tmp_path / "found" / "find_lr.csv").open() as table:
         rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(table)]

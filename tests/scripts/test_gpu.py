@@ -145,7 +145,7 @@ def test_a_learning_rate_is_found_on_the_device(
     whole.start(**given, find_lr=True, out=str(tmp_path / "found"))
     numbers = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert {path.name for path in (tmp_path / "found").iterdir()} == {"find_lr.csv", "find_lr.png"}
-    assert 1e-3 * numbers["recipe_lr"] < numbers["suggested_lr"] < 1e3 * numbers["recipe_lr"]
+    assert 1e-3 * numbers["lr"] < numbers["suggested_lr"] < 1e3 * numbers["lr"]
 
 
 def test_a_stopped_run_resumes_to_the_same_end(whole: Run, device: torch.device, tmp_path: Path) -> None:

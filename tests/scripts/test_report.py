@@ -242,7 +242,8 @@ def test_the_caption_of_the_curves_says_what_else_is_in_the_training_loss(
 @pytest.mark.parametrize(
     ("recipe", "outside"),
     [
-        ("tuned", "is zero, the mean colour of the training images,"),
+        ("tuned", "is zero, the mean of the normalisation,"),
+        ("tutorial", "is zero, the mean of the normalisation,"),
         ("small", "mirrors the image"),
         ("angle-mean", "has the mean colour of the image"),
     ],

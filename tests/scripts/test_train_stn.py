@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import resource
 import signal
 from dataclasses import asdict, fields, replace
 from functools import partial
@@ -31,7 +30,7 @@ from scripts.training.plan import Recipe
 from scripts.training.step import Outcome, train_step
 from scripts.training.trainer import Trainer
 from tests.support.machines import BARE_CPU, FAST_CPU, PLAIN_CPU
-from tests.support.runs import at_step, flags, terminated, without_times
+from tests.support.runs import at_step, flags, full_disk, terminated, without_times
 from tests.support.servers import go_offline
 
 pytestmark = pytest.mark.numerics
@@ -498,15 +497,10 @@ def test_the_tutorial_recipe_is_exactly_the_published_run(tree: Path, tmp_path: 
 def test_a_full_disk_ends_the_run_with_one_line_and_no_partial_file(
     tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A limit on file sizes stands in for the disk: a checkpoint is larger than 64 kB."""
+    """A checkpoint is larger than 64 kB."""
     load(str(tree))  # writes the cache of images
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (64_000, hard))
-    try:
-        with pytest.raises(SystemExit) as stopped:
-            command_line.run(lambda: main(options(data=str(tree), epochs=1, out="run")), "train_stn")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with full_disk(), pytest.raises(SystemExit) as stopped:
+        command_line.run(lambda: main(options(data=str(tree), epochs=1, out="run")), "train_stn")
     assert stopped.value.code == 2
     assert capsys.readouterr().err == "train_stn: error: cannot write run/.following.pt: File too large\n"
     whole = {".lock", "config.json", "environment.json", "train.log"}

@@ -173,6 +173,18 @@ def test_too_little_memory_is_one_line_that_names_the_flag_that_helps(
     assert str(refused.value) == f"--at-once (100) must be lower; {said}"
 
 
+def test_data_that_do_not_fit_into_memory_are_one_line(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(data: str) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes. Error code 12")
+
+    monkeypatch.setattr("scripts.experiment.load", load)
+    with pytest.raises(InputError) as refused:
+        main(options(data=str(tree), recipe="lite", steps=1, out="run"))
+    wanted = f"--data ({tree}) must fit into memory, or --limit-train and --limit-test be lower"
+    assert str(refused.value) == f"{wanted}; can't allocate memory: you tried to allocate 8 bytes"
+    assert not Path("run").exists()
+
+
 def test_the_allocator_of_a_cpu_says_what_is_expected_of_it() -> None:
     with pytest.raises(RuntimeError, match="DefaultCPUAllocator: can't allocate memory: you tried to allocate"):
         torch.empty(2**62, dtype=torch.uint8)

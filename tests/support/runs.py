@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -133,6 +134,17 @@ def log_without_times(path: Path) -> str:
 def flags(entry: type[Options], **given: object) -> Options:
     """Parsed flags, on the CPU and in float32 on any machine."""
     return parse(entry, "", as_flags({"device": "cpu", "precision": "float32", **given}))
+
+
+@contextmanager
+def full_disk(size: int = 64_000) -> Iterator[None]:
+    """A limit on the size of a file, in bytes, stands in for it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def terminated(arguments: Sequence[str], folder: Path, line: str) -> tuple[list[str], str, int]:

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from scripts.data import datasets
 from scripts.data.image_tree import BACKGROUND
 from scripts.system.errors import InputError
+from tests.support.runs import full_disk
 from tests.support.trees import write_tree
 
 ORIENTATION = 0x0112  # of Exif
@@ -32,6 +33,14 @@ def photograph(seed: int = 0, size: tuple[int, int] = (32, 32)) -> Image.Image:
 def first(root: Path) -> np.ndarray:
     """The first training image as it is read: (H, W, 3)."""
     return datasets.load(str(root)).train.images[0].permute(1, 2, 0).numpy()
+
+
+def test_a_full_disk_leaves_the_images_in_memory_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tree = write_tree(tmp_path / "photos")
+    with full_disk(1000):
+        read = datasets.load(str(tree))
+    assert capsys.readouterr().err.startswith("WARNING: the decoded images are not cached: cannot write ")
+    assert torch.equal(read.train.images, datasets.load(str(tree)).train.images)
 
 
 def replaced(tmp_path: Path, name: str = "0.jpg") -> Path:

@@ -247,6 +247,7 @@ def test_fewer_than_sixteen_patches_give_a_warning_with_a_better_recipe() -> Non
     assert few_patches_warning(16, (32, 32)) == ""
     assert "32x48 pixels is only 6 patches" in few_patches_warning(6, (32, 48))
     assert "recipe compact" in few_patches_warning(15, (32, 32))
+    assert "recipe" not in few_patches_warning(9, (24, 24), convolutions=True), "it has what would be advised"
 
 
 def test_it_compiles_into_one_graph_and_exports_for_any_image_size() -> None:

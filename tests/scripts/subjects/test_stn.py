@@ -306,6 +306,19 @@ def test_who_undoes_the_poses_of_a_run_has_not_collapsed(name: str, size: tuple[
     assert collapse_warning(theta_statistics(away, height, width), allowed), "a shift by twice the width"
 
 
+def test_who_shows_the_object_that_it_is_told_has_not_collapsed() -> None:
+    """At the size of the whole scene, which magnifies it."""
+    theta = Similarity().theta(torch.tensor([[0.0, math.log(0.4), 0.3, 0], [0.0, math.log(0.5), -0.3, 0]]), 1)
+    columns = theta_statistics(theta, 60, 60)
+    assert collapse_warning(columns), "else nobody told it to"
+    assert collapse_warning(columns, None) == ""
+    assert collapse_warning(columns | {"theta_scale_mean": math.nan}, None)
+    for placed, warned in ((True, False), (False, True)):
+        made = built("none", "small", placed=placed, side=60)
+        assert made.describe is not None
+        assert ("shows the images at" in made.describe(theta)[1]) == warned
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_muon_computes_in_the_type_of_the_plan_on_every_machine(precision: str) -> None:
     """Else processes on two kinds of CPU would drift apart, and a run that goes on elsewhere would be another."""
