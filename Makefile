@@ -18,7 +18,7 @@ setup: $(READY)  ## make the virtual environment .venv (done by itself where nee
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed, $(PYTHON) is older")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
@@ -63,7 +63,7 @@ test-oldest: $(OLDEST)/ready  ## hold the contract with the oldest versions that
 
 $(OLDEST)/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13) and "Python 3.10 to 3.12 is needed for versions as old as these; PYTHON=python3.12")'
-	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	test -x $(OLDEST)/bin/pip || $(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check $(if $(TORCH),$(patsubst torch==%,torch==$(TORCH),$(BOUNDS)),$(BOUNDS))
 	@touch $@
 

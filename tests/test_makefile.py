@@ -60,6 +60,7 @@ def test_an_environment_is_made_once_and_kept_where_packages_cannot_be_had() -> 
     for target in ("lint", "test-oldest"):
         printed = make("-n", "-W", "pyproject.toml", target)
         assert "pip install" in printed
+        assert "/bin/pip ||" in printed, "where Debian lacked python3-venv, a half-made environment has no pip"
         assert "rm -rf" not in printed
 
 

@@ -38,6 +38,11 @@ def warp(batch: int, transform: str, *, align_corners: bool = False) -> SpatialT
     return SpatialTransformer(Fixed(batch, chosen.identity), transform=chosen, align_corners=align_corners)
 
 
+def channels_last(network: nn.Module) -> nn.Module:
+    """The same network with its kernels as in a run."""
+    return network.to(memory_format=torch.channels_last)
+
+
 def nowhere_zero(module: nn.Module) -> nn.Module:
     """Draw the weights that start at zero: behind a head of zeros, no error would show."""
     for parameter in module.parameters():
@@ -66,9 +71,9 @@ def workloads() -> dict[str, Workload]:
     found: dict[str, Workload] = {}
     for name, side in STNS.items():
         parts = {
-            "LocalizationNet": (lambda _: LocalizationNet(), flops.localization_net),
+            "LocalizationNet": (lambda _: channels_last(LocalizationNet()), flops.localization_net),
             "SpatialTransformer": (lambda batch: SpatialTransformer(Fixed(batch)), flops.warp),
-            "STNClassifier": (lambda _: STNClassifier(dropout=0.0), flops.stn_classifier),
+            "STNClassifier": (lambda _: channels_last(STNClassifier(dropout=0.0)), flops.stn_classifier),
         }
         for kind, (build, work) in parts.items():
             found[f"{kind}-{name}"] = Workload(build, (3, side, side), partial(work, side=side))

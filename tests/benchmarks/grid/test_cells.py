@@ -61,11 +61,16 @@ def test_a_wrong_or_cached_output_is_refused_before_it_is_timed(spoil, monkeypat
         prepared(TINY, CPU)
 
 
-def test_a_head_of_zeros_is_drawn_and_images_are_channels_last() -> None:
-    _, x, oracle = cells.built("LocalizationNet-32px", 2, CPU)
+def test_a_head_of_zeros_is_drawn_and_images_and_kernels_are_channels_last() -> None:
+    """As in a run."""
+    module, x, oracle = cells.built("LocalizationNet-32px", 2, CPU)
     for _, expected in oracle.cases:
         assert expected.shape == (2, 6)
         assert not torch.equal(expected[0], expected[1])
     assert x.is_contiguous(memory_format=torch.channels_last)
+    classifier = cells.built("STNClassifier-32px", 2, CPU)[0]
+    kernels = [each.weight for each in (*module.modules(), *classifier.modules()) if isinstance(each, torch.nn.Conv2d)]
+    assert len(kernels) == 6
+    assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
     assert not x.requires_grad
     assert cells.built("MLP-lite-32px", 2, CPU)[1].requires_grad

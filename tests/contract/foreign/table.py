@@ -1,6 +1,6 @@
 """Hold every row against the contract, keep the verdicts in results.json, and write the tables of the page from them.
 
-python -m tests.contract.foreign.table             # all rows, six minutes
+python -m tests.contract.foreign.table             # all rows, four minutes
 python -m tests.contract.foreign.table "timm Mlp"  # some of them
 """
 
