@@ -12,7 +12,7 @@ unexport PYTHONSAFEPATH
 quoted = '$(subst ','\'',$(1))'
 
 help:  ## show this help
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
+	@awk -F':.*## *' '/^[a-z-]+:.*##/ {printf "%-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## make the virtual environment .venv (done by itself where needed, again when pyproject.toml changes)
 

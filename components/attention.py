@@ -162,12 +162,13 @@ def attend(
         rows, k, v = open_causal(q, k, v)
     # a graph that is exported runs anywhere, with any number of tokens
     on_cpu = q.device.type == "cpu" and not torch.compiler.is_exporting()
-    few = across and k.shape[2] < FILLS_A_VECTOR  # in self-attention the values are NaN too, and show it
-    if return_weights or (on_cpu and (few or k.shape[2] <= longest_plain_here(q.dtype))):
+    if return_weights or (on_cpu and k.shape[2] <= longest_plain_here(q.dtype)):
         weights = torch.softmax(scores(q, k, triangle(q, k) if is_causal else bias), -1)
         x = F.dropout(weights, dropout) @ v  # (B, heads, N, d)
     else:
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, is_causal=is_causal)
+        if across and on_cpu and k.shape[2] < FILLS_A_VECTOR:  # in self-attention the values are NaN too, and show it
+            x = torch.add(x, q, alpha=0)
     if rows is not None and (return_weights or by_row):
         x, weights = x * rows, None if weights is None else weights * rows
     return x, weights if return_weights else None
@@ -179,8 +180,10 @@ def scores(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
     if bias is None:
         return q @ k.mT
     if bias.shape[2] != 1 or q.shape[2] == 1:
-        # filled too: the score of a hidden key may overflow, and inf + -inf is NaN
-        return (q @ k.mT).masked_fill(bias == -torch.inf, 0) + bias
+        products = q @ k.mT
+        if q.dtype == torch.float16:  # the score of a hidden key soon overflows there, and inf + -inf is NaN
+            products = products.masked_fill(bias == -torch.inf, 0)
+        return products + bias
     # one bias for all rows is one more product: nothing of the size of the scores is made for it; zero times -inf is
     # NaN in second and forward derivatives, and what is lowest but for that must still be less hidden
     lowest = torch.finfo(bias.dtype).min
@@ -243,9 +246,9 @@ class Attention(nn.Module):
           written out for heads and rows. With ``is_causal=True`` token i attends to tokens 0 to i alone, of those that
           the mask leaves.
         - Output: (B, N, dim). Whatever a hidden token holds, NaN included, has no influence on the row (but where its
-          score overflows in the fused kernel, which adds -inf to it), a token that is not finite makes every row NaN
-          that attends to it, and its own, and any other row that attends to nothing is zero before ``proj``. Gradients
-          of the weights do not exist beside a token that is not finite: pad with numbers to train.
+          score is beyond 3e38 and -inf is added to it), a token that is not finite makes every row NaN that attends to
+          it, and its own, and any other row that attends to nothing is zero before ``proj``. Gradients of the weights
+          do not exist beside a token that is not finite: pad with numbers to train.
         - With ``return_weights=True`` also the weights (B, num_heads, N, M) before dropout: a row sums to one, or to
           zero if it attends to nothing. The output is then computed from them without the fused kernel: equal up to
           rounding (and the draw of ``attn_dropout``), with a gradient for the weights and with second derivatives.

@@ -625,10 +625,10 @@ def test_the_plain_path_is_as_accurate_as_the_fused_kernel(dtype, plain: bool, t
 def test_the_kernel_is_chosen_by_the_number_of_keys_not_of_queries(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fused kernel is removed, so choosing it is an error."""
     monkeypatch.delattr(nn.functional, "scaled_dot_product_attention")
-    attention, x = build(0, 6, 2), random_tokens(0, 2, 20, 6)
-    monkeypatch.setattr("components.attention.longest_plain_here", lambda dtype: 20)
+    attention, x = build(0, 6, 2), random_tokens(0, 2, 5, 6)
+    monkeypatch.setattr("components.attention.longest_plain_here", lambda dtype: 5)
     attention(x[:, :1], x)
-    monkeypatch.setattr("components.attention.longest_plain_here", lambda dtype: 19)
+    monkeypatch.setattr("components.attention.longest_plain_here", lambda dtype: 4)
     with pytest.raises(AttributeError, match="scaled_dot_product_attention"):
         attention(x[:, :1], x)
 
