@@ -110,7 +110,7 @@ class LocalizationNet(nn.Module):
 
 def type_of(layer: nn.Module, x: Tensor) -> torch.dtype:
     """The type of a layer's parameters, which are no such ones in a replica of DataParallel; that of x without any."""
-    weight = next(layer.parameters(), getattr(layer, "weight", None))
+    weight = [*layer.parameters(), getattr(layer, "weight", None)][0]
     return weight.dtype if isinstance(weight, Tensor) and weight.is_floating_point() else x.dtype
 
 
