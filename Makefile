@@ -28,7 +28,7 @@ SUITE = env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 # kernels for GPUs that are not there take half a minute to build, and depend on torch alone: `make test-elsewhere`
 KERNELS = tests/components/every/test_kernels.py
 
-test: $(READY)  ## run the test suite (two to five minutes on two cores)
+test: $(READY)  ## run the test suite (two to seven minutes on two cores)
 	$(SUITE) --ignore $(KERNELS) $(ARGS)
 
 # for x86: what torch, oneDNN and MKL may use of it; all three, as torch packs matrices for oneDNN's instructions with its own

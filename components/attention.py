@@ -128,9 +128,6 @@ def longest_plain_here(dtype: torch.dtype) -> int:
     return longest_plain(dtype, cpu_instructions())
 
 
-# where all scores of a row are NaN, torch's kernel (2.14) gives zero if the keys do not fill a vector of the CPU
-FILLS_A_VECTOR = 16
-
 # torch.compiler.assume_constant_result, without the import of the compiler, which takes as long as that of torch
 longest_plain_here._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
@@ -140,6 +137,10 @@ def cpu_instructions() -> frozenset[str]:
     """The instruction sets of this CPU, by torch's names for them; none that are known before torch 2.11."""
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return frozenset(name for name, there in capabilities.items() if there is True)
+
+
+# where all scores of a row are NaN, torch's kernel (2.14) gives zero if the keys do not fill a vector of the CPU
+FILLS_A_VECTOR = 16
 
 
 def attend(

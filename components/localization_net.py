@@ -109,7 +109,8 @@ class LocalizationNet(nn.Module):
 
 
 def type_of(layer: nn.Module, x: Tensor) -> torch.dtype:
-    """The type of a layer's parameters, which are no such ones in a replica of DataParallel; that of x without any."""
+    """The type of a layer's weights, that of x if it has none."""
+    # a replica of nn.DataParallel has no parameters, but attributes; a quantised layer has a method of that name
     weight = [*layer.parameters(), getattr(layer, "weight", None)][0]
     return weight.dtype if isinstance(weight, Tensor) and weight.is_floating_point() else x.dtype
 

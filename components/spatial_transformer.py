@@ -59,7 +59,7 @@ def warp(
     x: Tensor,
     theta: Tensor,
     transform: Transform,
-    output_size: Sequence[int] | None,
+    output_size: int | Sequence[int] | None,
     padding_mode: str,
     align_corners: bool,
     samples: int,
@@ -71,7 +71,8 @@ def warp(
         raise ValueError(f"SpatialTransformer: theta {tuple(theta.shape)} of {name} must be {shape}")
     exact = torch.promote_types(torch.promote_types(x.dtype, theta.dtype), torch.float32)
     theta = theta.to(exact)
-    height, width = output_size or x.shape[2:]
+    size = x.shape[2:] if output_size is None else output_size
+    height, width = size if isinstance(size, Sequence) else 2 * [whole("SpatialTransformer: output_size", size)]
     grid = transform.grid(theta, height, width, align_corners=align_corners, samples=samples)
     if padding_mode in ("border", "reflection"):  # torch would crash: https://github.com/pytorch/pytorch/issues/24823
         grid = grid.nan_to_num().clamp(-FAR, FAR)
@@ -196,7 +197,6 @@ class SpatialTransformer(nn.Module):
     def warp(self, x: Tensor, theta: Tensor, output_size: int | Sequence[int] | None = None) -> Tensor:
         """Warp images (B, C, H, W) with a theta, without the localization: (B, C, h, w), by default as the output."""
         size = self.output_size if output_size is None else output_size
-        size = (size, size) if isinstance(size, int) else size
         return warp(x, theta, self.transform, size, self.padding_mode, self.align_corners, self.samples)
 
     def extra_repr(self) -> str:

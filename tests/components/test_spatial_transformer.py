@@ -5,6 +5,7 @@ import itertools
 import math
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given
@@ -224,7 +225,8 @@ def test_without_the_localization_it_warps_to_any_size() -> None:
     theta, x = random_theta(0, 2), random_images(0, 2, 1, 5, 7)
     transformer = SpatialTransformer(Returns(theta), output_size=4)
     assert torch.equal(transformer.warp(x, theta), transformer(x))
-    assert torch.equal(transformer.warp(x, theta, 3), transformer.warp(x, theta, (3, 3)))
+    for size in (3, np.int64(3), [3, 3]):
+        assert torch.equal(transformer.warp(x, theta, size), transformer.warp(x, theta, (3, 3)))
     assert transformer.warp(x, theta, x.shape[2:]).shape == x.shape
 
 
