@@ -192,6 +192,10 @@ def tested(
         InputError: If the best checkpoint, which a run with a validation split is judged by, is damaged.
     """
     last = shown = trainer.evaluate(test)
+    alone = {}
+    if trainer.plan.tta != "none":
+        plain = dataclasses.replace(trainer, plan=dataclasses.replace(trainer.plan, tta="none"))
+        alone["test_accuracy_without_tta"] = round(plain.evaluate(test).accuracy, 2)
     best = max(row.get("test_accuracy", 0.0) for row in rows)
     if trainer.held_out_name == "validation":  # no row has a test accuracy: the best checkpoint is tested here
         load_best(subject.network, trainer.folder.path, rows)
@@ -199,7 +203,7 @@ def tested(
         best = shown.accuracy
     posed_tests = ((name, posed_split(dataset.test, POSES[name])) for name in subject.tested_in)
     in_poses = {name: round(trainer.evaluate(split).accuracy, 2) for name, split in posed_tests}
-    numbers = {"dataset": dataset.name, **summary(trainer, rows, last.accuracy, best)}
+    numbers = {"dataset": dataset.name, **summary(trainer, rows, last.accuracy, best), **alone}
     return shown, numbers | ({"test_accuracy_in_poses": in_poses} if in_poses else {})
 
 

@@ -114,7 +114,9 @@ def _spread(key: str) -> Column:
     """Return a column that shows one value, or mean, standard deviation and all values."""
 
     def cell(runs: Sequence[Run]) -> str:
-        values = [run.summary[key] for run in runs]
+        values = [run.summary[key] for run in runs if key in run.summary]
+        if len(values) < len(runs):  # not measured, as by earlier versions
+            return ""
         if None in values:
             return "every step of the last epoch was skipped"
         if len(values) == 1:
@@ -133,6 +135,7 @@ COMMON: dict[str, Column] = {
     "seeds": lambda runs: " ".join(str(run.summary["seed"]) for run in runs),
     "test-time augmentation": lambda runs: runs[0].tta,
     "test accuracy, last epoch": _spread("test_accuracy"),
+    "last epoch, without it": _spread("test_accuracy_without_tta"),
     "best epoch": _spread("best_test_accuracy"),
     "training accuracy": _spread("train_accuracy"),
     "parameters": lambda runs: f"{runs[0].summary['parameters']:,}",

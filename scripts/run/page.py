@@ -96,10 +96,12 @@ def _numbers(summary: dict[str, Any]) -> list[tuple[str, str]]:
     theta = {"theta_spread": "spread of theta in pixels", "pose_correlation": "correlation of pose and theta"}
     trained = summary["train_accuracy"]
     tta = summary.get("tta", "none")  # earlier versions had none
+    alone = summary.get("test_accuracy_without_tta")
     return [
         ("test accuracy, last epoch", f"{summary['test_accuracy']:.2f} %"),
         ("test accuracy, best checkpoint", f"{summary['best_test_accuracy']:.2f} %"),
         *([] if tta == "none" else [("test-time augmentation", tta)]),
+        *([] if alone is None else [("test accuracy, last epoch, without it", f"{alone:.2f} %")]),
         ("training accuracy, last epoch", "every step was skipped" if trained is None else f"{trained:.2f} %"),
         ("epochs", str(summary["epochs"])),
         ("parameters", f"{summary['parameters']:,}"),

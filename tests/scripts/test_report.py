@@ -204,9 +204,12 @@ def test_the_page_says_which_views_the_accuracy_is_an_average_over(finished: Pat
         shutil.copytree(finished, copy)
         numbers = json.loads((copy / "summary.json").read_text())
         assert numbers.pop("tta") == "none"
+        if shown:
+            numbers["test_accuracy_without_tta"] = 12.5
         (copy / "summary.json").write_text(json.dumps(numbers | ({"tta": tta} if tta else {})))
         text = write_report(copy).read_text("utf-8")
         assert re.findall("<b>(.*)</b>test-time augmentation", text) == shown
+        assert re.findall("<b>(.*)</b>test accuracy, last epoch, without it", text) == ["12.50 %"] * len(shown)
 
 
 @pytest.mark.usefixtures("_undrawn")

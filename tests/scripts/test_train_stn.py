@@ -252,6 +252,17 @@ def test_test_time_augmentation_changes_the_test_results_alone_and_the_summary_n
 
 
 @pytest.mark.usefixtures("_no_report")
+def test_the_summary_says_what_the_last_epoch_has_without_test_time_augmentation(tmp_path: Path) -> None:
+    """With validation images too, where the best epoch is tested as well."""
+    digits = {"data": "digits", "limit_train": 500, "limit_test": 200, "validation": 0.2, "pose": "c8"}
+    for tta in ("none", "turns"):
+        main(options(recipe="tuned", epochs=3, batch_size=20, tta=tta, out=str(tmp_path / tta), **digits))
+    alone, averaged = (json.loads((tmp_path / tta / "summary.json").read_text()) for tta in ("none", "turns"))
+    assert "test_accuracy_without_tta" not in alone
+    assert averaged["test_accuracy_without_tta"] == alone["test_accuracy"]
+
+
+@pytest.mark.usefixtures("_no_report")
 @pytest.mark.parametrize(("began", "now"), [(FAST_CPU, PLAIN_CPU), (PLAIN_CPU, FAST_CPU)], ids=("from", "to"))
 def test_a_run_goes_on_as_the_machine_that_it_began_on_decided(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, began: Machine, now: Machine

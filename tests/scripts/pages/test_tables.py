@@ -121,6 +121,18 @@ def test_runs_tested_on_several_views_have_rows_of_their_own(entry: str, write: 
     assert cells == [("", "0 1"), ("mirror", "2"), ("turns", "3")]
 
 
+@pytest.mark.parametrize(("entry", "write"), [("train-stn", write_stn), ("train-vit", write_run)])
+def test_the_accuracy_of_the_image_alone_stands_beside_that_of_several_views(
+    entry: str, write: Any, tmp_path: Path
+) -> None:
+    """A run of an earlier version does not know it."""
+    write_each(write, tmp_path, "tta", ["none", "mirror", "turns"])
+    assert "last epoch, without it" not in rows(entry, tmp_path)[0]
+    path = tmp_path / "2" / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"test_accuracy_without_tta": 12.5}))
+    assert [row["last epoch, without it"] for row in rows(entry, tmp_path)] == ["", "12.50 %", ""]
+
+
 def test_a_column_that_says_nothing_is_left_out(tmp_path: Path) -> None:
     write_stn(tmp_path / "a")
     (row,) = rows("train-stn", tmp_path)
