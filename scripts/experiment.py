@@ -31,7 +31,7 @@ from scripts.run.folder import ReadOnlyFolder, RunFolder, half_written
 from scripts.run.tensorboard import Events, refuse_without_tensorboard
 from scripts.subjects.subject import Subject
 from scripts.system.command_line import flag_values
-from scripts.system.devices import choose_device, keep_freed_memory, memory_suffices, unused_gpu
+from scripts.system.devices import choose_device, compiler_works, keep_freed_memory, memory_suffices, unused_gpu
 from scripts.system.errors import InputError
 from scripts.system.files import read_torch
 from scripts.system.folders import timed
@@ -101,7 +101,8 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
             folder=folder,
             about=plan.record() | subject.settings,
         )
-        with processes.first_reports(), memory_suffices(f"--at-once ({plan.at_once}) must be lower"):
+        fewer = f"--at-once ({plan.at_once}) must be lower"
+        with processes.first_reports(), memory_suffices(fewer), compiler_works():
             rows = trainer.fit(checkpoint)
         shown, numbers = tested(trainer, rows, test, dataset, subject)
         with processes.first_alone():  # the others wait for the report: if the first dies here, one of them writes it

@@ -191,7 +191,8 @@ def extract(commit: str, folder: Path) -> None:
         raise InputError(f"base ({commit}) must have components/, which is what is compared")
     command = [*git, "archive", commit, *there]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as run, tarfile.open(fileobj=run.stdout, mode="r|") as tar:
-        tar.extractall(folder, filter="data")
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)  # new in Python 3.10.12 and 3.11.4
+        tar.extractall(folder)
     if not (folder / "scripts" / "models").is_dir():
         print(f"{commit[:12]} has no scripts/models/: both use the scripts of this tree, only components differ")
         rmtree(folder / "scripts", ignore_errors=True)

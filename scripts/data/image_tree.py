@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from scripts.system.command_line import printable
-from scripts.system.errors import InputError
+from scripts.system.errors import InputError, one_line
 from scripts.system.files import read_torch, write_whole
 from scripts.system.machine import memory_limit
 from scripts.system.terminal import warn
@@ -107,7 +107,7 @@ def _counted(others: Counter[str]) -> str:
     """Describe the files that are left out; empty if there are none."""
     if not (total := others.total()):
         return ""
-    each = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in others.most_common())
+    each = ", ".join(f"{count} {one_line(suffix) or 'without a suffix'}" for suffix, count in others.most_common())
     return f"{total} files that are not images: {each}" if total > 1 else f"1 file that is not an image: {each}"
 
 

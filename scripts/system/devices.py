@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch.nn import functional as F
 
 from scripts.system.errors import InputError
 from scripts.system.processes import ALONE, Processes
@@ -63,6 +64,9 @@ def refusal(device: torch.device) -> str:
     """Return the first sentence of torch's error if it cannot compute on the device, else an empty string."""
     try:
         torch.zeros(1, device=device).item()  # fails on the device "meta", too
+        if device.type == "mps":  # lacks this gradient before torch 2.13
+            image, grid = (torch.zeros(1, 1, 1, 2, device=device, requires_grad=True) for _ in range(2))
+            F.grid_sample(image, grid, padding_mode="border", align_corners=False).sum().backward()
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         return str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
     return ""
@@ -70,14 +74,30 @@ def refusal(device: torch.device) -> str:
 
 @contextmanager
 def memory_suffices(wanted: str) -> Iterator[None]:
-    """Turn torch's error where memory ends into an InputError that says what is wanted."""
+    """Turn the error where memory ends into an InputError that says what is wanted."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # of torch, in which each device has words of its own, and of NumPy
+        words = ("out of memory", "can't allocate memory", "not enough memory")
+        if not isinstance(error, MemoryError) and not any(each in str(error) for each in words):
+            raise
+        said = str(error).rpartition("Allocator: ")[2].partition("\n")[0].partition(". ")[0]
+        raise InputError(f"{wanted}; {said or type(error).__name__}") from error
+
+
+@contextmanager
+def compiler_works() -> Iterator[None]:
+    """Turn the error of a compiler that is there but does not work into an InputError."""
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        # not imported where nothing is compiled: that takes as long as the import of torch
+        failed = getattr(sys.modules.get("torch._dynamo.exc"), "BackendCompilerFailed", ())
+        if not isinstance(error, failed):
             raise
-        said = str(error).rpartition("Allocator: ")[2].partition(". ")[0]
-        raise InputError(f"{wanted}; {said}") from error
+        inner: BaseException = getattr(error, "inner_exception", error)
+        said = f"{type(inner).__name__}: {inner}".partition("\n")[0]
+        raise InputError(f"--compile must be no, or torch.compile must work here; {said}") from error
 
 
 def unused_gpu(name: str, device: torch.device) -> list[str]:

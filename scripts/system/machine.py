@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,7 @@ from scripts.system.errors import InputError
 BFLOAT16_ON_CPU = {"avx512_bf16", "amx_bf16"}  # instructions for products; without them emulation is 70 times slower
 BFLOAT16_ON_CUDA = 80  # compute capability of Ampere
 TRITON_ON_CUDA = 70  # compute capability of Volta
+WITHOUT_BFLOAT16 = ("gfx8", "gfx900", "gfx902", "gfx906", "gfx909", "gfx90c", "gfx10")  # AMD, before CDNA and RDNA 3
 NOTED = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "neon", "bf16", "sve")  # CPU features that choose kernels
 COMPILING_PAYS = 2000  # steps; compiling takes as long as it saves in 1,200 to 1,500
 
@@ -52,7 +54,8 @@ class Machine:
         """Whether there are instructions for products in bfloat16; without them emulation is slow."""
         if self.device.type == "cpu":
             return not BFLOAT16_ON_CPU.isdisjoint(self.instructions)
-        return self.device.type == "cuda" and not self._older_than(BFLOAT16_ON_CUDA)
+        old = self._older_than(BFLOAT16_ON_CUDA) or any(name.startswith(WITHOUT_BFLOAT16) for name in self.instructions)
+        return self.device.type == "cuda" and not old
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -73,7 +76,8 @@ class Machine:
     @property
     def compiler_wanted(self) -> str:
         """What ``torch.compile`` needs, in words."""
-        return "a C++ compiler such as g++" if self.device.type == "cpu" else "Triton and a GPU that it supports"
+        on_cpu = "a C++ compiler such as g++ with Python.h"
+        return on_cpu if self.device.type == "cpu" else "Triton and a GPU that it supports"
 
     @property
     def identity(self) -> str:
@@ -134,7 +138,7 @@ def this_machine(device: torch.device) -> Machine:
         )  # fmt: skip
     name = {"cpu": processor(), "mps": f"{processor()} GPU"}.get(device.type, device.type)
     instructions = cpu_instructions() if device.type == "cpu" else frozenset[str]()
-    return Machine(device, name, instructions, os.cpu_count() or 1, host_memory(), last_cache(), cpp_compiler())
+    return Machine(device, name, instructions, os.cpu_count() or 1, memory_limit(), last_cache(), cpp_compiler())
 
 
 def cpu_instructions() -> frozenset[str]:
@@ -144,18 +148,26 @@ def cpu_instructions() -> frozenset[str]:
     """
     known: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     found = {name for name, value in known.items() if value is True and name in NOTED}
-    allowed = (torch.backends.cpu.get_cpu_capability(), os.environ.get("ONEDNN_MAX_CPU_ISA", ""))
-    if any(level.upper() in ("DEFAULT", "SSE41", "AVX", "AVX2", "AVX2_VNNI") for level in allowed):
-        found = {name for name in found if not name.startswith(("avx512", "amx"))}
-    if "DEFAULT" in allowed and platform.machine().lower() in ("x86_64", "amd64"):
+    level = torch.backends.cpu.get_cpu_capability()
+    onednn = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "")).upper()
+    left_out: tuple[str, ...] = ()
+    if level in ("DEFAULT", "AVX2") or onednn in ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2"):
+        left_out = ("avx512", "amx")
+    elif onednn in ("AVX512_CORE", "AVX512_CORE_VNNI"):
+        left_out = ("avx512_bf16", "amx")
+    elif onednn in ("AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX10_1_512"):
+        left_out = ("amx",)
+    found = {name for name in found if not name.startswith(left_out)}
+    if level == "DEFAULT" and platform.machine().lower() in ("x86_64", "amd64"):
         found.discard("avx2")
     return frozenset(found)
 
 
 def cpp_compiler() -> bool:
-    """Return whether the C++ compiler that ``torch.compile`` calls is installed."""
-    usual = "clang++" if sys.platform == "darwin" else "g++"
-    return shutil.which(os.environ.get("CXX", usual)) is not None
+    """Return whether the C++ compiler that ``torch.compile`` calls is installed, and the headers of Python with it."""
+    usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    headers = Path(sysconfig.get_path("include"), "Python.h").exists()
+    return shutil.which(os.environ.get("CXX", usual)) is not None and headers
 
 
 @cache

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from scripts.system.errors import Diverged, Stopped
+from scripts.system.errors import Diverged, Stopped, one_line
 
 MEETING = timedelta(minutes=2)  # from the first process that wants to connect to the last: the time to import torch
 ANSWER = timedelta(minutes=10)  # for the work of one process between two exchanges: a machine without power is silent
@@ -50,7 +50,7 @@ class Processes:
     @classmethod
     def started(cls) -> "Processes":
         """Return the processes that torchrun started, or a single one without torchrun."""
-        if not distributed.is_torchelastic_launched():
+        if not distributed.is_available() or not distributed.is_torchelastic_launched():
             return ALONE
         names = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_MAX_RESTARTS")
         return cls(*(int(os.environ[name]) for name in names))
@@ -76,12 +76,13 @@ class Processes:
         except RuntimeError as error:  # gloo and NCCL have no error class
             if not isinstance(error, distributed.DistError) and not re.search("gloo|nccl", str(error), re.IGNORECASE):
                 raise
-            raise ConnectionError(GONE) from error
+            first_line, *_ = str(error).splitlines()  # of the reason, which may be another one
+            raise ConnectionError(f"{GONE}: {one_line(first_line)}") from error
         finally:
             if distributed.is_initialized():
                 distributed.destroy_process_group()
 
-    def _met(self) -> distributed.Store:
+    def _met(self) -> "distributed.Store":
         """Return the store of all processes once each has come.
 
         Raises:

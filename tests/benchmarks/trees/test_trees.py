@@ -3,6 +3,7 @@
 import itertools
 import json
 import subprocess
+import tarfile
 from pathlib import Path
 from shutil import copytree, ignore_patterns
 
@@ -167,6 +168,16 @@ def test_the_base_has_its_own_components_and_scripts_and_these_benchmarks(reposi
     compare.extract("HEAD~1", tmp_path / "base")
     texts = {path.name: path.read_text() for path in (tmp_path / "base").rglob("*.py")}
     assert texts == {"mlp.py": "first", "vit.py": "first", "cells.py": "not committed"}
+
+
+def test_a_python_without_filters_for_archives_is_enough(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As 3.11.2, which Debian 12 has."""
+    extractall = tarfile.TarFile.extractall
+    monkeypatch.setattr(tarfile.TarFile, "extractall", lambda tar, path: extractall(tar, path))
+    compare.extract("HEAD", tmp_path / "base")
+    assert (tmp_path / "base/components/mlp.py").read_text() == "second"
 
 
 def test_only_components_are_compared_with_a_commit_of_another_arrangement(repository: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Folders as people have them: photographs of every format and orientation, and what systems leave beside them."""
 
+import os
 import random
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
@@ -136,6 +137,13 @@ def test_what_is_left_out_is_counted_in_one_line(tree: Path) -> None:
     for name in ("train/cat/notes.txt", "train/cat/a.mp4", "test/dog/b.mp4", "train/dog/checksum"):
         (tree / name).write_text("x")
     assert datasets.load(str(tree)).left_out == "4 files that are not images: 2 .mp4, 1 .txt, 1 without a suffix"
+
+
+def test_suffixes_in_no_encoding_are_escaped(tree: Path) -> None:
+    """Old archives leave such names, which can neither be printed nor be written to a log."""
+    for name in (b"notes.t\xe4xt", b"a.b\nc"):
+        Path(os.fsdecode(os.fsencode(tree / "train/cat") + b"/" + name)).write_text("x")
+    assert datasets.load(str(tree)).left_out == r"2 files that are not images: 1 .b\nc, 1 .t\udce4xt"
 
 
 @pytest.mark.parametrize("name", [

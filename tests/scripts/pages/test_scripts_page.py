@@ -37,7 +37,8 @@ def test_every_flag_on_the_page_exists() -> None:
     names = {name for each in options for name in each.__dataclass_fields__} | {"help"}
     flags = {"--" + name.replace("_", "-") for name in names}
     page = re.sub(r"^#SBATCH.*$", "", PAGE, flags=re.MULTILINE)
-    theirs = {f"--{name}" for name in ("standalone", "nnodes", "nproc-per-node", "max-restarts")}  # of torchrun
+    of_torchrun = ("standalone", "local-addr", "nnodes", "nproc-per-node", "max-restarts")
+    theirs = {f"--{name}" for name in of_torchrun}
     theirs |= {f"--rdzv-{name}" for name in ("backend", "conf", "endpoint", "id")}
     theirs |= {"--logdir", "--no-kill"}  # of TensorBoard and SLURM
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", page)) - theirs

@@ -12,7 +12,7 @@ import torch
 
 from scripts.system import devices
 from scripts.system.command_line import parse
-from scripts.system.devices import choose_device, clock
+from scripts.system.devices import choose_device, clock, compiler_works, memory_suffices
 from scripts.system.errors import InputError
 from scripts.system.processes import Processes
 from scripts.train_stn import Options, main
@@ -200,3 +200,55 @@ def test_the_system_lists_the_maker_of_its_gpu(tmp_path: Path, files: dict[str, 
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     assert devices.gpu_maker(tmp_path) == maker
+
+
+@pytest.mark.parametrize(("error", "said"), [
+    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), "CUDA out of memory"),
+    (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes. Error"),
+     "can't allocate memory: you tried to allocate 8 bytes"),
+    (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."),
+     "not enough memory: you tried to allocate 8 bytes."),
+    (RuntimeError("MPS backend out of memory (MPS allocated: 17.90 GB). Tried to allocate 256 bytes"),
+     "MPS backend out of memory (MPS allocated: 17.90 GB)"),
+    (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronous"), "CUDA error: out of memory"),
+    (MemoryError("Unable to allocate 1.50 GiB for an array"), "Unable to allocate 1.50 GiB for an array"),
+    (MemoryError(), "MemoryError"),
+])  # fmt: skip
+def test_where_memory_ends_the_error_says_what_is_wanted(error: Exception, said: str) -> None:
+    """In the words of CUDA, of Linux, of Windows, of macOS and of NumPy."""
+    with pytest.raises(InputError) as raised, memory_suffices("--at-once (9) must be lower"):
+        raise error
+    assert str(raised.value) == f"--at-once (9) must be lower; {said}"
+
+
+def test_other_errors_are_not_about_memory() -> None:
+    with pytest.raises(RuntimeError, match=r"^the shapes differ$"), memory_suffices("--at-once (9) must be lower"):
+        raise RuntimeError("the shapes differ")
+
+
+def test_a_compiler_that_fails_is_one_line() -> None:
+    """As with a temporary folder that nothing may be executed in, which no look at the machine shows."""
+    from torch._dynamo.exc import BackendCompilerFailed
+
+    def backend() -> None: ...
+
+    wanted = r"^--compile must be no, or torch.compile must work here; OSError: noexec$"
+    with pytest.raises(InputError, match=wanted), compiler_works():
+        raise BackendCompilerFailed(backend, OSError("noexec\nand a page more"), None)
+    with pytest.raises(RuntimeError, match=r"^the shapes differ$"), compiler_works():
+        raise RuntimeError("the shapes differ")
+
+
+def test_an_apple_gpu_without_the_gradient_of_sampling_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before torch 2.13 a spatial transformer could not train there."""
+    zeros = torch.zeros
+    monkeypatch.setattr(torch, "zeros", lambda *size, device, **options: zeros(*size, **options))
+    assert devices.refusal(torch.device("mps")) == ""
+
+    def missing(*_: object, **__: object) -> None:
+        raise NotImplementedError("The operator 'aten::grid_sampler_2d_backward' is not implemented. If you want it")
+
+    monkeypatch.setattr(devices.F, "grid_sample", missing)
+    wanted = "The operator 'aten::grid_sampler_2d_backward' is not implemented"
+    assert devices.refusal(torch.device("mps")) == wanted
+    assert devices.refusal(torch.device("cuda")) == "", "others have it"

@@ -59,7 +59,8 @@ def test_auto_compiles_where_measurements_showed_a_gain() -> None:
 
 def test_compiling_without_a_compiler_is_refused() -> None:
     assert all(each.compiled("yes", False, 1) for each in (FAST_CPU, PLAIN_CPU, T4, H100, MI300))
-    with pytest.raises(InputError, match=r"^--compile \(yes\) needs a C\+\+ compiler such as g\+\+; there is none"):
+    wanted = r"^--compile \(yes\) needs a C\+\+ compiler such as g\+\+ with Python\.h; there is none"
+    with pytest.raises(InputError, match=wanted):
         BARE_CPU.compiled("yes", True, COMPILING_PAYS)
     kepler = Machine(CUDA, "Tesla K80", frozenset({"sm_37"}), 13, 2**33)
     with pytest.raises(InputError, match=r"^--compile \(yes\) needs Triton and a GPU that it supports"):
@@ -92,6 +93,62 @@ def test_instructions_that_torch_may_not_use_are_left_out(variable: str, monkeyp
     else:
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "avx2")
     assert machine.cpu_instructions() == {"avx2"}
+
+
+@pytest.mark.parametrize(("level", "left"), [
+    ("AVX2_VNNI_2", {"avx2"}), ("AVX512_CORE", {"avx2", "avx512_f"}), ("avx512_core_vnni", {"avx2", "avx512_f"}),
+    ("AVX512_CORE_BF16", {"avx2", "avx512_f", "avx512_bf16"}),
+    ("AVX512_CORE_FP16", {"avx2", "avx512_f", "avx512_bf16"}), ("AVX10_1_512", {"avx2", "avx512_f", "avx512_bf16"}),
+    ("AVX512_CORE_AMX", {"avx2", "avx512_f", "avx512_bf16", "amx_bf16"}),
+    ("DEFAULT", {"avx2", "avx512_f", "avx512_bf16", "amx_bf16"}),
+])  # fmt: skip
+@pytest.mark.parametrize("variable", ["ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"])
+def test_a_level_of_onednn_leaves_the_instructions_up_to_it(
+    variable: str, level: str, left: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without those for bfloat16 its products are emulated."""
+    every = dict.fromkeys(("avx2", "avx512_f", "avx512_bf16", "amx_bf16"), True)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: every, raising=False)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    monkeypatch.setenv(variable, level)
+    assert machine.cpu_instructions() == left
+
+
+@pytest.mark.parametrize(("name", "fast"), [
+    ("gfx803", False), ("gfx900", False), ("gfx906:sramecc+:xnack-", False), ("gfx1030", False), ("gfx908", True),
+    ("gfx90a:sramecc+:xnack-", True), ("gfx942", True), ("gfx950", True), ("gfx1100", True), ("gfx1201", True),
+])  # fmt: skip
+def test_old_amd_gpus_have_no_products_in_bfloat16(name: str, fast: bool) -> None:
+    gpu = Machine(CUDA, "AMD GPU", frozenset({name}), 60, 2**34)
+    assert gpu.precision("auto") == ("bfloat16" if fast else "float32")
+    assert gpu.compiles
+
+
+def test_a_compiler_without_the_headers_of_python_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Debian without python3-dev: what torch.compile writes includes Python.h."""
+    (tmp_path / "c").write_text("")
+    (tmp_path / "c").chmod(0o755)
+    monkeypatch.setenv("CXX", str(tmp_path / "c"))
+    monkeypatch.setattr(machine.sysconfig, "get_path", lambda name: str(tmp_path))
+    assert not machine.cpp_compiler()
+    (tmp_path / "Python.h").write_text("")
+    assert machine.cpp_compiler()
+
+
+@pytest.mark.parametrize(("system", "name"), [("linux", "g++"), ("darwin", "clang++"), ("win32", "cl")])
+def test_the_compiler_is_the_one_that_torch_calls(system: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(machine.sys, "platform", system)
+    monkeypatch.setattr(machine.shutil, "which", lambda command: asked.append(command))
+    assert not machine.cpp_compiler()
+    assert asked == [name]
+
+
+def test_a_machine_has_the_memory_of_its_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "memory_limit", lambda: 2**30)
+    assert this_machine(CPU).memory == 2**30
 
 
 @pytest.mark.parametrize("hip", [None, "6.4"])
