@@ -15,7 +15,7 @@ from scripts.data.datasets import Dataset, Split
 from scripts.recipes.options import RunOptions
 from scripts.run.folder import ReadOnlyFolder
 from scripts.subjects.subject import Subject
-from scripts.system.devices import memory_suffices, unused_gpu
+from scripts.system.devices import compiler_works, memory_suffices, unused_gpu
 from scripts.system.errors import InputError
 from scripts.system.files import write_bytes, write_whole
 from scripts.system.folders import make_folder, timed
@@ -64,7 +64,7 @@ def find_lr(
         folder=ReadOnlyFolder(folder),
     )
     fewer = f"--at-once ({plan.at_once}) must be lower"
-    with processes.first_reports(), written_to(folder, processes), memory_suffices(fewer):
+    with processes.first_reports(), written_to(folder, processes), memory_suffices(fewer), compiler_works():
         found = range_test(trainer)
     if processes.first:
         say(verdict(found))

@@ -107,7 +107,8 @@ def _counted(others: Counter[str]) -> str:
     """Describe the files that are left out; empty if there are none."""
     if not (total := others.total()):
         return ""
-    each = ", ".join(f"{count} {one_line(suffix) or 'without a suffix'}" for suffix, count in others.most_common())
+    most = sorted(others.items(), key=lambda found: (-found[1], found[0] == "", found[0]))
+    each = ", ".join(f"{count} {one_line(suffix) or 'without a suffix'}" for suffix, count in most)
     return f"{total} files that are not images: {each}" if total > 1 else f"1 file that is not an image: {each}"
 
 

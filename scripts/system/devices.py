@@ -64,7 +64,7 @@ def refusal(device: torch.device) -> str:
     """Return the first sentence of torch's error if it cannot compute on the device, else an empty string."""
     try:
         torch.zeros(1, device=device).item()  # fails on the device "meta", too
-        if device.type == "mps":  # lacks this gradient before torch 2.13
+        if device.type == "mps":  # older versions lack it there, or its gradient: pytorch#125098
             image, grid = (torch.zeros(1, 1, 1, 2, device=device, requires_grad=True) for _ in range(2))
             F.grid_sample(image, grid, padding_mode="border", align_corners=False).sum().backward()
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
@@ -79,7 +79,8 @@ def memory_suffices(wanted: str) -> Iterator[None]:
         yield
     except (RuntimeError, MemoryError) as error:  # of torch, in which each device has words of its own, and of NumPy
         words = ("out of memory", "can't allocate memory", "not enough memory")
-        if not isinstance(error, MemoryError) and not any(each in str(error) for each in words):
+        known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not known and not any(each in str(error) for each in words):
             raise
         said = str(error).rpartition("Allocator: ")[2].partition("\n")[0].partition(". ")[0]
         raise InputError(f"{wanted}; {said or type(error).__name__}") from error

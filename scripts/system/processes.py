@@ -76,8 +76,8 @@ class Processes:
         except RuntimeError as error:  # gloo and NCCL have no error class
             if not isinstance(error, distributed.DistError) and not re.search("gloo|nccl", str(error), re.IGNORECASE):
                 raise
-            first_line, *_ = str(error).splitlines()  # of the reason, which may be another one
-            raise ConnectionError(f"{GONE}: {one_line(first_line)}") from error
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise ConnectionError(f"{GONE}: {one_line(reason)}") from error
         finally:
             if distributed.is_initialized():
                 distributed.destroy_process_group()

@@ -311,6 +311,21 @@ def test_a_compiled_run_needs_a_compiler_to_go_on(tree: Path, tmp_path: Path, mo
         main(parse(Options, "train_stn", ["--resume", "run"]))
 
 
+@pytest.mark.parametrize("find_lr", [False, True])
+def test_a_compiler_that_does_not_work_is_one_line(tree: Path, monkeypatch: pytest.MonkeyPatch, find_lr: bool) -> None:
+    """No look at the machine shows it, as where nothing in the temporary folder may be executed."""
+    from torch._dynamo.exc import BackendCompilerFailed  # takes as long as the import of torch
+
+    def compiles(*_: object) -> None:
+        raise BackendCompilerFailed(compiles, OSError("noexec\nand a page more"), None)
+
+    for place in ("trainer", "range_test"):
+        monkeypatch.setattr(f"scripts.training.{place}.train_step", compiles)
+    wanted = r"^--compile must be no, or torch\.compile must work here; OSError: noexec$"
+    with pytest.raises(InputError, match=wanted):
+        main(options(data=str(tree), find_lr=find_lr, out="run"))
+
+
 @pytest.mark.usefixtures("_no_report")
 def test_every_flag_reaches_the_configuration(tree: Path, tmp_path: Path) -> None:
     given = ["--recipe", "tutorial", "--data", str(tree), "--steps", "1", "--seed", "9", "--batch-size", "5",

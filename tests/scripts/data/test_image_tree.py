@@ -2,6 +2,7 @@
 
 import os
 import random
+import sys
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -139,11 +140,25 @@ def test_what_is_left_out_is_counted_in_one_line(tree: Path) -> None:
     assert datasets.load(str(tree)).left_out == "4 files that are not images: 2 .mp4, 1 .txt, 1 without a suffix"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS and Windows have no such names")
 def test_suffixes_in_no_encoding_are_escaped(tree: Path) -> None:
     """Old archives leave such names, which can neither be printed nor be written to a log."""
     for name in (b"notes.t\xe4xt", b"a.b\nc"):
         Path(os.fsdecode(os.fsencode(tree / "train/cat") + b"/" + name)).write_text("x")
     assert datasets.load(str(tree)).left_out == r"2 files that are not images: 1 .b\nc, 1 .t\udce4xt"
+
+
+def test_what_is_left_out_does_not_depend_on_the_order_of_the_file_system(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("notes.txt", "a.mp4", "checksum"):
+        (tree / "train/cat" / name).write_text("x")
+    scandir = os.scandir
+    for backwards in (False, True):
+        order = {"key": lambda entry: entry.name, "reverse": backwards}
+        monkeypatch.setattr(os, "scandir", lambda path, order=order: sorted(scandir(path), **order))
+        found = datasets.load(str(tree)).left_out
+        assert found == "3 files that are not images: 1 .mp4, 1 .txt, 1 without a suffix"
 
 
 @pytest.mark.parametrize("name", [

@@ -181,11 +181,11 @@ def distances(one: Path, other: Path) -> tuple[float, float]:
 def alone(root: Path, processes: int) -> Path:
     """Let one machine with so many processes end the run."""
     root.mkdir()
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m",
-               "scripts.train_stn", "--out", str(root / "run"), *FLAGS]  # fmt: skip
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "localhost"]
+    command = [*torchrun, "--nproc-per-node", str(processes), "-m", "scripts.train_stn", "--out", str(root / "run")]
     with (root / "printed.txt").open("wb") as output:
         threads = os.environ | {"OMP_NUM_THREADS": "1"}
-        subprocess.run(command, cwd=ROOT, stdout=output, stderr=output, check=True, env=threads)
+        subprocess.run([*command, *FLAGS], cwd=ROOT, stdout=output, stderr=output, check=True, env=threads)
     return root / "run"
 
 

@@ -42,7 +42,7 @@ COMMAND = ["--out", "run", "--resume", "auto", "--data", "photos", "--recipe", "
 STOPPED = (
     "train_stn: stopped by SIGTERM after 0 epochs and 2 steps; to resume: python -m scripts.train_stn --resume run\n"
 )
-GONE = r"train_stn: error: another process of this run has ended or does not answer(: .+)?\n"
+GONE = r"train_stn: error: another process of this run has ended or does not answer: .+\n"
 
 KEPT = ExitStack()
 Act = Callable[[], object]
@@ -277,7 +277,7 @@ def test_processes_wait_only_for_a_while_for_one_that_never_comes(tmp_path: Path
     assert re.fullmatch(GONE, printed)
     _, (code, printed) = start([kill, soon_tired], [tmp_path] * 2, tmp_path, 2)
     assert code == 2
-    assert re.fullmatch(GONE, printed), "the first one never comes"
+    assert re.fullmatch(GONE.replace(": .+", ""), printed), "the first one never comes"
     assert not (tmp_path / "run").exists()
 
 

@@ -307,6 +307,16 @@ def test_each_process_draws_its_own_dropout(several: tuple[Path, list[Any]]) -> 
     assert len(set(drawn)) == len(drawn)
 
 
+def test_an_error_without_words_is_told_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Processes, "_met", lambda self: None)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, **__: None)
+    with (
+        pytest.raises(ConnectionError, match=r"^another process of this run has ended or does not answer: DistError$"),
+        Processes(2).connected(torch.device("cpu")),
+    ):
+        raise torch.distributed.DistError
+
+
 def test_if_one_dies_the_others_end_with_an_error(tmp_path: Path) -> None:
     """Even while they wait for its gradients; torchrun then ends the rest and names the dead process."""
     assert in_processes(3, one_dies, tmp_path) == [0, 0, -signal.SIGKILL]
@@ -384,7 +394,7 @@ print(torch.distributed.is_available(), Processes.started())
 """
 
 
-def test_a_torch_without_distributed_trains_alone() -> None:
+def test_a_torch_without_distributed_is_one_process() -> None:
     """As some builds for Windows, macOS and Jetson are."""
     command = [sys.executable, "-c", WITHOUT_DISTRIBUTED]
     printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
@@ -398,7 +408,7 @@ def test_a_torch_without_distributed_trains_alone() -> None:
 @pytest.mark.usefixtures("tree", "_no_report")
 def test_a_run_of_torchrun_stops_with_one_message_and_resumes_alone(tmp_path: Path) -> None:
     """The command in the message resumes it, to the same end."""
-    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    torchrun = ["torch.distributed.run", "--standalone", "--local-addr", "localhost", "--nproc-per-node", "2"]
     # small steps: at the recipe's learning rate, one run of ten differs by a hundredth of the loss
     flags = ["--data", "photos", "--recipe", "tuned", "--epochs", "6", "--batch-size", "5", "--precision", "float32",
              "--device", "cpu", "--lr", "0.002"]  # fmt: skip
