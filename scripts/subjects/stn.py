@@ -55,7 +55,7 @@ def sgd(network: Network, plan: Recipe) -> list[torch.optim.Optimizer]:
 
 
 def muon(network: Network, plan: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for hidden layers; AdamW at 1/5 of its rate for the rest, at 1/50 for the localization of the tutorial."""
+    """Muon for hidden layers; AdamW at 1/5 of its rate for the rest (1/50 in the localization of the tutorial)."""
     if isinstance(network, UprightCNN):
         hidden: list[Tensor] = [
             weight for name, weight in network.named_parameters() if weight.ndim == 4 and "stem" not in name

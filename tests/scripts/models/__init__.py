@@ -1,1 +1,1 @@
-"""The two networks."""
+"""The networks and their parts."""
