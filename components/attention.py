@@ -58,7 +58,8 @@ def open_mask(mask: Tensor, q: Tensor, k: Tensor, v: Tensor, is_causal: bool) ->
     if mask.ndim != 4 or any(size not in (1, most) for size, most in zip(mask.shape, full, strict=True)):
         raise ValueError(f"Attention: mask {tuple(mask.shape)} must be {full} or 1 in any place")
     bias = mask.to(k.dtype)  # before looking for -inf: the smallest float32 is -inf in bfloat16
-    bias = bias.log() if mask.dtype == torch.bool else bias  # 0 and -inf
+    if mask.dtype == torch.bool:
+        bias = bias.log().to(k.dtype)  # 0 and -inf; the autocast of a GPU returns float32
     bias = bias + triangle(q, k) if is_causal else bias
     hidden = bias == -torch.inf
     empty = hidden.all(-1, keepdim=True)

@@ -13,7 +13,8 @@ Convention: theta maps *output* to *input* coordinates, x before y, both in [-1,
 image at half its size. ``align_corners=False`` puts -1 and 1 on the outer edges of the border pixels, ``True`` on their
 centres; grid and sampling always use the same one. With an affine theta equal to ``F.affine_grid`` and
 ``F.grid_sample`` in everything but speed, empty batches and autocast: coordinates are never computed in less than
-float32, because bfloat16 takes steps of 1/256 near the border, which is a whole pixel at 512 pixels.
+float32, because bfloat16 takes steps of 1/256 near the border, which is a whole pixel at 512 pixels. Where TF32 is
+allowed it may cost the offsets of a spline a thousandth, and no other coordinate anything.
 """
 
 from collections.abc import Sequence
@@ -36,6 +37,16 @@ def check_images(x: Tensor) -> None:
         raise ValueError(f"SpatialTransformer: input {tuple(x.shape)} must be (B, C, H, W) with C, H, W at least 1")
     if not x.is_floating_point():
         raise TypeError(f"SpatialTransformer: input ({x.dtype}) must be floating point")
+
+
+def sides(output_size: int | Sequence[int]) -> tuple[int, ...]:
+    """Height and width of an output, from one or two numbers."""
+    given = output_size if isinstance(output_size, tuple | list) else (output_size, output_size)
+    numbers = (int, torch.SymInt)  # sizes of tensors are symbols in an exported graph
+    size = tuple(side if type(side) in numbers else whole("SpatialTransformer: output_size", side) for side in given)
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"SpatialTransformer: output_size ({output_size}) must be one or two positive numbers")
+    return size
 
 
 def theta_of(transform: Transform, params: Tensor, x: Tensor, align_corners: bool) -> Tensor:
@@ -71,8 +82,7 @@ def warp(
         raise ValueError(f"SpatialTransformer: theta {tuple(theta.shape)} of {name} must be {shape}")
     exact = torch.promote_types(torch.promote_types(x.dtype, theta.dtype), torch.float32)
     theta = theta.to(exact)
-    size = x.shape[2:] if output_size is None else output_size
-    height, width = size if isinstance(size, Sequence) else 2 * [whole("SpatialTransformer: output_size", size)]
+    height, width = x.shape[2:] if output_size is None else sides(output_size)
     grid = transform.grid(theta, height, width, align_corners=align_corners, samples=samples)
     if padding_mode in ("border", "reflection"):  # torch would crash: https://github.com/pytorch/pytorch/issues/24823
         grid = grid.nan_to_num().clamp(-FAR, FAR)
@@ -153,12 +163,6 @@ class SpatialTransformer(nn.Module):
         for name, number in (("steps", steps), ("samples", samples)):
             if number < 1:
                 raise ValueError(f"SpatialTransformer: {name} ({number}) must be at least 1")
-        size = output_size
-        if size is not None:
-            given = size if isinstance(size, tuple | list) else (size, size)
-            size = tuple(whole("SpatialTransformer: output_size", side) for side in given)
-            if len(size) != 2 or min(size) < 1:
-                raise ValueError(f"SpatialTransformer: output_size ({output_size}) must be one or two positive numbers")
         if not isinstance(padding_mode, str) or padding_mode not in PADDING_MODES:
             raise ValueError(f"SpatialTransformer: padding_mode ({padding_mode!r}) must be one of {PADDING_MODES}")
         if not isinstance(align_corners, bool):
@@ -166,7 +170,7 @@ class SpatialTransformer(nn.Module):
         self.localization = localization
         self.transform = transform
         self.steps = steps
-        self.output_size = size
+        self.output_size = None if output_size is None else sides(output_size)
         self.padding_mode = padding_mode
         self.align_corners = align_corners
         self.samples = samples

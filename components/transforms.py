@@ -67,7 +67,19 @@ def affine_grid(theta: Tensor, height: int, width: int, *, align_corners: bool =
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """A matrix product without autocast, which would round coordinates to whole pixels."""
+    """A product of small matrices, (..., n, k) and (..., k, m), in the precision of their type.
+
+    No matrix product promises that: under autocast it is in half precision, and where TF32 or another setting of
+    ``torch.set_float32_matmul_precision`` allows it, numbers are rounded to 10 or 7 bits, and coordinates by pixels.
+    """
+    total = a[..., :1] * b[..., :1, :]
+    for i in range(1, a.shape[-1]):
+        total = torch.addcmul(total, a[..., i : i + 1], b[..., i : i + 1, :])
+    return total
+
+
+def large_product(a: Tensor, b: Tensor) -> Tensor:
+    """A matrix product without autocast, for offsets: of these TF32 may cost a thousandth."""
     device_type = a.device.type
     if device_type == "meta" or not torch.is_autocast_enabled(device_type):  # the device "meta" has no autocast
         return a @ b
@@ -77,7 +89,7 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
 def bounded(value: Tensor, bound: float | None) -> Tensor:
     """Keep a value under a bound, smoothly."""
-    return value if bound is None else bound * torch.tanh(value / bound)
+    return value if bound is None else float(bound) * torch.tanh(value / float(bound))
 
 
 def similarity_matrix(angle: Tensor, log_scale: Tensor, shift_x: Tensor, shift_y: Tensor, aspect: float) -> Tensor:
@@ -311,41 +323,46 @@ class ThinPlateSpline(Transform):
 
     def theta(self, params: Tensor, aspect: float) -> Tensor:
         """Return the places of the control points."""
-        return self._control(params) + params.reshape(-1, self.points**2, 2)
+        return self._control(params).T + params.reshape(-1, self.points**2, 2)
 
     def grid(self, theta: Tensor, height: int, width: int, *, align_corners: bool = False, samples: int = 1) -> Tensor:
-        """Evaluate the spline at every output point; its weights there are those of all images."""
+        """Evaluate the spline at every output point; its weights there are those of all images.
+
+        What moves is computed alone: the identity is exact however coarse matrix products may be.
+        """
         y, x = (centres(side, theta, align_corners, samples) for side in (height, width))  # (h,) and (w,)
         h, w = height * samples, width * samples
         y, x = y[:, None].expand(h, w), x.expand(h, w)
-        weights = self._weights(torch.stack([x.flatten(), y.flatten()], 1))  # (h w, K)
-        planes = product(theta.mT.flatten(0, 1), weights.T)  # (2 B, h w): one product for all images
+        places = torch.stack([x.flatten(), y.flatten()])  # (2, h w)
+        offsets = (theta - self._control(theta).T).mT.flatten(0, 1)  # (2 B, K)
+        moved = large_product(offsets, self._weights(places))  # (2 B, h w): one product for all images
+        planes = moved.reshape(-1, 2, h * w) + places
         return planes.reshape(-1, 2, h, w).permute(0, 2, 3, 1)  # (B, h, w, 2)
 
     def compose(self, first: Tensor, second: Tensor) -> Tensor:
         """Move the control points twice: exact there, and between them the smoothest map."""
-        return product(self._weights(second), first)
+        return product(self._weights(second.mT).mT, first)
 
     def _control(self, like: Tensor) -> Tensor:
-        """The control points (K, 2), row by row."""
+        """The control points (2, K), row by row."""
         along = torch.arange(1 - self.points, self.points, 2, device=like.device, dtype=like.dtype) / (self.points - 1)
-        return torch.stack([along.repeat(self.points), along.repeat_interleave(self.points)], 1)
+        return torch.stack([along.repeat(self.points), along.repeat_interleave(self.points)])
 
     def _weights(self, places: Tensor) -> Tensor:
-        """The share of every control point in the map at each of some places: (..., n, 2) -> (..., n, K)."""
+        """The share of every control point in the map at each of some places: (..., 2, n) -> (..., K, n)."""
         inverse = torch.tensor(self._inverse, device=places.device, dtype=places.dtype)  # type: ignore[attr-defined]
-        return product(_basis(places, self._control(places)), inverse)
+        return product(inverse, _basis(places, self._control(places)))
 
 
 def _basis(places: Tensor, control: Tensor) -> Tensor:
-    """The functions that a spline is a sum of, r^2 log r^2 for every control point, 1, x and y: (..., n, K + 3)."""
-    squares = (places.unsqueeze(-2) - control).square().sum(-1)
+    """The functions that a spline is a sum of, r^2 log r^2 for every control point, 1, x and y: (..., K + 3, n)."""
+    squares = (places.unsqueeze(-2) - control.unsqueeze(-1)).square().sum(-3)  # (..., K, n)
     bumps = squares * squares.clamp(min=1e-30).log()  # clamped: at a control point the logarithm has no gradient
-    return torch.cat([bumps, torch.ones_like(places[..., :1]), places], -1)
+    return torch.cat([bumps, torch.ones_like(places[..., :1, :]), places], -2)
 
 
 def _spline_inverse(points: int) -> list[list[float]]:
-    """From what a spline is at its control points to its shares of the functions of ``_basis``, (K + 3, K).
+    """From the functions of ``_basis`` to the shares of the control points in a spline, (K, K + 3).
 
     In Python, because a tensor would be on the current device, which may hold no numbers, or fake.
     """
@@ -356,7 +373,7 @@ def _spline_inverse(points: int) -> list[list[float]]:
     flat = [[1.0, *place] for place in control]
     below = [[*column, 0.0, 0.0, 0.0] for column in zip(*flat, strict=True)]
     system = [*(bump + row for bump, row in zip(bumps, flat, strict=True)), *below]
-    return [row[: len(control)] for row in _inverse(system)]
+    return _inverse(system)[: len(control)]
 
 
 def _inverse(matrix: list[list[float]]) -> list[list[float]]:

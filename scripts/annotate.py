@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 
 ON_THE_SHEET = 1000  # a picture has a greatest height
+AT_ONCE = 1000  # images in a forward pass
 
 
 @dataclass(frozen=True)
@@ -161,8 +162,9 @@ def sampled(folder: Path, dataset: "Dataset", images: "Tensor") -> "Tensor":
     if trained.classes != tuple(dataset.classes):  # auto may find other data than when the run began
         raise InputError(f"--run ({folder}) must be of {dataset.name}, which its data are now; its classes differ")
     with torch.inference_mode():
-        inputs = trained.normalise(resized(images, trained.size))
-        _, theta = trained.network.get_submodule("transformer")(inputs, return_theta=True)
+        transformer = trained.network.get_submodule("transformer")
+        parts = (trained.normalise(resized(part, trained.size)) for part in images.split(AT_ONCE))
+        theta = torch.cat([transformer(part, return_theta=True)[1] for part in parts])
     return sampled_pixels(theta.float(), *images.shape[-2:])
 
 

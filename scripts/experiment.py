@@ -71,6 +71,7 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
                 dataset = load(run.data)
             dataset = dataset.limited(run.limit_train, run.limit_test).to(device)
         images, held_out = dataset.train.divided(run.validation) if run.validation else (dataset.train, dataset.test)
+        dataset = dataclasses.replace(dataset, train=images)  # the others would stay in memory
         machine = this_machine(device)
         recipe = recipes[run.recipe]
         plan = planned(recipe, run, dataset, images, machine, as_begun(run, recipe, machine))

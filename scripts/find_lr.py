@@ -25,15 +25,17 @@ from scripts.training.plan import Plan
 from scripts.training.range_test import FALLEN, HIGHEST, LEAST_FALL, LOWEST, STEPS, RangeTest, range_test
 from scripts.training.trainer import Trainer
 
-SENSELESS = ("epochs", "steps", "tta")  # the test has a length of its own, and evaluates nothing
+# the test has a length of its own, and evaluates and saves nothing
+SENSELESS = ("epochs", "steps", "tta", "limit_test", "save_minutes")
 
 
 def refuse_senseless(options: RunOptions) -> None:
     """Raise InputError if flags say how to do what a range test does not do."""
+    values = {**vars(options), **options.changes}
     for name in SENSELESS:
-        if name in options.changes:
+        if name in options.given:
             wanted = f"must be left out with --find-lr, which makes {STEPS} steps and evaluates nothing"
-            raise InputError(f"--{name} ({options.changes[name]}) {wanted}")
+            raise InputError(f"--{name.replace('_', '-')} ({values[name]}) {wanted}")
     if options.tensorboard:
         raise InputError("--tensorboard must be left out with --find-lr, which draws a plot of its own")
 

@@ -102,8 +102,8 @@ def tasks(*, small: bool = False, batch: int | None = None) -> list[Task]:
         found.append(Task(f"PatchEmbeddings, {side} pixels", embeddings, (3, side, side), *batches))
     for tokens, most in ((197, 8), (1024, 2)):
         masked = partial(masked_attentions, tokens, **width)
-        sizes = (batch or most, batch or most)
-        found.append(Task(f"Attention with padding, {tokens} tokens", masked, (tokens, width["dim"]), *sizes))
+        images = batch or most
+        found.append(Task(f"Attention with padding, {tokens} tokens", masked, (tokens, width["dim"]), images, images))
     for side, most in ((32, 256), (64, 256), (224, 64)):
         images = batch or most
         build = partial(warps, "Affine", images, side)

@@ -63,7 +63,7 @@ def write_report(folder: Path) -> Path:
             title=f"Recipe {summary['recipe']} on {summary['dataset']}, seed {summary['seed']}",
             notices=_notices(config, environment, rows, found),
             numbers=_numbers(summary),
-            selection=_selection(config, summary),
+            selection=_selection(config),
             figures=drawn,
             log=_last_epochs((folder / "train.log").read_text("utf-8")),
             facts=facts(config, environment),
@@ -112,7 +112,7 @@ def _numbers(summary: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _selection(config: dict[str, Any], summary: dict[str, Any]) -> str:
+def _selection(config: dict[str, Any]) -> str:
     if share := config["asked"]["validation"]:
         return (
             f"The best checkpoint was chosen on training images held out for it (--validation {share:g}); the test set "

@@ -1,7 +1,7 @@
 """Find the network among the names in a file: trainers wrap it, and keep averages and optimizers beside it."""
 
 import re
-from bisect import bisect
+from bisect import bisect, bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from functools import cache
 from os.path import commonprefix
@@ -33,11 +33,11 @@ def find(names: Sequence[str], source: str) -> Found:
         InputError: If there is no network or more than one; the message names ``source``.
     """
     names = [name for name in names if not name.endswith(COUNTER)]
-    weights = [name for name in names if not OPTIMIZER.match(name)]
+    weights = sorted(name for name in names if not OPTIMIZER.match(name))
     networks: dict[str, tuple[str, dict[str, str]]] = {}
     for prefix in _prefixes(weights):
         if not any(prefix.startswith(outer) for outer in networks):
-            inside = _usual(weights, prefix, source)
+            inside = _usual(_under(prefix, weights), prefix, source)
             if family := _family(inside, prefix):
                 networks[prefix] = family, inside
     if not networks:
@@ -64,13 +64,22 @@ def _prefixes(names: Iterable[str]) -> list[str]:
     return sorted((prefix for prefix in dict.fromkeys(before) if prefix[-1:] in ("", ".", "/")), key=len)
 
 
+def _under(prefix: str, names: Sequence[str]) -> Sequence[str]:
+    """Return the names with the prefix, of names in order: a hostile file has thousands of prefixes."""
+
+    def start(name: str) -> str:
+        return name[: len(prefix)]
+
+    return names[bisect_left(names, prefix, key=start) : bisect_right(names, prefix, key=start)]
+
+
 def _usual(names: Sequence[str], prefix: str, source: str) -> dict[str, str]:
-    """Map the names of the table to those in the file, which has the prefix and may be of another version."""
+    """Map the names of the table to those in the file, which have the prefix and may be of another version."""
     body = ""
     if f"{prefix}embeddings.position_embeddings" in names:  # Hugging Face's without a classifier
         body = "dinov2." if f"{prefix}encoder.layer.0.layer_scale1.lambda1" in names else "vit."
     usual: dict[str, str] = {}
-    for given in (name for name in names if name.startswith(prefix)):
+    for given in names:
         name = body + given.removeprefix(prefix)
         for pattern, replacement in OTHER_SPELLINGS.items():
             name = re.sub(pattern, replacement, name)

@@ -263,3 +263,18 @@ def test_derivatives_of_every_kind_exist_beside_a_hidden_key(rows: int, return_w
 
     assert torch.autograd.gradcheck(call, (x, learned), check_forward_ad=True)
     assert torch.autograd.gradgradcheck(call, (x, learned))
+
+
+def test_second_derivatives_exist_beside_a_hidden_key_under_the_autocast_of_a_gpu(monkeypatch) -> None:
+    """There a logarithm is float32, whose lowest number is infinite in half precision."""
+    logarithm = Tensor.log
+    monkeypatch.setattr(Tensor, "log", lambda x: logarithm(x.float() if torch.is_autocast_enabled("cpu") else x))
+    attention, x = build(0, 4, 2).float(), random_tokens(0, 2, 3, 4).float().requires_grad_()
+    seen = torch.tensor([True, True, False])[None, None, None]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert seen.to(torch.bfloat16).log().dtype == torch.float32, "as on a GPU"
+        out, _ = attention(x, mask=seen, return_weights=True)
+    (slope,) = torch.autograd.grad(out.float().square().sum(), x, create_graph=True)
+    (curvature,) = torch.autograd.grad(slope.square().sum(), x)
+    assert slope.isfinite().all()
+    assert curvature.isfinite().all()

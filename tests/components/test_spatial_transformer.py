@@ -334,3 +334,22 @@ def test_onnxruntime_warps_as_torch_does_with_every_transform_and_option() -> No
             difference = float((torch.from_numpy(output) - expected).abs().max())
             assert difference < 1e-4, f"{options}, batch of {len(x)}: {difference}"
             assert (output.std((2, 3)) > 0.01).all(), "the image stays in sight"
+
+
+class Doubles(nn.Module):
+    """A warp to twice the height, whatever that is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transformer = SpatialTransformer(Returns(identity(2)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.transformer.warp(x, identity(2).to(x), (2 * x.shape[2], x.shape[3]))
+
+
+def test_the_size_of_an_output_can_depend_on_that_of_the_input_in_an_exported_graph() -> None:
+    height, width = (torch.export.Dim(name, min=2) for name in ("height", "width"))
+    program = torch.export.export(Doubles(), (random_images(0, 2, 3, 8, 9),), dynamic_shapes=({2: height, 3: width},))
+    for sizes in ((8, 9), (5, 12)):
+        x = random_images(1, 2, 3, *sizes)
+        torch.testing.assert_close(program.module()(x), Doubles()(x))

@@ -2,8 +2,11 @@
 
 import math
 import re
+from fractions import Fraction
 from functools import partial
+from numbers import Real
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -12,6 +15,7 @@ from scipy.interpolate import RBFInterpolator
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from components import SpatialTransformer
 from components.transforms import (
@@ -243,6 +247,12 @@ def test_gradients_of_parameters_equal_finite_differences(transform: Transform, 
     assert torch.autograd.gradcheck(places, (first, second))
 
 
+@pytest.mark.parametrize("number", (Fraction(1, 2), np.float32(0.5)), ids=str)
+def test_a_bound_is_any_real_number(number: Real) -> None:
+    params = params_of(Translation(), 0, 2)
+    assert torch.equal(Translation(number).theta(params, 1.0), Translation(0.5).theta(params, 1.0))
+
+
 @families
 @given(seeds)
 def test_autocast_leaves_coordinates_alone(transform: Transform, seed: int) -> None:
@@ -251,6 +261,28 @@ def test_autocast_leaves_coordinates_alone(transform: Transform, seed: int) -> N
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(transform.compose(first, second), theta)
         assert torch.equal(transform.grid(first, 3, 4), grid)
+
+
+class RoundedProducts(TorchFunctionMode):
+    """Matrix products as a GPU with TF32 computes them: of numbers with 10 bits behind the leading one."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in (torch.matmul, Tensor.matmul, Tensor.__matmul__):
+            args = [(x.view(torch.int32) + 0x1000 & ~0x1FFF).view(torch.float32) for x in args]
+        return func(*args, **(kwargs or {}))
+
+
+@families
+@given(seeds)
+def test_faster_matrix_products_leave_coordinates_alone(transform: Transform, seed: int) -> None:
+    """``torch.set_float32_matmul_precision`` allows them; where a spline is bent they may cost it a thousandth."""
+    first, second = (random_theta(transform, seed + i, 2).float() for i in range(2))
+    still = transform.theta(torch.tensor([transform.identity]), 1.0)
+    theta, grid = transform.compose(first, second), transform.grid(first, 17, 19)
+    with RoundedProducts():
+        assert torch.equal(transform.compose(first, second), theta)
+        torch.testing.assert_close(transform.grid(still, 17, 19).double(), upright(17, 19, False), rtol=0, atol=1e-6)
+        torch.testing.assert_close(transform.grid(first, 17, 19), grid, rtol=0, atol=2e-3)
 
 
 class SeesBrightness(nn.Module):

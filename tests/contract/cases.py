@@ -224,6 +224,12 @@ SPATIAL_TRANSFORMER = Case(
         Refusal("SpatialTransformer: input (torch.uint8) must be floating point",
                 lambda: spatial_transformer().warp(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(2, 2, 3)),
                 TypeError),
+        *(Refusal(f"SpatialTransformer: output_size ({size}) must be {wanted}",
+                  partial(spatial_transformer().warp, torch.zeros(2, 3, 8, 8), torch.zeros(2, 2, 3), given), error)
+          for given, size, wanted, error in ((0, "0", "one or two positive numbers", ValueError),
+                                             ((8,), "(8,)", "one or two positive numbers", ValueError),
+                                             ((8, 0), "(8, 0)", "one or two positive numbers", ValueError),
+                                             ((8, 2.5), "2.5", "an integer", TypeError))),
         *(Refusal(f"SpatialTransformer: theta {shape} of {type(transform).__name__} must be {wanted}",
                   partial(SpatialTransformer(nn.Identity(), transform=transform).warp, torch.zeros(2, 3, 8, 8),
                           torch.zeros(shape)))

@@ -147,26 +147,33 @@ def division_by_zero(self, theta, height, width, *, align_corners=False, samples
 @exhibit(basis, transform_laws.test_a_spline_is_that_of_scipy)
 def distance_not_squared(places: Tensor, control: Tensor) -> Tensor:
     """The bump is r log r: not the smoothest map."""
-    _, *rest = basis(places, control).split([len(control), 1, 2], -1)
-    distances = torch.cdist(places, control.expand(*places.shape[:-2], -1, -1)).clamp(min=1e-12)
-    return torch.cat([distances * distances.log(), *rest], -1)
+    _, *rest = basis(places, control).split([control.shape[1], 1, 2], -2)
+    distances = torch.cdist(control.T.expand(*places.shape[:-2], -1, -1), places.mT).clamp(min=1e-12)
+    return torch.cat([distances * distances.log(), *rest], -2)
 
 
 @exhibit(basis, transform_laws.test_the_identity_returns_the_input,
          transform=ThinPlateSpline(3), align_corners=True)  # fmt: skip
 def logarithm_of_zero(places: Tensor, control: Tensor) -> Tensor:
     """At a control point zero is multiplied by the logarithm of zero."""
-    squares = (places.unsqueeze(-2) - control).square().sum(-1)
-    return torch.cat([squares * squares.log(), torch.ones_like(places[..., :1]), places], -1)
+    squares = (places.unsqueeze(-2) - control.unsqueeze(-1)).square().sum(-3)
+    return torch.cat([squares * squares.log(), torch.ones_like(places[..., :1, :]), places], -2)
 
 
 @exhibit(ThinPlateSpline.compose, transform_laws.test_composed_splines_take_the_control_points_through_both)
 def offsets_added(self, first: Tensor, second: Tensor) -> Tensor:
     """Offsets are added, though the second moves the points to where the first has others."""
-    return first + second - self._control(first)
+    return first + second - self._control(first).T
 
 
 @exhibit(product, transform_laws.test_autocast_leaves_coordinates_alone, transform=ThinPlateSpline(3))
 def coordinates_under_autocast(a: Tensor, b: Tensor) -> Tensor:
     """Autocast computes coordinates in bfloat16."""
     return a @ b
+
+
+@exhibit(product, transform_laws.test_faster_matrix_products_leave_coordinates_alone, transform=Similarity())
+def coordinates_in_tf32(a: Tensor, b: Tensor) -> Tensor:
+    """A matrix product rounds coordinates where ``torch.set_float32_matmul_precision`` allows it."""
+    with torch.autocast("cpu", enabled=False):
+        return a @ b

@@ -75,7 +75,7 @@ EQUIVALENT = (
              "the mean of one sample is itself"),
     Survivor("components/transforms.py", ("align_corners: bool = False", "align_corners: bool = True"),
              "of Transform itself, whose grid is never called"),
-    Survivor("components/transforms.py", ("theta.mT.flatten(0, 1)", "theta.mT.flatten(1, 1)"),
+    Survivor("components/transforms.py", (").mT.flatten(0, 1)", ").mT.flatten(1, 1)"),
              "a product for each image in place of one for all"),
     Survivor("components/spatial_transformer.py", ('mode="bilinear",', ""), "torch's default, written out"),
     Survivor("components/spatial_transformer.py", ("warped + (0 * theta)", "warped - (0 * theta)"),

@@ -81,6 +81,8 @@ FLAGS = [
     stn("--find-lr --epochs 3", f"--epochs (3) {NO_LENGTH}"),
     stn("--find-lr --steps 9", f"--steps (9) {NO_LENGTH}"),
     vit("--find-lr --tta mirror", f"--tta (mirror) {NO_LENGTH}"),
+    vit("--find-lr --limit-test 5", f"--limit-test (5) {NO_LENGTH}"),
+    stn("--find-lr --save-minutes 3", f"--save-minutes (3.0) {NO_LENGTH}"),
     stn("--find-lr --tensorboard", "--tensorboard must be left out with --find-lr, which draws a plot of its own"),
     stn("--find-lr --out taken", f"--out (taken) {TAKEN}"),
     stn("--find-lr --find-lr=yes", "--find-lr: ignored explicit argument 'yes'"),

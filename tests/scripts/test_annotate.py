@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
+from components import SpatialTransformer
 from scripts import annotate, train_stn
 from scripts.data.datasets import Dataset, load
 from scripts.run.folder import read_metrics
@@ -173,6 +174,25 @@ def test_a_run_of_other_classes_is_refused(root: Path, scenes: Dataset) -> None:
     with pytest.raises(InputError, match=wanted):
         annotated("--run", "other", "--out", root / "drawn-other")
     assert not (root / "drawn-other").exists()
+
+
+def test_a_transformer_sees_few_images_at_once(
+    drawn: Path, root: Path, scenes: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many are drawn, they fit into memory."""
+    batches, warp = [], SpatialTransformer.forward
+
+    def seen(transformer: SpatialTransformer, x: torch.Tensor, **options: object) -> object:
+        batches.append(len(x))
+        return warp(transformer, x, **options)
+
+    monkeypatch.setattr(SpatialTransformer, "forward", seen)
+    monkeypatch.setattr(annotate, "AT_ONCE", 7)
+    annotated("--run", "run", "--out", root / "drawn-in-parts")
+    assert max(batches) == 7
+    assert sum(batches) == len(scenes.test)
+    whole, parts = ((folder / "overlap.csv").read_text() for folder in (drawn, root / "drawn-in-parts"))
+    assert parts == whole
 
 
 def test_the_overlap_is_that_of_the_sampled_area_and_the_box(drawn: Path, scenes: Dataset) -> None:

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import signal
+import weakref
 from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
@@ -102,6 +103,24 @@ def test_with_validation_the_test_set_is_used_once(tree: Path, tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("_no_report")
+def test_with_validation_the_training_images_are_held_once(tree: Path, tmp_path: Path, monkeypatch) -> None:
+    """In the memory of a GPU too."""
+    whole, divided = [], Split.divided
+
+    def seen(split: Split, share: float) -> tuple[Split, Split]:
+        whole.append(weakref.ref(split.images))
+        return divided(split, share)
+
+    def fit(trainer: Trainer, checkpoint: object) -> None:
+        assert [each() for each in whole] == [None]
+        raise InputError("trained")
+
+    monkeypatch.setattr(Split, "divided", seen)
+    monkeypatch.setattr(Trainer, "fit", fit)
+    with pytest.raises(InputError, match=r"^trained$"):
+        main(flags(Options, data=tree, limit_train=20, validation=0.25, out=tmp_path / "run"))
+
+
 def test_at_the_end_the_best_checkpoint_must_be_the_one_that_the_run_wrote(tree: Path, tmp_path: Path) -> None:
     main(options(data=str(tree), epochs=2, validation=0.25, out="run"))
     best = tmp_path / "run" / "best.pt"

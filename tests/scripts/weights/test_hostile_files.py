@@ -21,6 +21,7 @@ from scripts.system.errors import InputError
 from scripts.weights.families import to_family
 from scripts.weights.files import write_arrays
 from scripts.weights.pretrained import read_weights
+from scripts.weights.search import find
 from tests.support.archives import LIMIT, member, write
 from tests.support.networks import network
 from tests.support.sources import modules
@@ -201,3 +202,11 @@ def test_a_changed_file_is_read_or_gives_a_one_line_error(kind: str, what: list[
         assert "must" in refusal
         assert "\n" not in refusal
         assert time.process_time() - started < 5
+
+
+def test_the_family_of_many_names_is_found_in_the_time_of_reading_them() -> None:
+    """Each of these is the class token of a network of its own, to be looked for among all names."""
+    started = time.process_time()
+    with pytest.raises(InputError, match=r"^it must hold a Vision Transformer of a known family; it holds p0\."):
+        find([f"p{number}.cls_token" for number in range(20_000)], "it")
+    assert time.process_time() - started < 10
