@@ -37,6 +37,7 @@ from scripts.system.files import read_torch
 from scripts.system.folders import timed
 from scripts.system.machine import Machine, this_machine
 from scripts.system.processes import Processes
+from scripts.system.signals import stopping
 from scripts.system.terminal import say, warn
 from scripts.training.evaluation import Evaluation
 from scripts.training.plan import Plan, Recipe
@@ -105,11 +106,12 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
         fewer = f"--at-once ({plan.at_once}) must be lower"
         with processes.first_reports(), memory_suffices(fewer), compiler_works():
             rows = trainer.fit(checkpoint)
-        shown, numbers = tested(trainer, rows, test, dataset, subject)
-        with processes.first_alone():  # the others wait for the report: if the first dies here, one of them writes it
-            if processes.first:
-                found = findings(subject, plan, test, dataset, shown)
-                finish(folder, found, numbers | found.get("numbers", {}), dataset.notice)
+        with stopping(f"after {len(rows)} epochs, before the report", str(folder.path)):
+            shown, numbers = tested(trainer, rows, test, dataset, subject)
+            with processes.first_alone():  # the others wait for the report: if the first dies, one of them writes it
+                if processes.first:
+                    found = findings(subject, plan, test, dataset, shown)
+                    finish(folder, found, numbers | found.get("numbers", {}), dataset.notice)
 
 
 def continued(options: AnyOptions, processes: Processes) -> AnyOptions | None:

@@ -19,6 +19,7 @@ from scripts.system.devices import compiler_works, memory_suffices, unused_gpu
 from scripts.system.errors import InputError
 from scripts.system.files import write_bytes, write_whole
 from scripts.system.folders import make_folder, timed
+from scripts.system.libraries import plain_figures
 from scripts.system.processes import Processes
 from scripts.system.terminal import say
 from scripts.training.plan import Plan
@@ -122,4 +123,5 @@ def write(folder: Path, found: RangeTest, title: str) -> None:
     lines = ["lr,loss,smoothed_loss", *(",".join(f"{value:.6g}" for value in row) for row in rows)]
     write_bytes(folder / "find_lr.csv", ("\n".join(lines) + "\n").encode())
     curve = (found.rates, found.losses, found.smoothed)
-    write_whole(folder / "find_lr.png", lambda file: range_curve(*curve, found.suggestion, title, file))
+    with plain_figures():
+        write_whole(folder / "find_lr.png", lambda file: range_curve(*curve, found.suggestion, title, file))

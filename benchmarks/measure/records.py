@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from scripts.system.errors import InputError, one_line
-from scripts.system.files import write_bytes
+from scripts.system.files import read_json, write_bytes
 from scripts.system.machine import this_machine
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -22,14 +22,18 @@ def target(out: str | None, part: bool, device: torch.device, subject: str) -> P
     """The result file: ``out`` if given, else one named after machine, day and subject; None for a part of the cells.
 
     Raises:
-        InputError: If ``out`` does not end in .json.
+        InputError: If ``out`` does not end in .json, or a file is there, or beside it, that is none of these results.
     """
     if out is None:
         machine = re.sub(r"[\W_]+", "-", this_machine(device).identity).strip("-").lower()
         return None if part else RESULTS / f"{machine}--{datetime.now(timezone.utc).date()}--{subject}.json"
     if not out.endswith(".json"):
         raise InputError(f"--out ({out}) must end in .json")
-    return Path(out)
+    path = Path(out)
+    there = [each for suffix in (".json", ".md", ".png") if (each := path.with_suffix(suffix)).exists()]
+    if there and not (path.is_file() and {"machine", "identity"} & read_json(path).keys()):
+        raise InputError(f"--out ({out}) must be a new file or a result of before; {there[0]} is another file")
+    return path
 
 
 def heading(title: str, machine: Mapping[str, Any]) -> list[str]:

@@ -18,6 +18,7 @@ from benchmarks.peers.table import cells_of, draw, markdown
 from benchmarks.peers.tasks import KIT, Task, tasks
 from scripts.system.errors import InputError
 from scripts.system.files import write_bytes
+from scripts.system.libraries import plain_figures
 from scripts.system.machine import Machine, this_machine
 
 KINDS = ("inference", "training")
@@ -134,5 +135,6 @@ def main(options: PeerOptions) -> None:
     print(page)
     if out is not None and content["cells"]:
         write_bytes(out.with_suffix(".md"), page.encode())
-        draw(content, out.with_suffix(".png"))
+        with plain_figures():
+            draw(content, out.with_suffix(".png"))
     finish(content)

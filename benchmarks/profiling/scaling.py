@@ -24,6 +24,7 @@ from benchmarks.measure.timing import LEAST, affordable, interleaved, sample, wa
 from benchmarks.options import ScalingOptions
 from components import Attention, SpatialTransformer
 from scripts.models.vit import PRESETS, VisionTransformer
+from scripts.system.libraries import plain_figures
 from scripts.system.machine import Machine, this_machine
 
 TITLES = {"forward": "inference", "backward": "forward and backward"}  # mode -> its name in the picture
@@ -194,5 +195,6 @@ def main(options: ScalingOptions) -> None:
                 print(f"{curve.name}, {curve.axis}, {TITLES[mode]}: exponent {found['fit']}, ", end="")
                 print(f"of the FLOPs {found['flops_exponent']:.2f}", flush=True)
     if out is not None and content["curves"]:
-        draw(content, out.with_suffix(".png"))
+        with plain_figures():
+            draw(content, out.with_suffix(".png"))
     finish(content)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from scripts.pages import components, stn, study
 from scripts.pages.drawing import save
 from scripts.system.command_line import run
+from scripts.system.libraries import plain_figures
 
 ROOT = Path(__file__).parents[2]
 PAGES: dict[str, dict[str, Callable[[], Figure]]] = {  # folder of a page -> its pictures
@@ -30,7 +31,8 @@ def main() -> None:
         for name, draw in pictures.items():
             path = path_of(page, name)
             path.parent.mkdir(exist_ok=True)
-            save(draw(), path)
+            with plain_figures():
+                save(draw(), path)
             print(path)
 
 

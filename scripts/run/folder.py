@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from scripts.run.tensorboard import Events
+from scripts.system.command_line import command
 from scripts.system.errors import InputError
 from scripts.system.files import is_part, read_json, read_torch, write_bytes, write_whole
 from scripts.system.folders import make_folder
@@ -94,7 +95,7 @@ class RunFolder:
     def refuse_finished(path: Path) -> None:
         """Raise InputError if the run has nothing left to do."""
         if (path / "summary.json").exists():
-            report = f"python -m scripts.report {path} draws its report"
+            report = f"{command('-m', 'scripts.report', str(path))} draws its report"
             raise InputError(f"--resume ({path}) must be an unfinished run; this one is finished: {report}")
 
     @staticmethod

@@ -17,6 +17,7 @@ from scripts.run.folder import read_metrics
 from scripts.run.theta import LEAST_SPREAD, collapse_warning, idle_warning
 from scripts.system.errors import InputError
 from scripts.system.files import read_json, read_torch, write_bytes
+from scripts.system.libraries import plain_figures
 
 NEEDED = ("config.json", "environment.json", "summary.json", "metrics.csv", "train.log", "findings.pt")
 LAST_EPOCHS = 10
@@ -58,7 +59,8 @@ def write_report(folder: Path) -> Path:
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     ).get_template("report.html")
     try:
-        drawn = _figures(config["resolved"], rows, found)
+        with plain_figures():
+            drawn = _figures(config["resolved"], rows, found)
         text = page.render(
             title=f"Recipe {summary['recipe']} on {summary['dataset']}, seed {summary['seed']}",
             notices=_notices(config, environment, rows, found),

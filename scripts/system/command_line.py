@@ -7,13 +7,15 @@ import shlex
 import sys
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from scripts.system.errors import Diverged, InputError, Stopped, one_line
-from scripts.system.terminal import show_every_name, warn
+from scripts.system.terminal import open_what_is_closed, show_every_name, warn
 
 Options = TypeVar("Options")
 LARGEST = 2**31 - 1
+OURS = ("benchmarks", "components", "scripts", "tests")
 
 
 def option(default: Any, help: str, *, type: Callable[[str], Any] = str, choices: Sequence[str] = ()) -> Any:
@@ -176,25 +178,40 @@ def as_flags(values: Mapping[str, object]) -> list[str]:
     return [flag if value is True else f"{flag}={value}" for flag, value in given.items()]
 
 
+def command(*arguments: str) -> str:
+    """A command of the Python that runs this, for a shell in this folder."""
+    python, here = Path(sys.executable), Path.cwd()
+    return shlex.join([str(python.relative_to(here) if python.is_relative_to(here) else python), *arguments])
+
+
 def run(main: Callable[[], None], program: str, resumes: bool = False) -> NoReturn:
     """Run ``main`` and exit with its code. ``resumes`` is for a program that goes on if it is started as before.
 
     0 on success; after one line on standard error, 2 if the user can fix the cause, 1 if the run diverged, and 128 + n
     after signal n.
     """
+    open_what_is_closed()
     show_every_name()
+    os.environ["MPLBACKEND"] = "agg"  # figures are files; a notebook leaves another one to the programs that it starts
     try:
         main()
     except Stopped as stopped:
-        flags = shlex.join(sys.argv[1:] if resumes else ["--resume", stopped.folder])
-        command = f"; to resume: python -m scripts.{program} {flags}" if stopped.folder else ""
-        warn(f"{program}: {stopped}{command}")
+        flags = sys.argv[1:] if resumes else [f"--resume={stopped.folder}"]
+        resume = f"; to resume: {command('-m', f'scripts.{program}', *flags)}" if stopped.folder else ""
+        warn(f"{program}: {stopped}{resume}")
         sys.exit(128 + stopped.by)
     except Diverged as diverged:
         warn(f"{program}: stopped: {diverged}")
         sys.exit(1)
     except (InputError, OSError) as error:
         warn(f"{program}: error: {one_line(str(error))}")
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        name = (error.name or "scripts").partition(".")[0]
+        if name in OURS:
+            raise
+        installs = command("-m", "pip", "install", "-e", ".[test]")
+        warn(f"{program}: error: {name} must be installed: {installs}; make setup does so in .venv")
         sys.exit(2)
     except KeyboardInterrupt:
         warn(f"{program}: interrupted")

@@ -75,12 +75,20 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def refuse_unreadable(path: Path) -> None:
+    """Raise OSError if the file cannot be opened: the readers of archives would call it damaged."""
+    with path.open("rb"):
+        pass
+
+
 def read_torch(path: Path) -> Any:
     """Read a torch file of tensors and plain values, on the CPU.
 
     Raises:
         InputError: If the file is damaged, is a zip bomb, or needs code to be loaded.
+        OSError: If it cannot be opened.
     """
+    refuse_unreadable(path)
     try:
         if zipfile.is_zipfile(path):
             refuse_bomb(path)

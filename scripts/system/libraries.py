@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from contextlib import AbstractContextManager
 from typing import Any
 
 from scripts.system.errors import InputError
@@ -23,3 +24,10 @@ def library(name: str, purpose: str, *packages: str) -> Any:
     except ImportError:
         command = f"{sys.executable} -m pip install {' '.join(packages)}"
         raise InputError(f"{name} must be installed for {purpose}: {command}") from None
+
+
+def plain_figures() -> AbstractContextManager[None]:
+    """Matplotlib as it comes: a matplotlibrc may ask for TeX, or for files of another format."""
+    from matplotlib import style  # takes a second
+
+    return style.context("default")

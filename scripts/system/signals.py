@@ -1,10 +1,12 @@
-"""Defer Ctrl-C, SIGTERM and SIGHUP until a training step is finished and saved."""
+"""Ctrl-C, SIGTERM and SIGHUP: deferred until a training step is finished and saved, and at once behind the last one."""
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from scripts.system.errors import Stopped
 
 # SIGHUP: the connection has dropped; Windows lacks it
 SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
@@ -21,27 +23,52 @@ class Asked:
 
 
 @contextmanager
+def stopping(when: str, folder: str) -> Iterator[None]:
+    """Let any of the signals raise ``Stopped`` at once: all is saved, and the run can be resumed.
+
+    Args:
+        when: How far the run is, for the message.
+        folder: Its folder.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped(number, f"stopped by {signal.Signals(number).name} {when}", folder)
+
+    with handled(stop):
+        yield
+
+
+@contextmanager
 def deferred() -> Iterator[Asked]:
     """Record the first signal instead of handling it; a second one takes effect at once.
 
     Signals that are ignored stay so, such as SIGHUP behind ``nohup``.
     """
     asked = Asked()
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
-        yield asked
-        return
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
-    before = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
 
     def note(number: int, frame: FrameType | None) -> None:
         asked.by = signal.Signals(number)
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        restore()
+
+    with handled(note) as restore:
+        yield asked
+
+
+@contextmanager
+def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[Callable[[], None]]:
+    """Handle the signals in another way, but for those that are ignored; gives what puts the ways before back."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield lambda: None
+        return
+    before = {number: found for number in SIGNALS if (found := signal.getsignal(number)) is not signal.SIG_IGN}
+
+    def restore() -> None:
+        for number, found in before.items():
+            signal.signal(number, found)
 
     for number in before:
-        signal.signal(number, note)
+        signal.signal(number, handler)
     try:
-        yield asked
+        yield restore
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        restore()

@@ -32,6 +32,17 @@ def silence(stream: TextIO) -> None:
         os.close(nowhere)
 
 
+def open_what_is_closed() -> None:
+    """Open what a daemon was started without: a file of the run would take its place, and the bar needs a stream."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115 - for good
+
+
 def show_every_name() -> None:
     """Let a terminal that lacks a character show its number: by default it would be an error."""
     for stream in (sys.stdout, sys.stderr):

@@ -146,5 +146,5 @@ class State:
             self.generator.set_state(saved["generator"])
             restore_random_states(saved["rng"], self.device)
             self.progress = Progress(**saved["progress"])
-        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        except (LookupError, TypeError, AttributeError, RuntimeError) as error:
             raise ValueError("the state belongs to another run") from error

@@ -103,7 +103,7 @@ class Trainer:
                 rows = state.progress.rows
                 state.progress = Progress(rows=[*rows, row], skipped=state.progress.skipped)
                 self.save(state, best=self._ends_with_the_best(state.progress.rows))
-                if self.processes.any(bool(asked)) and len(state.progress.rows) < self.plan.epochs:
+                if self.processes.any(bool(asked)):
                     self._stop(state, asked)
         if state.average is not None:
             self.model.load_state_dict(state.average.state_dict())
@@ -122,6 +122,10 @@ class Trainer:
         refuse_version(self.folder.path, checkpoint)
         state = self.begin()
         try:
+            for name, value in {**self.about, "log_size": 0}.items():
+                saved = checkpoint.get(name)
+                if type(saved) is not type(value) or (name in self.about and saved != value):
+                    raise ValueError(f"another {name}")
             state.restore(checkpoint)
         except ValueError as error:
             wanted = "must hold a checkpoint of this run; it belongs to another"

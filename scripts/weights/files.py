@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from scripts.system.errors import InputError
-from scripts.system.files import read_torch, refuse_bomb, write_bytes, write_whole
+from scripts.system.files import read_torch, refuse_bomb, refuse_unreadable, write_bytes, write_whole
 from scripts.weights.search import OPTIMIZER
 
 SUFFIXES = (".npz", ".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")  # .tar is that of .pth.tar
@@ -121,6 +121,7 @@ def _checksum(arrays: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
 
 
 def _read_npz(path: Path) -> dict[str, Tensor]:
+    refuse_unreadable(path)
     arrays, name = {}, ""
     try:
         refuse_bomb(path)
@@ -160,6 +161,7 @@ def _to_numpy(array: Tensor) -> np.ndarray:
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
+    refuse_unreadable(path)
     try:
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}

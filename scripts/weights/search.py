@@ -33,11 +33,12 @@ def find(names: Sequence[str], source: str) -> Found:
         InputError: If there is no network or more than one; the message names ``source``.
     """
     names = [name for name in names if not name.endswith(COUNTER)]
-    weights = sorted(name for name in names if not OPTIMIZER.match(name))
+    weights = [name for name in names if not OPTIMIZER.match(name)]
+    place, ordered = {name: number for number, name in enumerate(weights)}, sorted(weights)
     networks: dict[str, tuple[str, dict[str, str]]] = {}
     for prefix in _prefixes(weights):
         if not any(prefix.startswith(outer) for outer in networks):
-            inside = _usual(_under(prefix, weights), prefix, source)
+            inside = _usual(sorted(_under(prefix, ordered), key=place.__getitem__), prefix, source)
             if family := _family(inside, prefix):
                 networks[prefix] = family, inside
     if not networks:

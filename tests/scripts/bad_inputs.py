@@ -116,7 +116,7 @@ FLAGS = [
     stn("--resume nowhere", "--resume (nowhere) must be a run folder; it has no config.json"),
     stn("--resume taken", "--resume (taken) must be a run folder; it has no config.json"),
     stn("--resume finished", "--resume (finished) must be an unfinished run; this one is finished: "
-        "python -m scripts.report finished draws its report"),
+        "... -m scripts.report finished draws its report"),
     stn("--resume ended --epochs 5", "--resume (ended) takes no other flag; a run resumes with its own flags"),
     stn("--resume ended --recipe small", "--resume (ended) takes no other flag; a run resumes with its own flags"),
     stn("--resume ended-vit", "--resume (ended-vit) must hold flags of this script in config.json; "
@@ -342,6 +342,9 @@ RESUMING = [
            lambda: [torch.save(torch.ones(3), LAST), seal()]),
     resume(OTHER_RUN, "another network", lambda: sealed(lambda state: state.update(model=network().state_dict()))),
     resume(OTHER_RUN, "another optimizer", lambda: sealed(lambda state: state["optimizers"].pop())),
+    resume(OTHER_RUN, "a checkpoint of another run", lambda: sealed(lambda state: state.update(seed=9))),
+    resume(OTHER_RUN, "a length of the log that is none", lambda: sealed(lambda state: state.update(log_size="x"))),
+    resume(OTHER_RUN, "no length of the log", lambda: sealed(lambda state: state.pop("log_size"))),
     resume(OTHER_RUN, "a missing generator", lambda: sealed(lambda state: state.pop("generator"))),
     resume(OTHER_RUN, "values of other types", lambda: sealed(lambda state: state.update(rng=[1, 2], rows=7))),
     resume("--resume (ended) must hold a checkpoint of version ..., as this kit writes; its version is 1",

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -52,6 +53,15 @@ def test_the_page_is_drawn_again_from_the_folder_alone(finished: Path, tmp_path:
         (copy / name).unlink()
     page = write_report(copy)
     assert page.read_text("utf-8") == (finished / "report.html").read_text("utf-8")
+
+
+def test_the_figures_are_those_of_matplotlib_as_it_comes(finished: Path, tmp_path: Path) -> None:
+    """Somebody's matplotlibrc may ask for TeX, for PDF or for other colours."""
+    copy = tmp_path / "moved"
+    shutil.copytree(finished, copy)
+    with rc_context({"text.usetex": True, "savefig.format": "pdf", "axes.facecolor": "red"}):
+        write_report(copy)
+    assert (copy / "curves.png").read_bytes() == (finished / "curves.png").read_bytes()
 
 
 def test_the_page_needs_no_network(finished: Path) -> None:

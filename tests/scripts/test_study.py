@@ -200,5 +200,5 @@ def test_a_study_that_is_terminated_says_how_it_goes_on(tmp_path: Path) -> None:
              "--limit-test", "20"]  # fmt: skip
     _, errors, code = terminated(["scripts.study", *flags], tmp_path, "Epoch 2/500")
     assert code == 128 + signal.SIGTERM
-    said = f"study: stopped by SIGTERM after .*; to resume: python -m scripts.study {re.escape(shlex.join(flags))}\n"
+    said = f"study: stopped by SIGTERM after .*; to resume: \\S+ -m scripts.study {re.escape(shlex.join(flags))}\n"
     assert re.fullmatch(said, errors)

@@ -493,7 +493,7 @@ def test_a_terminated_run_resumes_with_the_command_that_it_prints(
     assert peaks == sorted(peaks)
     assert peaks[-1] - peaks[4] < 3, "the images of 20 epochs would be 6 MiB"
     stopped = r"train_stn: stopped by SIGTERM after \d+ epochs and \d steps"
-    command = re.fullmatch(stopped + r"; to resume: python -m scripts.train_stn (.*)\n", errors)
+    command = re.fullmatch(stopped + r"; to resume: \S+ -m scripts.train_stn (.*)\n", errors)
     assert command, errors
     main(parse(Options, "train_stn", command[1].split()))
     monkeypatch.setattr(page, "write_report", lambda folder: folder)
@@ -503,6 +503,30 @@ def test_a_terminated_run_resumes_with_the_command_that_it_prints(
     assert (tmp_path / "run" / "report.html").exists()
     log = (tmp_path / "run" / "train.log").read_text()
     assert re.findall(r"^Epoch (\d+)/40", log, re.MULTILINE) == [str(epoch + 1) for epoch in range(40)]
+
+
+@pytest.mark.usefixtures("_no_report")
+def test_a_signal_in_the_last_epoch_stops_the_run_too(tree: Path, tmp_path: Path) -> None:
+    """A study would go on to its next run; a test set may take minutes."""
+    with pytest.raises(Stopped, match=r"^stopped by SIGTERM after 1 epochs and 0 steps$"):  # noqa: SIM117
+        with at_step(1, lambda: signal.raise_signal(signal.SIGTERM)):
+            main(options(data=str(tree), epochs=1, batch_size=1000, out="run"))
+    assert not (tmp_path / "run" / "summary.json").exists()
+    main(parse(Options, "train_stn", ["--resume", "run"]))
+    assert all((tmp_path / "run" / needed).exists() for needed in NEEDED_BY_THE_REPORT)
+
+
+@pytest.mark.usefixtures("_no_report")
+def test_a_signal_behind_the_last_epoch_names_the_run(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment, "tested", lambda *_: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(Stopped, match=r"^stopped by SIGTERM after 1 epochs, before the report$") as stopped:
+            main(options(data=str(tree), epochs=1, out="run"))
+    assert stopped.value.folder == "run"
+    main(parse(Options, "train_stn", ["--resume", "run"]))
+    assert all((tmp_path / "run" / needed).exists() for needed in NEEDED_BY_THE_REPORT)
 
 
 @pytest.mark.usefixtures("_no_report")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.measure.alone import alone
-from benchmarks.measure.records import target
+from benchmarks.measure.records import target, write
 from benchmarks.measure.timing import check
 from benchmarks.options import PeerOptions
 from benchmarks.peers import comparison
@@ -321,6 +321,19 @@ def test_a_result_is_named_after_its_machine_and_a_part_has_no_file() -> None:
     assert path.parent.name == "results"
     assert re.fullmatch(r"[a-z0-9-]+--\d{4}-\d\d-\d\d--peers\.json", path.name)
     assert target(None, True, CPU, "peers") is None
+
+
+def test_only_a_result_of_before_is_written_anew(tmp_path: Path) -> None:
+    out = tmp_path / "notes.json"
+    assert target(str(out), True, CPU, "peers") == out
+    out.with_suffix(".md").write_text("mine")
+    with pytest.raises(InputError, match=r"^--out \(.*\) must be a new file or a result of before; .*notes.md is "):
+        target(str(out), True, CPU, "peers")
+    write(out, {"name": "somebody's package"})
+    with pytest.raises(InputError, match=r"; .*notes.json is another file$"):
+        target(str(out), True, CPU, "peers")
+    write(out, {"machine": {}, "cells": []})
+    assert target(str(out), True, CPU, "peers") == out
 
 
 @pytest.mark.parametrize(

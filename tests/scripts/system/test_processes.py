@@ -416,7 +416,7 @@ def test_a_run_of_torchrun_stops_with_one_message_and_resumes_alone(tmp_path: Pa
     log, errors, code = terminated(given, tmp_path, "Epoch 3/6")
     assert code != 0
     assert sum(line.startswith("Epoch 2/6") for line in log) == 1, "one process prints"
-    (command,) = re.findall("^train_stn: stopped by SIGTERM after .*; to resume: python -m scripts.train_stn (.*)$",
+    (command,) = re.findall(r"^train_stn: stopped by SIGTERM after .*; to resume: \S+ -m scripts.train_stn (.*)$",
                             errors, re.MULTILINE)  # fmt: skip
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["processes"] == 2
     main(parse(Options, "train_stn", command.split()))

@@ -4,7 +4,8 @@ import signal
 
 import pytest
 
-from scripts.system.signals import SIGNALS, deferred
+from scripts.system.errors import Stopped
+from scripts.system.signals import SIGNALS, deferred, stopping
 
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
@@ -31,5 +32,20 @@ def test_a_signal_is_recorded_once_and_its_handler_is_back_then(number: signal.S
             assert seen == []
             signal.raise_signal(number)
             assert seen == [number], "the second one takes effect at once"
+    finally:
+        signal.signal(number, before)
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+def test_where_there_is_nothing_to_save_a_signal_stops_at_once_and_names_the_run(number: signal.Signals) -> None:
+    before = signal.signal(number, handler := lambda number, frame: None)
+    try:
+        with (
+            pytest.raises(Stopped, match=f"^stopped by {number.name} after the last epoch$") as stopped,
+            stopping("after the last epoch", "runs/first"),
+        ):
+            signal.raise_signal(number)
+        assert (stopped.value.by, stopped.value.folder) == (number, "runs/first")
+        assert signal.getsignal(number) is handler
     finally:
         signal.signal(number, before)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.system.command_line import run
+from scripts.system.command_line import command, run
 from scripts.system.errors import Stopped
 from tests.support.sources import ROOT
 from tests.support.trees import write_tree
@@ -27,17 +27,72 @@ def test_a_character_that_a_terminal_lacks_is_shown_by_its_number(monkeypatch: p
     assert raw.getvalue() == rb"run folder \u732b" + b"\n"
 
 
-@pytest.mark.parametrize("folder", ["runs/first", "my runs/it's $HOME", "a;b & c"])
+@pytest.mark.parametrize("folder", ["runs/first", "my runs/it's $HOME", "a;b & c", "-d"])
 def test_the_command_that_resumes_a_run_names_its_folder_to_a_shell(
-    folder: str, capsys: pytest.CaptureFixture[str]
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+
     def stop() -> None:
         raise Stopped(signal.SIGTERM, "stopped", folder)
 
     with pytest.raises(SystemExit):
         run(stop, "train_stn")
     command = capsys.readouterr().err.partition("; to resume: ")[2]
-    assert shlex.split(command) == ["python", "-m", "scripts.train_stn", "--resume", folder]
+    assert shlex.split(command) == [sys.executable, "-m", "scripts.train_stn", f"--resume={folder}"]
+
+
+def test_a_command_names_the_python_of_an_environment_here_as_people_type_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv" / "bin" / "python"))
+    assert command("-m", "scripts.report", "my run") == ".venv/bin/python -m scripts.report 'my run'"
+
+
+@pytest.mark.parametrize("closed", ("1", "2", "1 2"))
+def test_what_is_closed_at_the_start_is_no_file_of_the_run_and_no_error(closed: str, tmp_path: Path) -> None:
+    """As daemons start programs: the next file that is opened would take its place, and the bar has no stream."""
+    program = """
+import os, sys
+from scripts.system.command_line import run
+def main():
+    print("said", flush=True)
+    print("warned", file=sys.stderr, flush=True)
+    with open("file", "w") as file:
+        assert file.fileno() > 2
+run(main, "train_stn")
+"""
+    shell = shlex.join([sys.executable, "-c", program]) + "".join(f" {each}>&-" for each in closed.split())
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(["sh", "-c", shell], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0
+    assert ended.stdout == ("" if "1" in closed else "said\n")
+    assert ended.stderr == ("" if "2" in closed else "warned\n")
+    assert (tmp_path / "file").read_text() == ""
+
+
+def test_a_library_that_is_missing_is_one_line_with_the_command_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def main() -> None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    with pytest.raises(SystemExit) as end:
+        run(main, "report")
+    assert end.value.code == 2
+    wanted = f"torch must be installed: {shlex.quote(sys.executable)} -m pip install -e '.[test]'"
+    assert capsys.readouterr().err == f"report: error: {wanted}; make setup does so in .venv\n"
+
+
+def test_a_module_of_the_kit_that_is_missing_is_a_fault_of_the_kit() -> None:
+    def main() -> None:
+        raise ModuleNotFoundError("No module named 'scripts.nowhere'", name="scripts.nowhere")
+
+    with pytest.raises(ModuleNotFoundError):
+        run(main, "report")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -210,3 +211,19 @@ def test_the_family_of_many_names_is_found_in_the_time_of_reading_them() -> None
     with pytest.raises(InputError, match=r"^it must hold a Vision Transformer of a known family; it holds p0\."):
         find([f"p{number}.cls_token" for number in range(20_000)], "it")
     assert time.process_time() - started < 10
+
+
+@pytest.mark.parametrize("suffix", (".pt", ".npz", ".safetensors"))
+def test_a_file_that_may_not_be_read_is_not_called_damaged(suffix: str, tmp_path: Path, monkeypatch) -> None:
+    path, opened = tmp_path / f"vit{suffix}", Path.open
+    write_arrays(path, {"name": torch.ones(2)})
+
+    def refusing(file: Path, *given: object, **more: object) -> object:
+        """The root of a system may read everything."""
+        if file == path:
+            raise PermissionError(13, "Permission denied", str(file))
+        return opened(file, *given, **more)
+
+    monkeypatch.setattr(Path, "open", refusing)
+    with pytest.raises(PermissionError, match=f"Permission denied: '{re.escape(str(path))}'"):
+        read_weights(path)
