@@ -70,7 +70,9 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
         with memory_suffices(fits):
             with processes.first_alone():  # it downloads and decodes; the others find the files
                 dataset = load(run.data)
-            dataset = dataset.limited(run.limit_train, run.limit_test).to(device)
+            dataset = dataset.limited(run.limit_train, run.limit_test)
+            digest = dataset.digest()
+            dataset = dataset.to(device)
         images, held_out = dataset.train.divided(run.validation) if run.validation else (dataset.train, dataset.test)
         dataset = dataclasses.replace(dataset, train=images)  # the others would stay in memory
         machine = this_machine(device)
@@ -83,7 +85,8 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
             return
         folder = open_folder(run, dataset.name, processes)
         held.callback(folder.release)
-        checkpoint = begun(folder, run, plan, subject, dataset, machine, processes)
+        about = plan.record() | subject.settings | {"images": digest}
+        checkpoint = begun(folder, run, plan, about, subject.remarks, dataset, machine, processes)
         with memory_suffices(fits):
             test = posed_split(dataset.test, plan.poses)
             held_out = posed_split(held_out, plan.poses) if run.validation else test
@@ -101,7 +104,7 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
             save_minutes=run.save_minutes,
             processes=processes,
             folder=folder,
-            about=plan.record() | subject.settings,
+            about=about,
         )
         fewer = f"--at-once ({plan.at_once}) must be lower"
         with processes.first_reports(), memory_suffices(fewer), compiler_works():
@@ -138,7 +141,8 @@ def begun(
     folder: RunFolder,
     options: RunOptions,
     plan: Plan,
-    subject: Subject,
+    about: dict[str, Any],
+    remarks: Sequence[str],
     dataset: Dataset,
     machine: Machine,
     processes: Processes,
@@ -148,18 +152,17 @@ def begun(
     Raises:
         InputError: If a resumed run was another, or not all processes see its folder.
     """
-    record = plan.record() | subject.settings
     if not options.resume:
-        write_config(folder, options, record, dataset, machine, processes)
+        write_config(folder, options, about, dataset, machine, processes)
     refuse_unshared(folder, processes)
     checkpoint = folder.last_checkpoint()
     refuse_version(folder.path, checkpoint)
-    refuse_change(folder.path, record)
+    refuse_change(folder.path, about)
     if processes.first and options.resume and plan.precision not in (options.changes.get("precision"), *machine.types):
         slow = "which this machine has no instructions for, far more slowly than it began"
         warn(f"WARNING: {folder.path} goes on in {plan.precision}, {slow}")
     if checkpoint is None:
-        begin_log(folder, plan, dataset, [*unused_gpu(options.device, machine.device), *subject.remarks])
+        begin_log(folder, plan, dataset, [*unused_gpu(options.device, machine.device), *remarks])
     return checkpoint
 
 

@@ -3,6 +3,7 @@
 source name -> Dataset(train, test), uint8 images (N, 3, H, W) and labels (N,)
 """
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -121,6 +122,15 @@ class Dataset:
             train=self.train if train is None else self.train.sample(train),
             test=self.test if test is None else self.test.sample(test),
         )
+
+    def digest(self) -> str:
+        """Return a SHA-256 of all images and labels, in their order."""
+        found = hashlib.sha256()
+        for split in (self.train, self.test):
+            for values in (split.images, split.labels):
+                found.update(f"{tuple(values.shape)}".encode())
+                found.update(values.cpu().contiguous().numpy().data)
+        return found.hexdigest()
 
     def to(self, device: torch.device) -> "Dataset":
         """Copy both splits to a device."""

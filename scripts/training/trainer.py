@@ -27,7 +27,7 @@ from scripts.training.plan import Plan
 from scripts.training.state import Progress, State
 from scripts.training.step import Objective, autocast, cross_entropy, train_step
 
-VERSION = 4  # of the content of checkpoints
+VERSION = 5  # of the content of checkpoints
 MOST_SKIPPED = 10  # steps in a row; float16 skips a few at first, until its gradient scale fits
 Predict = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 

@@ -25,6 +25,7 @@ from scripts.run.folder import RunFolder, digest
 from scripts.weights.families import to_family
 from scripts.weights.files import write_arrays
 from tests.support.networks import Bomb, google, network, with_pre_logits
+from tests.support.trees import CLASSES
 
 
 class Row(NamedTuple):
@@ -160,6 +161,13 @@ FLAGS = [
     report("nowhere", f"{FINISHED.format('nowhere')} config.json is missing"),
     report("ended", f"{FINISHED.format('ended')} summary.json is missing"),
 ]  # fmt: skip
+
+
+def swapped(one: Path, other: Path) -> None:
+    """Let each file have the name of the other."""
+    first, second = one.read_bytes(), other.read_bytes()
+    one.write_bytes(second)
+    other.write_bytes(first)
 
 
 def cut(path: str | Path, end: int) -> None:
@@ -329,6 +337,10 @@ RESUMING = [
            lambda: edited(CONFIG, lambda content: content.pop("asked"))),
     resume("--resume (ended) must keep the same lr; it was 0.5 and is now 0.08", "another recipe",
            lambda: edited(CONFIG, lambda content: content["resolved"].update(lr=0.5))),
+    resume("--resume (ended) must keep the same images; it was ... and is now ...", "two images in each other's class",
+           lambda: swapped(*(next(Path(f"photos/train/{name}").iterdir()) for name in CLASSES[:2]))),
+    resume("--resume (ended) must keep the same images; it was ... and is now ...", "other test images",
+           lambda: swapped(*(next(Path(f"photos/test/{name}").iterdir()) for name in CLASSES[:2]))),
     resume("--resume (ended) must keep the same normalise; it was {...} and is now {...}", "other images",
            one_image_less),
     resume(DAMAGED, "every checkpoint damaged", lambda: LAST.write_bytes(b"nothing")),

@@ -476,7 +476,7 @@ def test_a_run_of_an_earlier_version_of_the_kit_is_named_as_such(tree: Path, tmp
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     (tmp_path / "run" / "config.json").write_text(json.dumps(config | {"resolved": {"dropout": 0.0}}))
     RunFolder.reopen(tmp_path / "run").keep({"version": 3})
-    with pytest.raises(InputError, match=r"must hold a checkpoint of version 4, as this kit writes; its version is 3$"):
+    with pytest.raises(InputError, match=r"must hold a checkpoint of version 5, as this kit writes; its version is 3$"):
         main(parse(Options, "train_stn", ["--resume", "run"]))
 
 
