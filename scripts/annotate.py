@@ -9,6 +9,7 @@ also overlap.csv, the intersection over union of the sampled area and the box of
 
 import csv
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from scripts import train_stn
 from scripts.system.command_line import option, parse, path, run, whole
 from scripts.system.errors import InputError
 from scripts.system.folders import make_folder, timed
+from scripts.system.libraries import plain_figures
+from scripts.system.signals import stopping
 from scripts.system.terminal import say
 
 if TYPE_CHECKING:
@@ -124,7 +127,8 @@ def write(
                 writer.writerow([file, name, *(f"{number:.6g}" for number in (share, *places.tolist()))])
     few = slice(ON_THE_SHEET)
     corners = None if corners is None else corners[few]
-    figures.annotated(test.images[few], test.boxes[few], titles[few], corners, folder / "sheet.png")
+    with plain_figures():
+        figures.annotated(test.images[few], test.boxes[few], titles[few], corners, folder / "sheet.png")
 
 
 def flags_of(folder: str) -> train_stn.Options:
@@ -172,9 +176,10 @@ def sampled(folder: Path, dataset: "Dataset", images: "Tensor") -> "Tensor":
 def appearing(folder: Path) -> Iterator[Path]:
     """Fill a folder that is there once all of it is written."""
     make_folder(folder.parent, f"--out ({folder})")
-    folder = folder.resolve()  # which gives it a name, if it is the current one
+    folder = Path(os.path.realpath(folder))  # which gives it a name, if it is the current one
     there = folder.is_dir()  # then it stays: it is empty, and perhaps the current one, or alone on its file system
-    with TemporaryDirectory(dir=folder if there else folder.parent, prefix=".drawing-") as temporary:
+    drawing = stopping("before all was drawn", "")
+    with drawing, TemporaryDirectory(dir=folder if there else folder.parent, prefix=".drawing-") as temporary:
         unfinished = Path(temporary, folder.name)
         unfinished.mkdir()
         yield unfinished

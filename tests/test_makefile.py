@@ -35,18 +35,18 @@ def recipe(*arguments: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "name", ["bob's photos", "a b", "~/photos", 'say "cheese"', "100% $HOME", "back\\slash", "q;r&s|t"]
+    "name", ["bob's photos", "a b", "~/photos", 'say "cheese"', "100% $HOME", "back\\slash", "q;r&s|t", "-d"]
 )
 def test_a_folder_of_any_name_reaches_the_script(name: str) -> None:
     escaped = name.replace("$", "$$")  # as make itself wants it
     given = recipe("train-vit", f"DATA={escaped}", f"OUT={escaped}", f"WEIGHTS={escaped}")
-    assert given[-6:] == ["--data", name, "--out", name, "--weights", name]
-    assert recipe("export", f"RUN={escaped}")[-1] == name
-    assert recipe("gpu-check", f"OUT={escaped}")[-2:] == ["--out", name]
-    assert recipe("real-weights", f"FOLDER={escaped}")[-2:] == ["--folder", name]
-    assert recipe("annotate", f"RUN={escaped}", f"OUT={escaped}")[-4:] == ["--run", name, "--out", name]
+    assert given[-3:] == [f"--data={name}", f"--out={name}", f"--weights={name}"]
+    assert recipe("export", f"RUN={escaped}", "ARGS=--format pt2")[-4:] == ["--format", "pt2", "--", name]
+    assert recipe("gpu-check", f"OUT={escaped}")[-1] == f"--out={name}"
+    assert recipe("real-weights", f"FOLDER={escaped}")[-1] == f"--folder={name}"
+    assert recipe("annotate", f"RUN={escaped}", f"OUT={escaped}")[-2:] == [f"--run={name}", f"--out={name}"]
     assert recipe("annotate")[-1] == "scripts.annotate", "without a run"
-    assert recipe("bench-compare", f"BASE={escaped}")[-1] == name
+    assert recipe("bench-compare", f"BASE={escaped}", "ARGS=--only Block")[-4:] == ["--only", "Block", "--", name]
     assert f"--benchmark-json={name}" in recipe("bench", f"OUT={escaped}")
 
 
@@ -66,7 +66,7 @@ def test_an_environment_is_made_once_and_kept_where_packages_cannot_be_had() -> 
 
 def test_a_setting_that_has_a_variable_reaches_the_script() -> None:
     given = recipe("train-stn", "RECIPE=small", "POSE=c8", "SEED=2", "EPOCHS=3", "ARGS=--no-transformer")
-    flags = ["--epochs", "3", "--recipe", "small", "--pose", "c8", "--seed", "2", "--no-transformer"]
+    flags = ["--epochs=3", "--recipe=small", "--pose=c8", "--seed=2", "--no-transformer"]
     assert given[given.index("scripts.train_stn") + 1 :] == flags
 
 

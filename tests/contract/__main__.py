@@ -111,7 +111,7 @@ def value(text: str, what: str) -> Any:
         return text
     try:
         return eval(compile(tree, what, "eval"), {"__builtins__": {}}, Packages())
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"{what} ({text}) cannot be evaluated: {error}") from error
 
 
@@ -178,7 +178,7 @@ def rows_in(path: Path) -> "list[Row]":
     sys.path.insert(0, str(path.parent))
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # it is anybody's code
         raise InputError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
     rows: list[Row] = []
     for thing in vars(module).values():

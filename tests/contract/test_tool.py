@@ -209,7 +209,12 @@ def test_a_module_that_cannot_be_imported_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("source", "message"), [("1 / 0", "cannot be run: ZeroDivisionError"), ("x = 1", "must hold a row, as in")]
+    ("source", "message"),
+    [
+        ("1 / 0", "cannot be run: ZeroDivisionError"),
+        ("raise SystemExit(0)", "cannot be run: SystemExit: 0"),
+        ("x = 1", "must hold a row, as in"),
+    ],
 )
 def test_a_file_without_rows_is_refused(tmp_path: Path, source: str, message: str) -> None:
     (tmp_path / "rows.py").write_text(source)

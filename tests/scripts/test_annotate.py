@@ -5,6 +5,7 @@ import json
 import math
 import re
 import shutil
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +20,7 @@ from scripts import annotate, train_stn
 from scripts.data.datasets import Dataset, load
 from scripts.run.folder import read_metrics
 from scripts.system.command_line import parse
-from scripts.system.errors import InputError
+from scripts.system.errors import InputError, Stopped
 from tests.support.runs import flags
 from tests.support.servers import go_offline
 from tests.support.trees import CLASSES, write_tree
@@ -240,6 +241,22 @@ def test_the_sheet_shows_box_and_sampled_area(drawn: Path, root: Path, scenes: D
         red, green, blue = np.moveaxis(np.asarray(Image.open(folder / "sheet.png").convert("RGB")).astype(int), 2, 0)
         assert ((green > red + 60) & (green > blue + 60)).sum() > 100 * len(scenes.test)
         assert (((red > green + 90) & (red > blue + 90)).sum() > 100 * len(scenes.test)) == red_there
+
+
+def test_a_signal_leaves_an_empty_folder_empty(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(annotate, "write", interrupted)
+    with pytest.raises(Stopped, match=r"^stopped by SIGTERM before all was drawn$"):
+        annotated("--data", f"cluttered:{root / 'photos'}", "--count", 2, "--out", tmp_path)
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_link_to_itself_is_no_folder(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises((InputError, OSError), match="loop"):
+        annotated("--data", f"cluttered:{root / 'photos'}", "--count", 2, "--out", tmp_path / "loop")
 
 
 def test_without_cifar10_it_draws_digits_and_says_so(
