@@ -16,7 +16,7 @@ from scripts.system.files import read_json
 
 RESULTS = Path(__file__).parents[1] / "results"
 TITLES = {"c8": "turned by multiples of 45°", "none": "upright", "rts": "turned, scaled and shifted"}
-IN_EVERY_SUMMARY = ("dataset", "epochs", "parameters", "best_test_accuracy")
+NUMBERS = ("epochs", "parameters", "best_test_accuracy")  # in every summary
 COLUMNS = (
     "trained on", "arm", "seeds", "tested on the same", "tested on upright images", "parameters",
     "spread of theta in pixels", "correlation of pose and theta",
@@ -44,8 +44,13 @@ def read_summary(of: str, path: Path) -> dict[str, Any]:
     """
     summary = read_json(path)
     poses = TITLES if of == "transformer" else ()
-    tested = summary.get("test_accuracy_in_poses", {})
-    if not summary.keys() >= {*IN_EVERY_SUMMARY} or not isinstance(tested, dict) or not tested.keys() >= {*poses}:
+    tested = summary.get("test_accuracy_in_poses")
+    numbers = [
+        *(summary.get(name) for name in NUMBERS),
+        *(summary[name] for name in ("theta_spread", "pose_correlation") if name in summary),
+        *(tested.get(pose) if isinstance(tested, dict) else None for pose in poses),
+    ]
+    if not isinstance(summary.get("dataset"), str) or not all(type(number) in (int, float) for number in numbers):
         more = ", with accuracies in every pose" if poses else ""
         raise InputError(f"{path} must be the summary of a run of the study{more}")
     return summary

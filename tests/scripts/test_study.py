@@ -142,7 +142,12 @@ def test_a_damaged_or_foreign_summary_is_named_and_only_asked_seeds_are_averaged
     study.main(Options(seeds=2, **flags))
     path = tmp_path / "plain-none-seed2" / "summary.json"
     other = "must be the summary of a run of the study, with accuracies in every pose"
-    for content, found in (("{", "must be a JSON object"), ("{}", other)):
+    whole = json.loads(path.read_text())
+    odd = [whole | changed for changed in (
+        {"dataset": []}, {"parameters": None}, {"best_test_accuracy": "x"}, {"theta_spread": True},
+        {"test_accuracy_in_poses": {**whole["test_accuracy_in_poses"], "rts": "x"}},
+    )]  # fmt: skip
+    for content, found in (("{", "must be a JSON object"), *((json.dumps(each), other) for each in ({}, *odd))):
         path.write_text(content)
         with pytest.raises(InputError, match=rf"^{path} {found}"):
             study.main(Options(seeds=2, **flags))
