@@ -4,6 +4,7 @@ import gc
 import os
 import random
 import re
+import signal
 from collections.abc import Iterator
 
 import numpy as np
@@ -48,6 +49,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: takes more than ten seconds")
     config.addinivalue_line("markers", "numerics: its numbers depend on how a CPU rounds")
     torch.set_num_threads(config.getoption("threads"))
+    # ignored behind nohup and in the background of a script; tests raise them
+    for name, handler in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+        if getattr(signal, name, None) and signal.getsignal(getattr(signal, name)) is signal.SIG_IGN:
+            signal.signal(getattr(signal, name), handler)
     if config.getoption("device") == "cuda" and not torch.cuda.is_available():
         pytest.exit("--device cuda: torch finds no CUDA device on this machine", returncode=1)
 

@@ -65,7 +65,7 @@ def test_optimizers_see_the_gradients_of_float32(
 
 def test_the_scaler_is_resumed_and_a_scale_that_is_too_large_falls_until_gradients_fit(tmp_path: Path) -> None:
     made = run(tmp_path / "run", precision="float16", **PLAIN)
-    saved = {"version": VERSION, "log_size": 0, **made.begin().saved()}
+    saved = {**made.about, "version": VERSION, "log_size": 0, **made.begin().saved()}
     saved["scaler"]["scale"] = 2.0**21
     rows = made.fit(saved)
     lines = warnings(made)
