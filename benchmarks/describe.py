@@ -13,7 +13,7 @@ def main(options: DescribeOptions) -> None:
     """Measure, print and write.
 
     Raises:
-        InputError: If the device is not there, or the file does not end in .json.
+        InputError: If the device is not there, or --out is refused.
     """
     # these import torch, so only once the flags are read
     from benchmarks.measure.devices import ready

@@ -70,9 +70,7 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
         with memory_suffices(fits):
             with processes.first_alone():  # it downloads and decodes; the others find the files
                 dataset = load(run.data)
-            dataset = dataset.limited(run.limit_train, run.limit_test)
-            digest = dataset.digest()
-            dataset = dataset.to(device)
+            dataset = dataset.limited(run.limit_train, run.limit_test).to(device)
         images, held_out = dataset.train.divided(run.validation) if run.validation else (dataset.train, dataset.test)
         dataset = dataclasses.replace(dataset, train=images)  # the others would stay in memory
         machine = this_machine(device)
@@ -85,7 +83,8 @@ def train(options: AnyOptions, recipes: Mapping[str, Recipe], build: Build[AnyOp
             return
         folder = open_folder(run, dataset.name, processes)
         held.callback(folder.release)
-        about = plan.record() | subject.settings | {"images": digest}
+        hashes = [split.digest() for split in (images, held_out, dataset.test)]
+        about = plan.record() | subject.settings | {"images": hashes}
         checkpoint = begun(folder, run, plan, about, subject.remarks, dataset, machine, processes)
         with memory_suffices(fits):
             test = posed_split(dataset.test, plan.poses)

@@ -34,7 +34,7 @@ def refuse_senseless(options: RunOptions) -> None:
     """Raise InputError if flags say how to do what a range test does not do."""
     values = {**vars(options), **options.changes}
     for name in SENSELESS:
-        if name in options.given:
+        if name in options.given | options.changes.keys():
             wanted = f"must be left out with --find-lr, which makes {STEPS} steps and evaluates nothing"
             raise InputError(f"--{name.replace('_', '-')} ({values[name]}) {wanted}")
     if options.tensorboard:

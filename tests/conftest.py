@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import Phase, settings
 
+from scripts.system.signals import SIGNALS
 from tests.support import torch_faults
 
 settings.register_profile("dev", max_examples=15, deadline=None, print_blob=True)
@@ -49,10 +50,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: takes more than ten seconds")
     config.addinivalue_line("markers", "numerics: its numbers depend on how a CPU rounds")
     torch.set_num_threads(config.getoption("threads"))
-    # ignored behind nohup and in the background of a script; tests raise them
-    for name, handler in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
-        if getattr(signal, name, None) and signal.getsignal(getattr(signal, name)) is signal.SIG_IGN:
-            signal.signal(getattr(signal, name), handler)
+    for number in SIGNALS:  # some are ignored behind nohup and in the background of a script, and tests raise them
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     if config.getoption("device") == "cuda" and not torch.cuda.is_available():
         pytest.exit("--device cuda: torch finds no CUDA device on this machine", returncode=1)
 

@@ -112,7 +112,7 @@ def main(options: PeerOptions) -> None:
     """Measure all groups, and write the results after each.
 
     Raises:
-        InputError: If no cell is selected, the device is not there, or the file does not end in .json.
+        InputError: If no cell is selected, the device is not there, or --out is refused.
     """
     device = ready(options.device)
     out = target(options.out, options.smoke or bool(options.only or options.batch), device, "peers")

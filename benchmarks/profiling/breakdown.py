@@ -146,7 +146,7 @@ def main(options: BreakdownOptions) -> None:
     """Measure, print the page and write it.
 
     Raises:
-        InputError: If the device is not there, or the file does not end in .json.
+        InputError: If the device is not there, or --out is refused.
     """
     device = ready(options.device)
     out = target(options.out, options.smoke, device, "breakdown")

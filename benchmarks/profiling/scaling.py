@@ -174,7 +174,7 @@ def main(options: ScalingOptions) -> None:
     """Measure all curves, and write the results after each.
 
     Raises:
-        InputError: If the device is not there, or the file does not end in .json.
+        InputError: If the device is not there, or --out is refused.
     """
     device = ready(options.device)
     out = target(options.out, options.smoke, device, "scaling")

@@ -90,6 +90,14 @@ class Split:
             raise InputError(f"--validation ({share}) must leave images in both parts; no class has two")
         return self[order[~held_out]], self[order[held_out]]
 
+    def digest(self) -> str:
+        """Return a SHA-256 of all images and labels, in their order."""
+        found = hashlib.sha256()
+        for values in (self.images.permute(0, 2, 3, 1), self.labels):  # in the order that images lie in on a device
+            found.update(f"{tuple(values.shape)}".encode())
+            found.update(values.cpu().contiguous().numpy().data)
+        return found.hexdigest()
+
     def _with_each(self, change: Callable[[Tensor], Tensor]) -> "Split":
         """Change everything that there is of the images."""
         return replace(self, **{name: change(values) for name, values in vars(self).items() if values is not None})
@@ -122,15 +130,6 @@ class Dataset:
             train=self.train if train is None else self.train.sample(train),
             test=self.test if test is None else self.test.sample(test),
         )
-
-    def digest(self) -> str:
-        """Return a SHA-256 of all images and labels, in their order."""
-        found = hashlib.sha256()
-        for split in (self.train, self.test):
-            for values in (split.images, split.labels):
-                found.update(f"{tuple(values.shape)}".encode())
-                found.update(values.cpu().contiguous().numpy().data)
-        return found.hexdigest()
 
     def to(self, device: torch.device) -> "Dataset":
         """Copy both splits to a device."""

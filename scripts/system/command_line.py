@@ -15,7 +15,6 @@ from scripts.system.terminal import open_what_is_closed, show_every_name, warn
 
 Options = TypeVar("Options")
 LARGEST = 2**31 - 1
-OURS = ("benchmarks", "components", "scripts", "tests")
 
 
 def option(default: Any, help: str, *, type: Callable[[str], Any] = str, choices: Sequence[str] = ()) -> Any:
@@ -207,11 +206,10 @@ def run(main: Callable[[], None], program: str, resumes: bool = False) -> NoRetu
         warn(f"{program}: error: {one_line(str(error))}")
         sys.exit(2)
     except ModuleNotFoundError as error:
-        name = (error.name or "scripts").partition(".")[0]
-        if name in OURS:
+        if error.name is None or "." in error.name:  # a part of something that is there
             raise
         installs = command("-m", "pip", "install", "-e", ".[test]")
-        warn(f"{program}: error: {name} must be installed: {installs}; make setup does so in .venv")
+        warn(f"{program}: error: {error.name} must be installed: {installs}; make setup does so in .venv")
         sys.exit(2)
     except KeyboardInterrupt:
         warn(f"{program}: interrupted")

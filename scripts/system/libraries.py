@@ -1,10 +1,10 @@
 """Import libraries that only one thing needs, and say how they are installed where they are missing."""
 
 import importlib
-import sys
 from contextlib import AbstractContextManager
 from typing import Any
 
+from scripts.system.command_line import command
 from scripts.system.errors import InputError
 
 
@@ -22,8 +22,8 @@ def library(name: str, purpose: str, *packages: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
-        command = f"{sys.executable} -m pip install {' '.join(packages)}"
-        raise InputError(f"{name} must be installed for {purpose}: {command}") from None
+        installs = command("-m", "pip", "install", *packages)
+        raise InputError(f"{name} must be installed for {purpose}: {installs}") from None
 
 
 def plain_figures() -> AbstractContextManager[None]:

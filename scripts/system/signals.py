@@ -24,11 +24,11 @@ class Asked:
 
 @contextmanager
 def stopping(when: str, folder: str) -> Iterator[None]:
-    """Let any of the signals raise ``Stopped`` at once: all is saved, and the run can be resumed.
+    """Let any of the signals raise ``Stopped`` at once, where nothing has to be saved.
 
     Args:
-        when: How far the run is, for the message.
-        folder: Its folder.
+        when: How far it got, for the message.
+        folder: The run folder, from which it can be resumed; empty if it cannot.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:

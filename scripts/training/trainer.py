@@ -1,5 +1,6 @@
 """The training loop: train an epoch, evaluate, write a row of metrics, save the last and the best checkpoint."""
 
+import json
 import math
 import signal
 import time
@@ -122,10 +123,10 @@ class Trainer:
         refuse_version(self.folder.path, checkpoint)
         state = self.begin()
         try:
-            for name, value in {**self.about, "log_size": 0}.items():
-                saved = checkpoint.get(name)
-                if type(saved) is not type(value) or (name in self.about and saved != value):
-                    raise ValueError(f"another {name}")
+            about = {name: checkpoint.get(name) for name in self.about}
+            other = json.dumps(about, default=repr) != json.dumps({**self.about})
+            if other or type(checkpoint.get("log_size")) is not int:
+                raise ValueError("another run, or none")
             state.restore(checkpoint)
         except ValueError as error:
             wanted = "must hold a checkpoint of this run; it belongs to another"

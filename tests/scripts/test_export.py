@@ -32,7 +32,7 @@ from scripts.models.vit import PRESETS
 from scripts.run import page
 from scripts.subjects import stn, vit
 from scripts.subjects.trained import Trained, read_trained
-from scripts.system.command_line import parse
+from scripts.system.command_line import command, parse
 from scripts.system.errors import InputError
 from scripts.system.machine import this_machine
 from tests.contract.cases import randomised
@@ -268,8 +268,8 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(
         monkeypatch.setitem(sys.modules, each, None if each == name else sys)
     with pytest.raises(InputError) as error:
         export(str(runs["stn"]), "--out", str(tmp_path / "new.onnx"))
-    command = f"{sys.executable} -m pip install onnx onnxscript onnxruntime"
-    assert str(error.value) == f"{name} must be installed for --format onnx: {command}"
+    installs = command("-m", "pip", "install", "onnx", "onnxscript", "onnxruntime")
+    assert str(error.value) == f"{name} must be installed for --format onnx: {installs}"
     assert not [*tmp_path.iterdir()]
 
 

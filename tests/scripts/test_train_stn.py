@@ -102,7 +102,6 @@ def test_with_validation_the_test_set_is_used_once(tree: Path, tmp_path: Path) -
     assert config["resolved"]["train_images"] == 18
 
 
-@pytest.mark.usefixtures("_no_report")
 def test_with_validation_the_training_images_are_held_once(tree: Path, tmp_path: Path, monkeypatch) -> None:
     """In the memory of a GPU too."""
     whole, divided = [], Split.divided
@@ -121,6 +120,7 @@ def test_with_validation_the_training_images_are_held_once(tree: Path, tmp_path:
         main(flags(Options, data=tree, limit_train=20, validation=0.25, out=tmp_path / "run"))
 
 
+@pytest.mark.usefixtures("_no_report")
 def test_at_the_end_the_best_checkpoint_must_be_the_one_that_the_run_wrote(tree: Path, tmp_path: Path) -> None:
     main(options(data=str(tree), epochs=2, validation=0.25, out="run"))
     best = tmp_path / "run" / "best.pt"

@@ -12,6 +12,7 @@ from PIL import Image
 from scripts.run import page
 from scripts.run.folder import RunFolder, read_metrics
 from scripts.run.tensorboard import EVENT_FILES, Events
+from scripts.system.command_line import command
 from scripts.system.errors import InputError
 from scripts.train_stn import Options, main
 from tests.support.marks import reads_events
@@ -124,6 +125,6 @@ def test_where_tensorboard_is_missing_the_run_ends_before_it_begins(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError) as error:
         main(flags(Options, data="nowhere", out="run", tensorboard=True))
-    command = f"{sys.executable} -m pip install tensorboard"
-    assert str(error.value) == f"tensorboard must be installed for --tensorboard: {command}"
+    installs = command("-m", "pip", "install", "tensorboard")
+    assert str(error.value) == f"tensorboard must be installed for --tensorboard: {installs}"
     assert not [*tmp_path.iterdir()]

