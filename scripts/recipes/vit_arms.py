@@ -29,11 +29,12 @@ ARMS = {
     "adamw": dataclasses.replace(COMPACT, optimizer="adamw", lr=0.002),
     "no-average": dataclasses.replace(COMPACT, averaged=0.0),
     "no-label-smoothing": dataclasses.replace(COMPACT, label_smoothing=0.0),
-    "no-cutout": _augment(cutout=0),
+    "shifted-and-cut": _augment(shift=4, cutout=12),
     "distorted": _augment(geometry=0.15, colour=0.3),
     "mixed": dataclasses.replace(COMPACT, mix=Mix(mixup=0.25, cutmix=0.25)),
     "patch-dropout": dataclasses.replace(_network(patch_dropout=0.5), whole_images=0.2),
     "sequence-pooling": _network(pool="sequence"),
+    "two-layers": _network(depth=2),
 }
 RUNS = [(arm, "none") for arm in ARMS]
 

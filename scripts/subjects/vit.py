@@ -23,6 +23,7 @@ from scripts.weights.pretrained import load_weights
 
 SHOWN = 8  # images whose attention is drawn
 LAYER_DECAY = 0.7
+STEM_RATE = 4  # with one rate for both, either the convolutions learn too slowly or the encoder too fast
 FEW_HEADS = 8  # with more, the picture of all layers and heads has room for one image only
 
 
@@ -52,16 +53,31 @@ def layered_adamw(network: VisionTransformer, plan: Recipe) -> list[torch.optim.
 
 
 def muon(network: VisionTransformer, plan: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the encoder and the convolutions in front, AdamW at 1/6 of its rate for the rest."""
-    matrices = [parameter for parameter in network.encoder.parameters() if parameter.ndim == 2]
+    """Muon for the matrices of the encoder and the stages in front of it, AdamW at 1/6 of its rate for the rest.
+
+    What is in front of the patches learns at four times the rate of what is behind.
+    """
+    hidden = [parameter for parameter in network.encoder.parameters() if parameter.ndim == 2]
+    front: list[Tensor] = []
     if network.stem is not None:
-        matrices += [parameter for parameter in network.stem.parameters() if parameter.ndim == 4]
-    chosen = {id(matrix) for matrix in matrices}
+        hidden += [parameter for parameter in network.stem.stages.parameters() if parameter.ndim == 4]
+        front = list(network.stem.parameters())
+    chosen = {id(parameter) for parameter in hidden}
     rest = [parameter for parameter in network.parameters() if id(parameter) not in chosen]
+    groups = [each for group in _decayed(rest) for each in _faster(group, front, plan.lr / 6)]
+    dtype = muon_type(plan.precision)
     return [
-        Muon(matrices, lr=plan.lr, weight_decay=0.01, dtype=muon_type(plan.precision)),
-        AdamW(_decayed(rest), lr=plan.lr / 6, fused=True),
+        Muon(_faster({"params": hidden}, front, plan.lr), lr=plan.lr, weight_decay=0.01, dtype=dtype),
+        AdamW(groups, lr=plan.lr / 6, fused=True),
     ]
+
+
+def _faster(group: dict[str, Any], front: Sequence[Tensor], lr: float) -> list[dict[str, Any]]:
+    """Split a group in two: what learns at the rate, and what is in front of the patches and learns faster."""
+    fast = {id(parameter) for parameter in front}
+    behind = [parameter for parameter in group["params"] if id(parameter) not in fast]
+    before = [parameter for parameter in group["params"] if id(parameter) in fast]
+    return [group | {"params": behind, "lr": lr}, group | {"params": before, "lr": STEM_RATE * lr}]
 
 
 def _decayed(parameters: Sequence[Tensor]) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from scripts.weights.search import some
 
 CLASS, POSITIONS = "embeddings.cls_token", "embeddings.pos_embed"
 PATCHES = "embeddings.proj.weight"
-PIXELS, FRONT = "resnet.stem.conv.weight", "stem.stages.0.0.weight"  # what pixels go through in front of the patches
+PIXELS, FRONT = "resnet.stem.conv.weight", "stem.first.weight"  # what pixels go through in front of the patches
 HEAD = ("head.weight", "head.bias")
 DEEPEST = 1000  # most blocks in one array
 

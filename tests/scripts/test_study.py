@@ -66,7 +66,8 @@ def test_an_arm_of_compact_is_the_recipe_with_one_change_and_fewer_epochs() -> N
         main = changed - set().union(*(belongs.get(each, set()) for each in changed))
         assert len(main) == 1, name
         seen |= main
-    assert seen == {"stem", "optimizer", "averaged", "label_smoothing", "augment", "mix", "patch_dropout", "pool"}
+    parts = {"stem", "depth", "patch_dropout", "pool", "optimizer", "averaged", "label_smoothing", "augment", "mix"}
+    assert seen == parts
     assert [arm for arm, _ in vit_arms.RUNS] == [*vit_arms.ARMS]
 
 

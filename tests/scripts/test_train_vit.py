@@ -294,6 +294,24 @@ def test_layers_learn_the_more_slowly_the_farther_they_are_from_the_head(preset:
         assert rates[id(parameter)] == pytest.approx(2.0 * 0.7 ** (depth + 1 - layer)), name
 
 
+@pytest.mark.parametrize("preset", ["compact", "lite"])
+def test_convolutions_in_front_learn_at_four_times_the_rate_of_what_is_behind_them(preset: str) -> None:
+    """With Muon, which has the matrices of the encoder and the kernels of the stages; AdamW has a sixth of its rate."""
+    network = VisionTransformer.from_preset(preset, device="meta")
+    first, second = OPTIMIZERS["muon"](network, replace(RECIPES["lite"], lr=3.0))
+    rates = {
+        id(parameter): (type(optimizer).__name__, group["lr"])
+        for optimizer in (first, second)
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    for name, parameter in network.named_parameters():
+        times = 4 if name.startswith("stem.") else 1
+        matrix = name.startswith(("stem.stages.", "encoder.")) and parameter.ndim > 1
+        assert rates[id(parameter)] == (("Muon", 3.0 * times) if matrix else ("AdamW", 0.5 * times)), name
+    assert first.param_groups[0]["lr"] == 3.0  # which metrics.csv shows
+
+
 def test_every_parameter_has_one_optimizer_and_vectors_do_not_decay() -> None:
     network = VisionTransformer.from_preset("lite", device="meta")
     for recipe in RECIPES.values():

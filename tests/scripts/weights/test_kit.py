@@ -71,7 +71,9 @@ def test_another_front_is_another_network(tmp_path: Path, held: dict, wanted: di
         ("stem.stages.0.0.weight", None, "must hold only a Vision Transformer; unknown names: stem"),
         ("stem.stages.2.0.weight", torch.ones(4, 6, 3, 3), "must hold stem.stages.2.2.weight, as kit files do"),
         ("stem.stages.0.5.running_var", torch.ones(9), "stem.stages.0.5.running_var (9,) must be (4,)"),
-        ("stem.stages.0.0.weight", torch.ones(4, 3, 3), "stem.stages.0.0.weight (4, 3, 3) must have 4 axes"),
+        ("stem.stages.0.0.weight", torch.ones(4, 3, 3), "stem.stages.0.0.weight (4, 3, 3) must be (4, 24, 3, 3)"),
+        ("stem.first.weight", torch.ones(24, 3), "stem.first.weight (24, 3) must have 4 axes"),
+        ("stem.first.bias", None, "must hold stem.first.bias, as kit files do; it is missing"),
         ("pool.weight", torch.ones(1, 12), "must hold pool.bias, as kit files do; it is missing"),
     ],
 )
