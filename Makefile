@@ -125,7 +125,9 @@ bench-compare: $(READY)  ## fail if this tree is slower than BASE=, a file of `m
 FLAGS = $(foreach flag,DATA EPOCHS RECIPE POSE SEED OUT RESUME,$(if $($(flag)),--$(shell echo $(flag) | tr A-Z a-z)=$(call quoted,$($(flag)))))
 
 # PROCESSES=2 is for one process a GPU, or two on a CPU
-LAUNCH = $(BIN)/$(if $(PROCESSES),torchrun --standalone --local-addr localhost --nproc-per-node $(PROCESSES),python)
+COUNTED = $(shell printf '%s' $(call quoted,$(PROCESSES)) | grep -xE '[1-9][0-9]*')
+WANTED  = $(error PROCESSES ($(PROCESSES)) must be a whole number, at least 1)
+LAUNCH  = $(BIN)/$(if $(PROCESSES),torchrun --standalone --local-addr localhost --nproc-per-node $(or $(COUNTED),$(WANTED)),python)
 
 train-stn: $(READY)  ## train a spatial transformer network; DATA= EPOCHS= RECIPE= POSE= SEED= OUT= RESUME= PROCESSES= ARGS="--more flags"
 	@$(LAUNCH) -m scripts.train_stn $(FLAGS) $(ARGS)

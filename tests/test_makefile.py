@@ -50,6 +50,24 @@ def test_a_folder_of_any_name_reaches_the_script(name: str) -> None:
     assert f"--benchmark-json={name}" in recipe("bench", f"OUT={escaped}")
 
 
+@pytest.mark.parametrize("count", ["abc", "0", "-1", "1.5", "2 3", "2;3", "it's"])
+@pytest.mark.parametrize("target", ["train-stn", "train-vit"])
+def test_a_number_of_processes_that_is_none_is_one_line(target: str, count: str) -> None:
+    done = subprocess.run(
+        ["make", "-n", target, f"PROCESSES={count}"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.endswith(f"*** PROCESSES ({count}) must be a whole number, at least 1.  Stop."), line
+
+
+@pytest.mark.parametrize("count", ["1", "2", "16"])
+def test_processes_are_started_by_torchrun(count: str) -> None:
+    command = recipe("train-stn", f"PROCESSES={count}")
+    assert command[0].endswith("torchrun")
+    assert command[command.index("--nproc-per-node") + 1] == count
+
+
 def test_variables_of_the_user_are_not_those_of_a_test(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEED", "7")
     assert "--seed" not in recipe("train-stn")

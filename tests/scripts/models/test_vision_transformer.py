@@ -3,6 +3,7 @@
 import math
 import re
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from scripts.models.conv_stem import ConvStem
@@ -185,6 +187,20 @@ def test_a_pooled_sequence_is_a_mean_of_all_patches_with_learned_weights(seed: i
 def test_what_does_not_fit_in_front_of_the_patches_is_refused_by_name(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         tiny(**options)
+
+
+@given(seeds, st.sampled_from((4, 6)), st.sampled_from((2, 8)))
+def test_the_first_layer_of_a_stem_sees_every_pixel_with_its_neighbours_to_the_right_and_below(
+    seed: int, height: int, width: int
+) -> None:
+    stem, x = ConvStem((4,), dtype=torch.float64).eval(), random_images(seed, 2, 3, height, width)
+    larger = torch.zeros(2, 3, height + 1, width + 1, dtype=x.dtype)  # black outside the image
+    larger[..., :height, :width] = x
+    values = stem.first.bias[:, None, None]
+    for down, right in product((0, 1), (0, 1)):
+        neighbours = larger[..., down : down + height, right : right + width]
+        values = values + torch.einsum("oi,bihw->bohw", stem.first.weight[..., down, right], neighbours)
+    torch.testing.assert_close(stem(x), stem.stages(F.gelu(values)))
 
 
 def test_a_stem_refuses_images_that_it_cannot_halve() -> None:
