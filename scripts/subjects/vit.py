@@ -53,9 +53,9 @@ def layered_adamw(network: VisionTransformer, plan: Recipe) -> list[torch.optim.
 
 
 def muon(network: VisionTransformer, plan: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the encoder and the stages in front of it, AdamW at 1/6 of its rate for the rest.
+    """Muon for matrices of the encoder and, at four times the rate, stages in front of it; AdamW at 1/6 for the rest.
 
-    What is in front of the patches learns at four times the rate of what is behind.
+    All that is in front of the patches learns at four times the rate, AdamW's share included.
     """
     hidden = [parameter for parameter in network.encoder.parameters() if parameter.ndim == 2]
     front: list[Tensor] = []
