@@ -73,11 +73,12 @@ def muon(network: VisionTransformer, plan: Recipe) -> list[torch.optim.Optimizer
 
 
 def _faster(group: dict[str, Any], front: Sequence[Tensor], lr: float) -> list[dict[str, Any]]:
-    """Split a group in two: what learns at the rate, and what is in front of the patches and learns faster."""
+    """Split a group: what learns at the rate, and what is in front of the patches, if anything, and learns faster."""
     fast = {id(parameter) for parameter in front}
     behind = [parameter for parameter in group["params"] if id(parameter) not in fast]
     before = [parameter for parameter in group["params"] if id(parameter) in fast]
-    return [group | {"params": behind, "lr": lr}, group | {"params": before, "lr": STEM_RATE * lr}]
+    both = [group | {"params": behind, "lr": lr}, group | {"params": before, "lr": STEM_RATE * lr}]
+    return [each for each in both if each["params"]]
 
 
 def _decayed(parameters: Sequence[Tensor]) -> list[dict[str, Any]]:

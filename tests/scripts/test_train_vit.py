@@ -310,6 +310,7 @@ def test_convolutions_in_front_learn_at_four_times_the_rate_of_what_is_behind_th
         matrix = name.startswith(("stem.stages.", "encoder.")) and parameter.ndim > 1
         assert rates[id(parameter)] == (("Muon", 3.0 * times) if matrix else ("AdamW", 0.5 * times)), name
     assert first.param_groups[0]["lr"] == 3.0  # which metrics.csv shows
+    assert all(group["params"] for optimizer in (first, second) for group in optimizer.param_groups)
 
 
 def test_every_parameter_has_one_optimizer_and_vectors_do_not_decay() -> None:
