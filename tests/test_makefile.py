@@ -53,9 +53,9 @@ def test_a_folder_of_any_name_reaches_the_script(name: str) -> None:
 @pytest.mark.parametrize("count", ["abc", "0", "-1", "1.5", "2 3", "2;3", "it's"])
 @pytest.mark.parametrize("target", ["train-stn", "train-vit"])
 def test_a_number_of_processes_that_is_none_is_one_line(target: str, count: str) -> None:
-    done = subprocess.run(
-        ["make", "-n", target, f"PROCESSES={count}"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    environment = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME")}
+    command = ["make", "-n", target, f"PROCESSES={count}"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert line.endswith(f"*** PROCESSES ({count}) must be a whole number, at least 1.  Stop."), line

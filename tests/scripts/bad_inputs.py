@@ -244,8 +244,8 @@ IMAGES = [
     photos("photos/test/dog/more must be an image; a class has no folders in its own", "a folder in a class",
            lambda: Path("photos/test/dog/more").mkdir()),
     photos("--data (photos) must hold images of at least 17x17 pixels", "tiny", lambda: resize_all((16, 32))),
-    vit("--recipe compact", "--data (photos) must hold images of more than 4 pixels a side for recipe compact, which "
-        "shifts them by up to 4", "as large as their shift", lambda: resize_all((4, 8))),
+    vit("--recipe compact", "--data (photos) must hold images of more than 2 pixels a side for recipe compact, which "
+        "shifts them by up to 2", "as large as their shift", lambda: resize_all((2, 8))),
     vit("--recipe compact", "--data (photos) must hold images of more than 8x8 pixels for recipe compact",
         "one cell behind the convolutions", lambda: resize_all((8, 8))),
     stn("--data photos --recipe tuned", "--data (photos) must hold images of at least 16x16 pixels", "small",
