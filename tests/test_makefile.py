@@ -13,18 +13,24 @@ from packaging.requirements import Requirement
 from tests.support.sources import ROOT, dotted, modules
 
 
-def make(*arguments: str, makefile: str = "", **variables: str) -> str:
-    """What make prints; the make that runs the suite, and the user, leave variables behind."""
+def run(*arguments: str, makefile: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run make; the make that runs the suite, and the user, leave variables behind."""
     environment = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME")}
-    done = subprocess.run(
+    return subprocess.run(
         ["make", *arguments],
         cwd=ROOT,
         env=environment | variables,
         input=makefile,
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
+
+
+def make(*arguments: str, makefile: str = "", **variables: str) -> str:
+    """What make prints."""
+    done = run(*arguments, makefile=makefile, **variables)
+    done.check_returncode()
     return done.stdout
 
 
@@ -53,9 +59,7 @@ def test_a_folder_of_any_name_reaches_the_script(name: str) -> None:
 @pytest.mark.parametrize("count", ["abc", "0", "-1", "1.5", "2 3", "2;3", "it's"])
 @pytest.mark.parametrize("target", ["train-stn", "train-vit"])
 def test_a_number_of_processes_that_is_none_is_one_line(target: str, count: str) -> None:
-    environment = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME")}
-    command = ["make", "-n", target, f"PROCESSES={count}"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = run("-n", target, f"PROCESSES={count}")
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert line.endswith(f"*** PROCESSES ({count}) must be a whole number, at least 1.  Stop."), line

@@ -20,7 +20,7 @@ from scripts.models.cnn import stage
 from scripts.models.resnet import check_sides
 from scripts.models.sizes import size, sizes
 
-FIRST = 24  # channels of the first layer: enough for any linear map of 2x2 pixels and its opposite, as in airbench94
+FIRST = 24  # channels of the first layer: each of the 12 values of 2x2 pixels and its negative, as in airbench94
 
 
 class ConvStem(nn.Module):

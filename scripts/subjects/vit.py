@@ -58,10 +58,10 @@ def muon(network: VisionTransformer, plan: Recipe) -> list[torch.optim.Optimizer
     All that is in front of the patches learns at four times the rate, AdamW's share included.
     """
     hidden = [parameter for parameter in network.encoder.parameters() if parameter.ndim == 2]
-    front: list[Tensor] = []
+    front: set[int] = set()
     if network.stem is not None:
         hidden += [parameter for parameter in network.stem.stages.parameters() if parameter.ndim == 4]
-        front = list(network.stem.parameters())
+        front = {id(parameter) for parameter in network.stem.parameters()}
     chosen = {id(parameter) for parameter in hidden}
     rest = [parameter for parameter in network.parameters() if id(parameter) not in chosen]
     groups = [each for group in _decayed(rest) for each in _faster(group, front, plan.lr / 6)]
@@ -72,12 +72,11 @@ def muon(network: VisionTransformer, plan: Recipe) -> list[torch.optim.Optimizer
     ]
 
 
-def _faster(group: dict[str, Any], front: Sequence[Tensor], lr: float) -> list[dict[str, Any]]:
+def _faster(group: dict[str, Any], front: set[int], lr: float) -> list[dict[str, Any]]:
     """Split a group: what learns at the rate, and what is in front of the patches, if anything, and learns faster."""
-    fast = {id(parameter) for parameter in front}
-    behind = [parameter for parameter in group["params"] if id(parameter) not in fast]
-    before = [parameter for parameter in group["params"] if id(parameter) in fast]
-    both = [group | {"params": behind, "lr": lr}, group | {"params": before, "lr": STEM_RATE * lr}]
+    behind = [parameter for parameter in group["params"] if id(parameter) not in front]
+    fast = [parameter for parameter in group["params"] if id(parameter) in front]
+    both = [group | {"params": behind, "lr": lr}, group | {"params": fast, "lr": STEM_RATE * lr}]
     return [each for each in both if each["params"]]
 
 

@@ -194,7 +194,7 @@ def test_the_first_layer_of_a_stem_sees_every_pixel_with_its_neighbours_to_the_r
     seed: int, height: int, width: int
 ) -> None:
     stem, x = ConvStem((4,), dtype=torch.float64).eval(), random_images(seed, 2, 3, height, width)
-    larger = torch.zeros(2, 3, height + 1, width + 1, dtype=x.dtype)  # black outside the image
+    larger = torch.zeros(2, 3, height + 1, width + 1, dtype=x.dtype)  # zero outside the image
     larger[..., :height, :width] = x
     values = stem.first.bias[:, None, None]
     for down, right in product((0, 1), (0, 1)):
